@@ -1,0 +1,105 @@
+"""Every error of the package on one screen. Errors carry data; their messages say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+
+class OmsEventsError(Exception):
+    """The root of all errors that this package raises."""
+
+
+class InvalidEventError(OmsEventsError, ValueError):
+    """A thing that is no valid CloudEvent: `field` names the attribute at fault, or `data`, or `event`."""
+
+    def __init__(self, message: str, *, field: str = "event") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ConfigurationError(OmsEventsError, ValueError):
+    """A setting that cannot work. `problems` lists all of them, each naming field, value and remedy."""
+
+    def __init__(self, subject: str, problems: Iterable[str]) -> None:
+        self.subject = subject
+        self.problems: Sequence[str] = tuple(problems)
+        super().__init__(f"{subject}: " + "; ".join(self.problems))
+
+
+class RuleError(ConfigurationError):
+    """A routing rule that cannot work: `subject` is the rule's name."""
+
+
+class MissingExtraError(OmsEventsError, ImportError):
+    """An optional dependency is not installed; `extra` is what to install."""
+
+    def __init__(self, extra: str, *, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs an extra: pip install 'oms-events[{extra}]'")
+        self.extra = extra
+
+
+class UnroutableEventError(OmsEventsError):
+    """No rule takes the event and the router has no primary platform."""
+
+
+class RouterClosedError(OmsEventsError):
+    """The router is not open: publish inside `async with router:`."""
+
+
+class FailureClass(StrEnum):
+    """What a failed delivery means for retry, breaker, failover and outbox (docs/explanation/failures.md)."""
+
+    TRANSIENT = "transient"
+    UNKNOWN = "unknown"
+    PLATFORM_DENIED = "platform_denied"
+    ADDRESS_DENIED = "address_denied"
+    EVENT_REJECTED = "event_rejected"
+
+
+class PublishError(OmsEventsError):
+    """One event was not delivered to one platform. Publishers give one of the five subclasses, never this.
+
+    `retry_after` is in seconds, where the platform said so; `throttled` tells a platform that asks for less
+    speed from one that is ill; the driver's own error is the `__cause__`.
+    """
+
+    failure: FailureClass = FailureClass.TRANSIENT
+
+    def __init__(
+        self, message: str, *, code: str = "", retry_after: float | None = None, throttled: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+        self.throttled = throttled
+
+
+class TransientError(PublishError):
+    """Certainly not stored, and may work later: refused, lost before sending, throttled."""
+
+    failure = FailureClass.TRANSIENT
+
+
+class UnknownOutcomeError(PublishError):
+    """Sent, but no answer came: it may or may not be stored."""
+
+    failure = FailureClass.UNKNOWN
+
+
+class PlatformDeniedError(PublishError):
+    """The platform takes nothing from us: credentials, TLS, no such bus, no stream at all."""
+
+    failure = FailureClass.PLATFORM_DENIED
+
+
+class AddressDeniedError(PublishError):
+    """This subject, source or detail type is not allowed or not covered; others may be."""
+
+    failure = FailureClass.ADDRESS_DENIED
+
+
+class EventRejectedError(PublishError):
+    """This platform can never accept this event: too large, malformed for it."""
+
+    failure = FailureClass.EVENT_REJECTED
