@@ -1,20 +1,24 @@
-"""Time and tasks: an injected clock, a periodic task, and an orderly way to end tasks."""
+"""Time, tasks and slots: an injected clock, a periodic task, an orderly end of tasks, a weighted semaphore."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 _log = logging.getLogger("oms_events")
 
 
 class Clock(Protocol):
-    """The source of time: seconds that never go back, and a way to wait."""
+    """The source of time: seconds that never go back, the date (aware, UTC), and a way to wait."""
 
     def monotonic(self) -> float: ...
+
+    def now(self) -> datetime: ...
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -25,11 +29,14 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-async def cancel_and_wait(*tasks: asyncio.Task[object] | None) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancels tasks and waits until they have ended; their errors were theirs to report."""
     live = [task for task in tasks if task is not None and not task.done()]
     for task in live:
@@ -39,14 +46,12 @@ async def cancel_and_wait(*tasks: asyncio.Task[object] | None) -> None:
 
 
 class PeriodicTask:
-    """Calls an async function every `interval` seconds after it was started, until stopped.
+    """Calls an async function every `interval` seconds from `start` until `stop`, first after one interval.
 
     An error in one call is logged and does not end the task.
     """
 
-    def __init__(
-        self, call: Callable[[], Awaitable[None]], *, interval: float, name: str, clock: Clock
-    ) -> None:
+    def __init__(self, call: Callable[[], Awaitable[None]], *, interval: float, name: str, clock: Clock) -> None:
         self._call = call
         self._interval = interval
         self._name = name
@@ -68,3 +73,45 @@ class PeriodicTask:
                 await self._call()
             except Exception:
                 _log.exception("%s failed", self._name)
+
+
+class Slots:
+    """A semaphore that is taken several at a time, first come first served, so that a queue stays bounded."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._free = capacity
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def in_use(self) -> int:
+        return self.capacity - self._free
+
+    async def take(self, count: int) -> None:
+        """Takes `count` slots, at most `capacity`. A cancelled waiter holds none."""
+        if not self._waiters and count <= self._free:
+            self._free -= count
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (count, waiter)
+        self._waiters.append(entry)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.give(count)
+            else:
+                self._waiters.remove(entry)
+                self._wake()
+            raise
+
+    def give(self, count: int) -> None:
+        self._free += count
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters and self._waiters[0][0] <= self._free:
+            count, waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._free -= count
+                waiter.set_result(None)

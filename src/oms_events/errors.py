@@ -43,6 +43,10 @@ class UnroutableEventError(OmsEventsError):
     """No rule takes the event and the router has no primary platform."""
 
 
+class SkippedError(OmsEventsError):
+    """Owed to a platform, but not attempted: breaker open, disabled, not configured, router closing."""
+
+
 class RouterClosedError(OmsEventsError):
     """The router is not open: publish inside `async with router:`."""
 

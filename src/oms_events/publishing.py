@@ -164,3 +164,9 @@ class EventPublisher(Protocol):
     async def publish_events(
         self, events: Sequence[CloudEvent], *, timeout: float | None = None
     ) -> list[PublishResults]: ...
+
+
+class OutboxWriter(Protocol):
+    """What stores events to be delivered later: the outbox, as the domain services see it."""
+
+    async def add(self, event: CloudEvent) -> None: ...

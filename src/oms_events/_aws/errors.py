@@ -1,0 +1,124 @@
+"""What an error of aioboto3 or of AWS means for one delivery."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+from botocore import exceptions as boto
+
+from oms_events.errors import (
+    EventRejectedError,
+    PlatformDeniedError,
+    PublishError,
+    TransientError,
+    UnknownOutcomeError,
+)
+
+_THROTTLED: Final = frozenset(
+    ("BandwidthLimitExceeded", "EC2ThrottledException", "PriorRequestNotComplete",
+     "ProvisionedThroughputExceededException", "RequestLimitExceeded", "RequestThrottled",
+     "RequestThrottledException", "SlowDown", "ThrottledException", "Throttling", "ThrottlingException",
+     "TooManyRequestsException")
+)  # fmt: skip
+_BAD_SIGNATURE: Final = frozenset(
+    ("IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException",
+     "SignatureDoesNotMatch")
+)  # fmt: skip
+_DENIED: Final = _BAD_SIGNATURE | frozenset(
+    ("AccessDenied", "AccessDeniedException", "AuthFailure", "ExpiredToken", "ExpiredTokenException",
+     "InvalidAccessKeyId", "InvalidAccountIdException", "InvalidClientTokenId", "MissingAuthenticationToken",
+     "MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired", "RequestExpired",
+     "ResourceNotFoundException", "UnauthorizedOperation", "UnknownOperationException",
+     "UnrecognizedClientException")
+)  # fmt: skip
+_REJECTED: Final = frozenset(
+    ("InvalidParameterValue", "RequestEntityTooLarge", "SerializationException", "ValidationError",
+     "ValidationException")
+)  # fmt: skip
+
+# Raised before anything is sent: no usable credentials, or a set-up that can never work.
+_UNUSABLE: Final = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.SSOError,
+    boto.NoAuthTokenError,
+    boto.InvalidConfigError,
+    boto.ConfigNotFound,
+    boto.ProfileNotFound,
+    boto.MetadataRetrievalError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.InvalidProxiesConfigError,
+    boto.NoRegionError,
+    boto.UnknownCredentialError,
+)
+
+
+def publish_error(error: Exception, *, operation: str, sent: bool = True) -> PublishError:
+    """Classifies what a call of `operation` raised, as the table of failures says; never shows a secret.
+
+    `sent` tells whether the request may have left this machine: if not, nothing is unknown.
+    """
+    if isinstance(error, PublishError):
+        return error
+    if isinstance(error, boto.ClientError):
+        # A role that is assumed on the way has answers of its own, before anything was published.
+        result = _answered(error.response, sent=sent and error.operation_name == operation)
+        if result.code in _BAD_SIGNATURE:
+            # AWS's text repeats the signed headers, and with them the session token.
+            return result
+    else:
+        result = _unanswered(error, sent=sent)
+    result.__cause__ = error
+    return result
+
+
+def _answered(response: Mapping[str, Any], *, sent: bool) -> PublishError:
+    code = str(response.get("Error", {}).get("Code") or "")
+    message = str(response.get("Error", {}).get("Message") or "").partition("\n")[0][:500]
+    metadata = response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", 0)
+    text = f"AWS answered {status} {code}: {message}" if message else f"AWS answered {status} {code}"
+    if code in _THROTTLED or status == 429:
+        headers = metadata.get("HTTPHeaders", {})
+        return TransientError(text, code=code, retry_after=_retry_after(headers), throttled=True)
+    if code in _DENIED or status in (401, 403, 404, 407):
+        return PlatformDeniedError(text, code=code)
+    if code in _REJECTED or status == 413:
+        return EventRejectedError(text, code=code)
+    if status >= 500 and sent:
+        return UnknownOutcomeError(text, code=code)
+    return TransientError(text, code=code)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of the Retry-After header; its other form, a date, would need two clocks that agree."""
+    text = headers.get("retry-after", "").strip()
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def _unanswered(error: Exception, *, sent: bool) -> PublishError:
+    cause = getattr(error, "kwargs", {}).get("error")
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, boto.SSLError) or _is_tls(error) or _is_tls(cause):
+        return PlatformDeniedError(f"TLS with AWS failed: {text}")
+    if isinstance(error, _UNUSABLE):
+        return PlatformDeniedError(f"AWS credentials or settings cannot be used: {text}")
+    if isinstance(error, boto.ParamValidationError):
+        return EventRejectedError(f"the AWS client refused the request: {text}")
+    never_connected = isinstance(error, boto.ConnectTimeoutError | boto.ProxyConnectionError) or isinstance(
+        cause, aiohttp.ClientConnectorError
+    )
+    if never_connected or not sent:
+        return TransientError(f"not sent to AWS: {text}")
+    return UnknownOutcomeError(f"sent to AWS, but no answer came: {text}")
+
+
+def _is_tls(error: object) -> bool:
+    # A refused client certificate shows only in the first read after the handshake (TLS 1.3).
+    return isinstance(error, ssl.SSLError) or (
+        isinstance(error, OSError) and isinstance(error.__cause__, ssl.SSLError)
+    )

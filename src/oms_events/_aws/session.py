@@ -1,0 +1,232 @@
+"""Opens AWS clients as the configuration says: credentials, roles, TLS, proxies, and no retries of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import aioboto3
+import aiobotocore.session
+import orjson
+from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentialResolver, AioDeferredRefreshableCredentials
+from aiobotocore.httpsession import AIOHTTPSession
+from botocore.exceptions import BotoCoreError, NoRegionError, ProfileNotFound
+from botocore.httpsession import get_cert_path
+
+from oms_events._aws.config import AwsConfig
+from oms_events._aws.direct import DirectCaller
+from oms_events._aws.errors import publish_error
+from oms_events._aws.sending import Sending
+from oms_events.errors import ConfigurationError
+
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+class AwsClient:
+    """One service's client, its connections, and the direct way beside it. Made by `open_client`."""
+
+    def __init__(self, client: Any, direct: DirectCaller | None, stack: AsyncExitStack) -> None:
+        self._client = client
+        self._direct = direct
+        self._stack = stack
+
+    @property
+    def direct(self) -> bool:
+        """Whether `send` goes the direct way."""
+        return self._direct is not None and self._direct.ready
+
+    async def call(self, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Calls an operation that changes nothing, once; raises a `PublishError`, never an unknown one."""
+        try:
+            return await self._ordinary(operation, parameters)
+        except Exception as error:
+            failure = publish_error(error, operation=operation, sent=False)
+            raise failure from failure.__cause__
+
+    async def send(self, operation: str, parameters: Mapping[str, Any], sending: Sending) -> Mapping[str, Any]:
+        """Calls an operation that stores something, once; raises a `PublishError`.
+
+        `parameters` are JSON as the wire has it. `sending` tells after a cancellation whether it was sent.
+        """
+        try:
+            if self._direct is not None and self._direct.ready:
+                return await self._direct.call(operation, orjson.dumps(parameters), sending)
+            # The ordinary client does not tell when it sends.
+            sending.begun = True
+            return await self._ordinary(operation, parameters)
+        except Exception as error:
+            failure = publish_error(error, operation=operation, sent=sending.begun)
+            raise failure from failure.__cause__
+
+    async def close(self) -> None:
+        """Closes what was opened here; a borrowed client stays open."""
+        await self._stack.aclose()
+
+    async def _ordinary(self, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        method = getattr(self._client, _CAPITAL.sub("_", operation).lower())
+        answer: Mapping[str, Any] = await method(**parameters)
+        return answer
+
+
+async def open_client(
+    config: AwsConfig,
+    service: str,
+    *,
+    connections: int,
+    direct: bool = True,
+    session: aioboto3.Session | None = None,
+    client: Any = None,
+) -> AwsClient:
+    """Makes a client of `service`, or takes the borrowed one; the first call connects.
+
+    The direct way is for clients of our own: a borrowed one may have event handlers that must be heard.
+    Raises `ConfigurationError` for a missing region, profile or file, and a `PublishError` when credentials
+    cannot be had.
+    """
+    stack = AsyncExitStack()
+    if client is not None:
+        return AwsClient(client, None, stack)
+    made: Any = session or await asyncio.to_thread(_make_session, config, service)
+    region = config.aws_region or made.region_name
+    if region is None:
+        raise ConfigurationError(
+            type(config).__name__,
+            ["field 'aws_region' is missing; give it, or set AWS_DEFAULT_REGION or the profile's region"],
+        )
+    try:
+        credentials = await made.get_credentials() if direct and session is None else None
+        opened = await stack.enter_async_context(
+            made.client(
+                service,
+                region_name=region,
+                endpoint_url=config.endpoint_url,
+                verify=config.ca_bundle,
+                config=_client_config(config, connections),
+            )
+        )
+    except NoRegionError as error:
+        raise ConfigurationError(type(config).__name__, [f"aws_region: {error}"]) from error
+    except BotoCoreError as error:
+        failure = publish_error(error, operation="", sent=False)
+        raise failure from failure.__cause__
+    return AwsClient(opened, DirectCaller(opened, credentials) if credentials is not None else None, stack)
+
+
+def _client_config(config: AwsConfig, connections: int) -> AioConfig:
+    proxies = {scheme: url.get_secret_value() for scheme, url in config.proxies.items()}
+    return AioConfig(
+        http_session_cls=_VerifyingSession,
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        max_pool_connections=connections,
+        proxies=proxies or None,
+        client_cert=config.client_cert,
+        parameter_validation=False,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
+
+
+class _VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
+    """Checks certificates as boto3 does. aiobotocore's own session checks no host name, and nothing at all
+    behind a proxy that has no CA of its own."""
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()
+        context.check_hostname = True
+        return context
+
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
+        if self._cert_file:
+            context.load_cert_chain(self._cert_file, self._key_file)
+        if authorities := get_cert_path(self._verify):
+            context.load_verify_locations(authorities)
+        return context
+
+
+def _make_session(config: AwsConfig, service: str) -> aioboto3.Session:
+    """Reads files: runs in a thread."""
+    certificates = (config.client_cert,) if isinstance(config.client_cert, str) else config.client_cert or ()
+    missing = [
+        f"{field} = {path!r}: no such file"
+        for field, path in (("ca_bundle", config.ca_bundle), *(("client_cert", path) for path in certificates))
+        if path is not None and not Path(path).is_file()
+    ]
+    if missing:
+        raise ConfigurationError(type(config).__name__, missing)
+    core = aiobotocore.session.get_session()
+    _warm_up(core, service)
+    try:
+        session = aioboto3.Session(
+            aws_access_key_id=_secret(config.aws_access_key_id),
+            aws_secret_access_key=_secret(config.aws_secret_access_key),
+            aws_session_token=_secret(config.aws_session_token),
+            profile_name=config.profile_name,
+            region_name=config.aws_region,
+            botocore_session=core,
+        )
+    except ProfileNotFound as error:
+        raise ConfigurationError(type(config).__name__, [f"profile_name: {error}"]) from error
+    if config.role_arn is None:
+        return session
+    _warm_up(core, "sts")
+    role = aiobotocore.session.get_session()
+    _warm_up(role, service)
+    role.register_component("credential_provider", AioCredentialResolver([_RoleProvider(session, config)]))
+    return aioboto3.Session(botocore_session=role, region_name=session.region_name)
+
+
+def _warm_up(core: Any, service: str) -> None:
+    """Reads botocore's models into its loader's cache here, so that the event loop need not."""
+    loader = core.get_component("data_loader")
+    for kind in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model(service, kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(name)
+
+
+class _RoleProvider:
+    """Assumes the configured role when credentials are first needed, and again before they expire."""
+
+    METHOD = "oms-events-assume-role"
+
+    def __init__(self, source: aioboto3.Session, config: AwsConfig) -> None:
+        self._source = source
+        self._config = config
+
+    async def load(self) -> AioDeferredRefreshableCredentials:
+        return AioDeferredRefreshableCredentials(refresh_using=self._assume, method=self.METHOD)
+
+    async def _assume(self) -> dict[str, Any]:
+        config = self._config
+        request = {
+            "RoleArn": config.role_arn,
+            "RoleSessionName": config.role_session_name,
+            "DurationSeconds": config.role_duration,
+        }
+        if config.role_external_id is not None:
+            request["ExternalId"] = config.role_external_id
+        async with self._source.client(
+            "sts",
+            endpoint_url=config.sts_endpoint_url,
+            verify=config.ca_bundle,
+            config=_client_config(config, 1),
+        ) as sts:
+            answer = await sts.assume_role(**request)
+        made = answer["Credentials"]
+        return {
+            "access_key": made["AccessKeyId"],
+            "secret_key": made["SecretAccessKey"],
+            "token": made["SessionToken"],
+            "expiry_time": made["Expiration"].isoformat(),
+        }
+
+
+def _secret(value: Any) -> str | None:
+    return None if value is None else value.get_secret_value()

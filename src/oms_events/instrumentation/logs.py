@@ -1,0 +1,67 @@
+"""A hook that writes to the standard `logging`, with a stable key `action` for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from oms_events.instrumentation.hooks import (
+    BreakerChanged,
+    CallEnded,
+    CheckEnded,
+    Detail,
+    FailedOver,
+    Retried,
+    Settled,
+)
+
+_ACTIONS = {
+    BreakerChanged: "breaker_changed",
+    CallEnded: "call_ended",
+    CheckEnded: "check_ended",
+    FailedOver: "failed_over",
+    Retried: "retried",
+    Settled: "settled",
+}
+
+
+class LoggingHook:
+    """Logs failures, retries, failovers and breaker changes as warnings, and all else at debug level.
+
+    Records have `action` (`breaker_changed`, `retried`, ...) and the detail's fields as `extra` attributes
+    with the prefix `oms_`; events' data and secrets are never among them.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._log = logger or logging.getLogger("oms_events")
+
+    def __call__(self, detail: Detail) -> None:
+        level = logging.WARNING if _is_notable(detail) else logging.DEBUG
+        if not self._log.isEnabledFor(level):
+            return
+        fields = _fields(detail)
+        action = _ACTIONS.get(type(detail), "decided")
+        text = " ".join(f"{name}={value}" for name, value in fields.items())
+        extra = {f"oms_{name}": value for name, value in fields.items()}
+        self._log.log(level, "%s %s", action, text, extra={"action": action, **extra})
+
+
+def _is_notable(detail: Detail) -> bool:
+    match detail:
+        case BreakerChanged() | Retried() | FailedOver():
+            return True
+        case CheckEnded(error=error):
+            return error is not None
+        case Settled(results=results):
+            return not all(result.success for result in results)
+    return False
+
+
+def _fields(detail: Detail) -> dict[str, object]:
+    if isinstance(detail, Settled):
+        outcomes: dict[str, int] = {}
+        for result in detail.results:
+            outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
+        error = next((str(result.error) for result in detail.results if result.error is not None), None)
+        return {"platform": detail.platform, **outcomes, **({"error": error} if error else {})}
+    return {field.name: getattr(detail, field.name) for field in dataclasses.fields(detail)}

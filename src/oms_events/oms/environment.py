@@ -1,0 +1,193 @@
+"""The environment variables of the OMS, and the router that they describe.
+
+| variable | means |
+|---|---|
+| `OMS_NATS_URL` | NATS servers, separated by commas; turns NATS on |
+| `OMS_NATS_CREDENTIALS_FILE` | a `.creds` file |
+| `OMS_NATS_USER`, `OMS_NATS_PASSWORD` | user and password |
+| `OMS_NATS_TOKEN` | a token |
+| `OMS_ENABLE_NATS` | true or false, whatever the others imply; true without a URL is nats://127.0.0.1:4222 |
+| `OMS_EVENTBRIDGE_BUS_NAME` | the event bus, by name or ARN; turns EventBridge on |
+| `OMS_ENABLE_EVENTBRIDGE` | true or false, whatever the others imply |
+| `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of the bus |
+| `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL` | another endpoint: a VPC endpoint, an emulator |
+| `OMS_RULES_FILE` | a TOML or YAML file of rules, which stand beside the default rules |
+
+An empty variable counts as not set. AWS credentials come from the normal AWS chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from oms_events._config import ConfigModel
+from oms_events.errors import ConfigurationError
+from oms_events.oms.factory import create_oms_multi_platform_router
+from oms_events.publishers.eventbridge.config import EventBridgeConfig
+from oms_events.publishers.jetstream.config import NatsConfig
+from oms_events.routing.router import EventRouter
+from oms_events.routing.rulefile import load_rules
+from oms_events.routing.rules import RoutingRule
+
+_Config = TypeVar("_Config", bound=ConfigModel)
+
+_NATS: Final = {
+    "servers": ("OMS_NATS_URL",),
+    "credentials_file": ("OMS_NATS_CREDENTIALS_FILE",),
+    "user": ("OMS_NATS_USER",),
+    "password": ("OMS_NATS_PASSWORD",),
+    "token": ("OMS_NATS_TOKEN",),
+}
+_EVENTBRIDGE: Final = {
+    "event_bus_name": ("OMS_EVENTBRIDGE_BUS_NAME",),
+    "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint_url": ("AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS_ENDPOINT_URL"),
+}
+_SWITCH: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+_FIELD: Final = re.compile(r"(\w+)[\w.]*(?: = |: )")
+"""How a configuration object's problem begins when it is about one field."""
+_USERINFO: Final = re.compile(r"(?<=//)[^/@\s]*@")
+
+
+@asynccontextmanager
+async def router_from_environment(env: Mapping[str, str] = os.environ) -> AsyncIterator[EventRouter]:
+    """The open router that the environment describes, for the length of an `async with`.
+
+    Raises `ConfigurationError` with all problems, each naming variable, value and remedy, never a secret;
+    `MissingExtraError` for a platform whose client is not installed.
+    """
+    # The rules lie in a file, which must not hold up the loop.
+    async with await asyncio.to_thread(_make_router, env) as router:
+        yield router
+
+
+def _make_router(env: Mapping[str, str]) -> EventRouter:
+    problems: list[str] = []
+    nats = nats_config(env, None, problems)
+    eventbridge = eventbridge_config(env, None, problems)
+    rules = rules_of_environment(env, problems)
+    if nats is None and eventbridge is None and not problems:
+        problems.append("no platform; set OMS_NATS_URL or OMS_EVENTBRIDGE_BUS_NAME, or give a router")
+    if problems:
+        raise ConfigurationError("environment", problems)
+    return create_oms_multi_platform_router(nats, eventbridge, rules=rules or ())
+
+
+def nats_config(env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]) -> NatsConfig | None:
+    """The connection to NATS: the values of `table` under those of the environment; None when not wanted.
+
+    `table` is a part of a configuration file. What is wrong is added to `problems`.
+    """
+    variables = _set_variables(env, _NATS)
+    values: dict[str, Any] = {field: env[name] for field, name in variables.items()}
+    if "servers" in values:
+        servers = (server.strip() for server in values["servers"].split(","))
+        values["servers"] = [_with_scheme(server) for server in servers if server]
+    wanted = _switch(env, "OMS_ENABLE_NATS", problems)
+    if wanted is None:
+        wanted = table is not None or "servers" in values
+    if not wanted:
+        return None
+    return make_config(NatsConfig, "nats", {**(table or {}), **values}, problems, variables=variables)
+
+
+def eventbridge_config(
+    env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]
+) -> EventBridgeConfig | None:
+    """The event bus: the values of `table` under those of the environment; None when not wanted.
+
+    `table` is a part of a configuration file. What is wrong is added to `problems`.
+    """
+    variables = _set_variables(env, _EVENTBRIDGE)
+    values: dict[str, Any] = {field: env[name] for field, name in variables.items()}
+    wanted = _switch(env, "OMS_ENABLE_EVENTBRIDGE", problems)
+    if wanted is None:
+        wanted = table is not None or "event_bus_name" in values
+    if not wanted:
+        return None
+    if table is None and "event_bus_name" not in values:
+        # The configuration's own default is the account's default bus, where nobody expects these events.
+        problems.append(
+            "OMS_EVENTBRIDGE_BUS_NAME is not set, but OMS_ENABLE_EVENTBRIDGE is on; name the bus "
+            "(`default` for the account's default bus)"
+        )
+        return None
+    return make_config(
+        EventBridgeConfig, "eventbridge", {**(table or {}), **values}, problems, variables=variables
+    )
+
+
+def rules_of_environment(env: Mapping[str, str], problems: list[str]) -> list[RoutingRule] | None:
+    """The rules of the file that `OMS_RULES_FILE` names, None when it is not set. Blocks on the disk."""
+    path = env.get("OMS_RULES_FILE")
+    if not path:
+        return None
+    try:
+        return load_rules(path)
+    except ConfigurationError as error:
+        problems.extend(f"OMS_RULES_FILE = {path!r}: {problem}" for problem in error.problems)
+        return None
+
+
+def make_config(
+    model: type[_Config],
+    section: str,
+    values: Mapping[str, Any],
+    problems: list[str],
+    *,
+    variables: Mapping[str, str] | None = None,
+) -> _Config | None:
+    """A configuration object, or None and its problems, told in terms of the variable or section at fault.
+
+    `variables` names the variable that gave a field.
+    """
+    try:
+        return model(**values)
+    except ConfigurationError as error:
+        sources = variables or {}
+        where = f"{section} ({', '.join(sources.values())})" if sources else section
+        for problem in error.problems:
+            match = _FIELD.match(problem)
+            field = match[1] if match else ""
+            if field in sources:
+                told = f"{sources[field]}: {problem}"
+            elif field in model.model_fields:
+                told = f"{section}.{problem}"
+            else:
+                told = f"{where}: {problem}"
+            problems.append(_USERINFO.sub("***@", told))
+        return None
+
+
+def _set_variables(env: Mapping[str, str], fields: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    found = {field: next((name for name in names if env.get(name)), None) for field, names in fields.items()}
+    return {field: name for field, name in found.items() if name is not None}
+
+
+def _switch(env: Mapping[str, str], name: str, problems: list[str]) -> bool | None:
+    text = env.get(name)
+    if not text:
+        return None
+    switch = _SWITCH.get(text.strip().lower())
+    if switch is None:
+        problems.append(f"{name} = {text!r}: write true or false")
+    return switch
+
+
+def _with_scheme(server: str) -> str:
+    return server if "://" in server else f"nats://{server}"

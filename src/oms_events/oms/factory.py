@@ -1,0 +1,62 @@
+"""One call that makes the OMS router: NATS first, EventBridge beside it, default rules, users' own platforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from oms_events.errors import ConfigurationError
+from oms_events.instrumentation.hooks import Hook
+from oms_events.oms.rules import default_rules
+from oms_events.publishers.eventbridge.config import EventBridgeConfig
+from oms_events.publishing import Platform, Publisher
+from oms_events.routing.config import RouterConfig
+from oms_events.routing.router import EventRouter
+from oms_events.routing.rules import RoutingRule
+
+
+def create_oms_multi_platform_router(
+    nats_publisher: Any = None,
+    eventbridge_config: EventBridgeConfig | Publisher | None = None,
+    add_default_rules: bool = True,
+    *,
+    publishers: Mapping[str, Publisher] | None = None,
+    rules: Iterable[RoutingRule] = (),
+    config: RouterConfig | None = None,
+    hooks: Iterable[Hook] = (),
+) -> EventRouter:
+    """Makes a router of the platforms that are given; it does no I/O until it is entered.
+
+    `nats_publisher` is a connected nats-py client (borrowed, never closed), a `NatsConfig`, or a publisher;
+    `eventbridge_config` an `EventBridgeConfig` or a publisher; `publishers` the platforms of your own by
+    name. The first of them, in that order, is the primary. `rules` stand beside the default rules, or alone
+    without `add_default_rules`. Raises `ConfigurationError`, `RuleError`, or `MissingExtraError`.
+    """
+    platforms: dict[str, Publisher] = {}
+    if nats_publisher is not None:
+        platforms[Platform.NATS.value] = _nats(nats_publisher)
+    if eventbridge_config is not None:
+        platforms[Platform.EVENTBRIDGE.value] = _eventbridge(eventbridge_config)
+    for name, publisher in (publishers or {}).items():
+        if name in platforms:
+            raise ConfigurationError("create_oms_multi_platform_router", [f"platform {name!r} is given twice"])
+        platforms[str(name)] = publisher
+    all_rules = [*rules, *(default_rules() if add_default_rules else ())]
+    return EventRouter(platforms, all_rules, config=config, hooks=hooks)
+
+
+def _nats(client: Any) -> Publisher:
+    if isinstance(client, Publisher):
+        return client
+    # Imported here, so that the extra is needed only by those who use NATS.
+    from oms_events.publishers.jetstream.publisher import JetStreamPublisher
+
+    return JetStreamPublisher(client)
+
+
+def _eventbridge(config: EventBridgeConfig | Publisher) -> Publisher:
+    if not isinstance(config, EventBridgeConfig):
+        return config
+    from oms_events.publishers.eventbridge.publisher import EventBridgePublisher
+
+    return EventBridgePublisher(config)

@@ -1,0 +1,1 @@
+"""The adapters to the platforms: each knows one wire, and no policy."""

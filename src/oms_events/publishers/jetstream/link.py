@@ -1,0 +1,84 @@
+"""One connected client as the publisher uses it: inbox, sender, JetStream API, and whether it still stands."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from oms_events.errors import PlatformDeniedError, PublishError, TransientError
+from oms_events.publishers.jetstream.config import JetStreamOptions
+from oms_events.publishers.jetstream.connection import fault_of
+from oms_events.publishers.jetstream.frames import FrameSender, OnAck, PublicSender, make_sender, open_inbox
+from oms_events.publishers.jetstream.nats_client import Client, Subscription, errors
+from oms_events.publishers.jetstream.streams import JetStreamApi
+
+_UNSUBSCRIBE_TIMEOUT = 1.0
+
+
+class Link:
+    """Made by `attach`. `epoch` is another number after each reconnect: older messages get no ack any more."""
+
+    def __init__(
+        self, client: Client, subscription: Subscription, sender: FrameSender | PublicSender, api: JetStreamApi
+    ) -> None:
+        self.client = client
+        self.sender = sender
+        self.api = api
+        self.epoch = 0
+        self.lost = False
+        self._subscription = subscription
+        self._reconnects = client.stats["reconnects"]
+        self._client_id = client.client_id
+        self._last_error = client.last_error
+
+    @classmethod
+    async def attach(cls, client: Client, on_ack: OnAck, options: JetStreamOptions) -> Link:
+        """Subscribes the inbox and waits until the server has it. Raises a `PublishError`."""
+        inbox = f"{client.new_inbox()}."
+        seen = client.last_error
+        try:
+            async with asyncio.timeout(options.request_timeout):
+                subscription = await open_inbox(client, inbox, on_ack, fast_path=options.fast_path)
+                await client.flush()
+        except (errors.Error, OSError) as error:
+            raise TransientError(f"the inbox for acknowledgements could not be opened: {error}") from error
+        sender = make_sender(client, inbox, fast_path=options.fast_path)
+        api = JetStreamApi(client, prefix=options.api_prefix, timeout=options.request_timeout)
+        link = cls(client, subscription, sender, api)
+        last = client.last_error
+        if last is not seen and f'permissions violation for subscription to "{inbox}*"'.lower() in str(last):
+            await link.detach()
+            raise PlatformDeniedError(
+                f"no permission to subscribe {inbox}*, where acknowledgements arrive; grant _INBOX.>"
+            )
+        return link
+
+    def fault(self) -> PublishError | None:
+        """Why nothing can be sent now, or None. Looks at the client only; costs no call."""
+        client = self.client
+        if self.lost or not client.is_connected or client.is_draining:
+            self.lost = self.lost or client.is_closed or client.is_draining
+            return fault_of(client)
+        if client.client_id != self._client_id or client.stats["reconnects"] != self._reconnects:
+            if client.stats["reconnects"] == self._reconnects:
+                # Connected anew from the start: a client forgets its subscriptions then.
+                self.lost = True
+                return TransientError("the NATS client was closed and connected again since `open`")
+            self._reconnects, self._client_id = client.stats["reconnects"], client.client_id
+            self.epoch += 1
+        return None
+
+    def news(self) -> Exception | None:
+        """The client's last error, once."""
+        last = self.client.last_error
+        if last is self._last_error:
+            return None
+        self._last_error = last
+        return last
+
+    async def detach(self) -> None:
+        """Gives the inbox back; the client stays as it is."""
+        self.lost = True
+        with suppress(errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(_UNSUBSCRIBE_TIMEOUT):
+                await self._subscription.unsubscribe()

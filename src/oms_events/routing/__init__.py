@@ -1,0 +1,3 @@
+"""Routing: rules, conditions, strategies, destinations and the router."""
+
+from __future__ import annotations

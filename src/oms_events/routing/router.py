@@ -1,0 +1,337 @@
+"""The router: events through rules to platforms, results back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from cloudevents.core.v1.event import CloudEvent
+
+from oms_events._aio import Clock, SystemClock
+from oms_events.errors import ConfigurationError, InvalidEventError, RouterClosedError, UnroutableEventError
+from oms_events.events import EncodedEvent, encode
+from oms_events.instrumentation.hooks import Decided, FailedOver, Hook, Hooks
+from oms_events.publishing import ROUTER, Outcome, Platform, Publisher, PublishResult, PublishResults
+from oms_events.routing.config import RouterConfig
+from oms_events.routing.delivery import Delivery, Sticky, deliver_batch
+from oms_events.routing.destination import Destination
+from oms_events.routing.explain import Explanation, explain
+from oms_events.routing.rules import RoutingRule, RuleSet, unknown_platforms, unknown_platforms_error
+from oms_events.routing.strategies import Plan, make_plan
+
+_log = logging.getLogger("oms_events")
+
+
+class EventRouter:
+    """Routes CloudEvents to platforms by rules; an async context manager.
+
+    `publishers` maps platform names to publishers, in registration order; the router opens and closes them.
+    `primary` is the platform for PRIMARY_ONLY and for events that no rule takes: the first registered one
+    unless named. Without a running router (before `async with`, or after) publishing raises
+    `RouterClosedError`. Raises `ConfigurationError` or `RuleError` for what cannot work.
+    """
+
+    def __init__(
+        self,
+        publishers: Mapping[str, Publisher],
+        rules: Iterable[RoutingRule] = (),
+        *,
+        primary: str | None = None,
+        config: RouterConfig | None = None,
+        hooks: Iterable[Hook] = (),
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config or RouterConfig()
+        self._clock = clock or SystemClock()
+        self._hooks = Hooks(hooks)
+        _check_platforms(publishers, primary, self._config)
+        self._primary = primary or next(iter(publishers))
+        self._sticky = Sticky(self._config, self._clock)
+        # Jitter needs no secrecy, only spread.
+        dice = rng or random.Random()  # noqa: S311
+        self._destinations = {
+            str(name): Destination(
+                str(name),
+                publisher,
+                self._config.for_platform(name),
+                clock=self._clock,
+                rng=dice,
+                hooks=self._hooks,
+                on_check_ok=self._check_ok,
+            )
+            for name, publisher in publishers.items()
+        }
+        self._rules = RuleSet()
+        self._plans: dict[str | None, Plan] = {}
+        self._is_open = False
+        self._under_way: set[asyncio.Future[None]] = set()
+        for rule in rules:
+            self.add_routing_rule(rule)
+
+    # ------------------------------------------------------------------ life
+
+    async def __aenter__(self) -> Self:
+        """Opens all publishers and checks them once, for `check_timeout` each at most.
+
+        A platform that is down does not keep the service from starting: it shows in the status, its checks
+        go on, and the rules steer around it.
+        """
+        if self._is_open:
+            raise ConfigurationError("EventRouter", ["is open already; give each `async with` its own router"])
+        try:
+            await asyncio.gather(*(destination.check() for destination in self._destinations.values()))
+        except BaseException:
+            await self._close_destinations()
+            raise
+        for destination in self._destinations.values():
+            destination.start()
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self, *, timeout: float | None = None) -> Mapping[str, int]:
+        """Takes no more events, lets those under way finish for `timeout` seconds, then ends them. Idempotent.
+
+        Whoever waits for an ended event gets its truthful result: `unknown` when it was on the wire, `skipped`
+        when it was not sent. Gives the number of publish calls that had to be ended, by platform.
+        """
+        self._is_open = False
+        patience = self._config.close_timeout if timeout is None else timeout
+        unfinished: dict[str, int] = {}
+        try:
+            if self._under_way:
+                await asyncio.wait(self._under_way, timeout=patience)
+            for name, destination in self._destinations.items():
+                ended = destination.abort()
+                if ended:
+                    unfinished[name] = ended
+                    _log.warning("closing the router ended %d publish calls to %s", ended, name)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+        finally:
+            await self._close_destinations()
+        return unfinished
+
+    async def _close_destinations(self) -> None:
+        await asyncio.gather(*(destination.close() for destination in self._destinations.values()))
+
+    # ------------------------------------------------------------------ publishing
+
+    async def publish_event(self, event: CloudEvent | object, *, timeout: float | None = None) -> PublishResults:
+        """Publishes one event and gives its results by platform; a failed delivery is a result, never raised.
+
+        `timeout` is the deadline in seconds for everything, retries included (`RouterConfig.timeout` by
+        default). Raises `InvalidEventError` for what is no CloudEvent, `UnroutableEventError` when no rule
+        takes it and there is no primary, `RouterClosedError` when the router is not open. Cancelled, the event
+        may or may not have been stored by each platform of its plan.
+        """
+        encoded = encode(event)
+        deadline = self._deadline(timeout)
+        plan = self._plan(encoded)
+        if self._hooks:
+            self._hooks(Decided({(plan.rule, plan.strategy.value): 1}))
+        delivery = Delivery(plan, (0,), (encoded,))
+        token = self._begin()
+        try:
+            await self._deliver([delivery], deadline)
+        finally:
+            self._end(token)
+        return delivery.results(0)
+
+    async def publish_events(
+        self, events: Sequence[CloudEvent | object], *, timeout: float | None = None
+    ) -> list[PublishResults]:
+        """Publishes many events in full batches and gives their results, aligned with `events`.
+
+        An item that is no valid event has a `rejected` result under the name `router` and harms no other;
+        otherwise as `publish_event`. Order among the events of one call is kept per platform while nothing
+        fails; order per key under failures is the outbox's.
+        """
+        deadline = self._deadline(timeout)
+        results: list[PublishResults | None] = [None] * len(events)
+        groups: dict[str | None, tuple[Plan, list[int], list[EncodedEvent]]] = {}
+        for index, event in enumerate(events):
+            try:
+                encoded = encode(event)
+                rule = self._rules.decide(encoded)
+                name = None if rule is None else rule.name
+                group = groups.get(name)
+                if group is None:
+                    group = groups[name] = (self._plan_of(rule), [], [])
+            except (InvalidEventError, UnroutableEventError) as error:
+                refused = PublishResult(ROUTER, Outcome.REJECTED, error)
+                results[index] = PublishResults({ROUTER: refused}, delivered=False, rule=None, strategy=None)
+                continue
+            group[1].append(index)
+            group[2].append(encoded)
+        if self._hooks and groups:
+            counts = {(plan.rule, plan.strategy.value): len(members) for plan, members, _ in groups.values()}
+            self._hooks(Decided(counts))
+        deliveries = [Delivery(*group) for group in groups.values()]
+        token = self._begin()
+        try:
+            await self._deliver(deliveries, deadline)
+        finally:
+            self._end(token)
+        for delivery in deliveries:
+            for position, index in enumerate(delivery.indices):
+                results[index] = delivery.results(position)
+        return [result for result in results if result is not None]
+
+    async def _deliver(self, deliveries: Sequence[Delivery], deadline: float) -> None:
+        await deliver_batch(
+            deliveries, self._destinations, deadline,
+            clock=self._clock, sticky=self._sticky, on_failover=self._failed_over,
+        )  # fmt: skip
+
+    def _deadline(self, timeout: float | None) -> float:
+        if not self._is_open:
+            raise RouterClosedError("the router is not open; publish inside `async with router:`")
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout = {timeout}: give a positive number of seconds, or None")
+        return self._clock.monotonic() + (self._config.timeout if timeout is None else timeout)
+
+    def _begin(self) -> asyncio.Future[None]:
+        token: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way.add(token)
+        return token
+
+    def _end(self, token: asyncio.Future[None]) -> None:
+        self._under_way.discard(token)
+        token.set_result(None)
+
+    def _plan(self, event: EncodedEvent) -> Plan:
+        return self._plan_of(self._rules.decide(event))
+
+    def _plan_of(self, rule: RoutingRule | None) -> Plan:
+        name = None if rule is None else rule.name
+        plan = self._plans.get(name)
+        if plan is None:
+            plan = make_plan(rule, registered=tuple(self._destinations), primary=self._primary)
+            self._plans[name] = plan
+        return plan
+
+    def _failed_over(self, rule: str | None, source: str, target: str, events: int) -> None:
+        if self._hooks:
+            self._hooks(FailedOver(rule, source, target, events))
+
+    def _check_ok(self, platform: str) -> None:
+        if platform == self._primary:
+            self._sticky.forget()
+
+    # ------------------------------------------------------------------ rules
+
+    @property
+    def routing_rules(self) -> tuple[RoutingRule, ...]:
+        """The rules in the order in which they are asked."""
+        return tuple(self._rules)
+
+    def add_routing_rule(self, rule: RoutingRule, *, replace: bool = False) -> None:
+        """Adds a rule, effective from the next event; with `replace` the rule of the same name goes.
+
+        Raises `RuleError` when the name is taken, or a platform is neither registered here nor one that the
+        package knows (`Platform`).
+        """
+        self._require_known_platforms(rule)
+        self._rules.add(rule, replace=replace)
+        self._plans.clear()
+
+    def remove_routing_rule(self, name: str) -> RoutingRule:
+        """Removes a rule by name and gives it back. Raises `RuleError` when there is none."""
+        rule = self._rules.remove(name)
+        self._plans.clear()
+        return rule
+
+    def replace_routing_rules(self, rules: Iterable[RoutingRule]) -> None:
+        """Puts these rules in place of all others at once; when one of them cannot work, nothing changes."""
+        fresh = list(rules)
+        for rule in fresh:
+            self._require_known_platforms(rule)
+        self._rules.replace_all(fresh)
+        self._plans.clear()
+
+    def explain(self, event: CloudEvent | object, *, assume_down: Collection[str] = ()) -> Explanation:
+        """Says which rule takes an event, why the others do not, and where it would go; publishes nothing."""
+        encoded = encode(event)
+        return explain(
+            encoded, self._rules.explain(encoded), self._plan(encoded), self._destinations, set(assume_down)
+        )
+
+    def _require_known_platforms(self, rule: RoutingRule) -> None:
+        known = {*self._destinations, *(platform.value for platform in Platform)}
+        if unknown_platforms(rule, known):
+            raise unknown_platforms_error(rule, known)
+
+    # ------------------------------------------------------------------ operation
+
+    def disable(self, platform: str) -> None:
+        """Takes a platform out for maintenance: its events are `skipped`, FAILOVER passes over it."""
+        self._destination(platform).disabled = True
+
+    def enable(self, platform: str) -> None:
+        """Ends what `disable` began."""
+        self._destination(platform).disabled = False
+
+    async def check_platforms(self) -> None:
+        """Checks all platforms now instead of at the next interval."""
+        await asyncio.gather(*(destination.check() for destination in self._destinations.values()))
+
+    def get_platform_status(self) -> dict[str, Any]:
+        """All platforms' state, the rules and a summary as plain values, fit for JSON, without secrets."""
+        healthy = {name: destination.is_healthy for name, destination in self._destinations.items()}
+        return {
+            "platforms": {
+                name: {"is_primary": name == self._primary, **destination.describe()}
+                for name, destination in self._destinations.items()
+            },
+            "routing_rules": [
+                {
+                    "name": rule.name,
+                    "pattern": rule.event_type_pattern,
+                    "platforms": list(rule.platforms),
+                    "strategy": rule.strategy.value,
+                    "priority": rule.priority,
+                    "conditional": rule.conditions is not None,
+                }
+                for rule in self._rules
+            ],
+            "health_summary": {
+                "total_platforms": len(healthy),
+                "healthy_platforms": sum(healthy.values()),
+                "primary_platform": self._primary,
+                "primary_platform_healthy": healthy[self._primary],
+            },
+        }
+
+    def _destination(self, platform: str) -> Destination:
+        try:
+            return self._destinations[platform]
+        except KeyError:
+            known = ", ".join(self._destinations)
+            raise ConfigurationError("EventRouter", [f"no platform {platform!r}; there are: {known}"]) from None
+
+
+def _check_platforms(publishers: Mapping[str, Publisher], primary: str | None, config: RouterConfig) -> None:
+    problems = []
+    if not publishers:
+        problems.append("has no platforms; give it at least one publisher")
+    if primary is not None and primary not in publishers:
+        problems.append(f"primary = {primary!r} is not among its platforms: {', '.join(publishers) or 'none'}")
+    if ROUTER in publishers:
+        problems.append(f"platform name {ROUTER!r} is reserved; take another")
+    problems += [
+        f"config.platforms names {name!r}, which is no platform of it"
+        for name in config.platforms
+        if name not in publishers
+    ]
+    if problems:
+        raise ConfigurationError("EventRouter", problems)

@@ -1,0 +1,103 @@
+"""Routing rules from one TOML or YAML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from oms_events.errors import MissingExtraError, RuleError
+from oms_events.routing.rules import RoutingRule
+
+Format = Literal["toml", "yaml"]
+
+_FORMATS: Mapping[str, Format] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
+
+
+def load_rules(path: str | Path) -> list[RoutingRule]:
+    """Reads the rules of a `.toml`, `.yaml` or `.yml` file.
+
+    Blocks on the disk: for start-up, or a thread. Raises as `parse_rules` does, and `RuleError` for a file
+    that cannot be read.
+    """
+    path = Path(path)
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise RuleError(str(path), (f"unknown kind of file; name it one of {', '.join(_FORMATS)}",))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError(str(path), (f"cannot be read: {error}",)) from error
+    return parse_rules(text, form, subject=str(path))
+
+
+def parse_rules(text: str, format: Format, *, subject: str = "rules") -> list[RoutingRule]:  # noqa: A002
+    """Reads rules from text: `[[rules]]` tables in TOML, a `rules:` list in YAML, with a rule's field names.
+
+    Raises `RuleError` with the problems of all rules, and `MissingExtraError` for YAML without the extra
+    `yaml`.
+    """
+    document = _parse_toml(text, subject) if format == "toml" else _parse_yaml(text, subject)
+    if not isinstance(document, Mapping) or list(document) != ["rules"]:
+        found = ", ".join(map(repr, document)) if isinstance(document, Mapping) else type(document).__name__
+        raise RuleError(subject, (f"holds {found or 'nothing'}; write one list named 'rules'",))
+    return read_rules(document["rules"], subject=subject)
+
+
+def read_rules(items: object, *, subject: str = "rules") -> list[RoutingRule]:
+    """Makes rules of a list of mappings, such as a part of a larger configuration file.
+
+    Raises `RuleError` with the problems of all rules.
+    """
+    if not isinstance(items, list):
+        raise RuleError(subject, (f"rules is {type(items).__name__}; write a list of rules",))
+    rules: list[RoutingRule] = []
+    problems: list[str] = []
+    first_with: dict[str, int] = {}
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
+            problems.append(f"rule {number}: {item!r} is no rule; write its fields by name")
+            continue
+        try:
+            rule = RoutingRule(**item)
+        except RuleError as error:
+            problems.extend(f"rule {number} ({error.subject}): {problem}" for problem in error.problems)
+            continue
+        first = first_with.setdefault(rule.name, number)
+        if first != number:
+            problems.append(f"rule {number} ({rule.name}): has the name of rule {first}; give it its own name")
+        rules.append(rule)
+    if problems:
+        raise RuleError(subject, problems)
+    return rules
+
+
+def _parse_toml(text: str, subject: str) -> object:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RuleError(subject, (f"is no TOML: {error}",)) from error
+
+
+def _parse_yaml(text: str, subject: str) -> object:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtraError("yaml", needed_for="a YAML rule file") from None
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that stands twice, of which YAML would keep the last without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(keys)) < len(keys):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key stands twice; keep one", node.start_mark
+                )
+            return super().construct_mapping(node, deep=deep)
+
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise RuleError(subject, (f"is no YAML: {error}",)) from error

@@ -1,0 +1,153 @@
+"""A whole router's configuration, from the environment and one TOML or YAML file.
+
+Only main modules read settings; everything below takes the objects. A file has these parts, all optional:
+
+    add_default_rules = true            # whether the OMS's default rules stand beside `rules`
+
+    [nats]                              # NatsConfig
+    servers = ["nats://nats-1:4222", "nats://nats-2:4222"]
+
+    [jetstream]                         # JetStreamOptions
+    stream = "OMS"
+
+    [eventbridge]                       # EventBridgeConfig
+    event_bus_name = "oms-events"
+    aws_region = "eu-central-1"
+
+    [router]                            # RouterConfig
+    timeout = 20.0
+
+    [[rules]]                           # RoutingRule
+    event_type_pattern = '.*\\.schema\\..*'
+    platforms = ["eventbridge"]
+    strategy = "conditional"
+    conditions = { branch = "production" }
+
+The environment variables are those of `oms_events.oms.environment`; where both say something, the environment
+holds: each variable takes the place of one value, `OMS_RULES_FILE` that of all rules.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import StrictBool
+
+from oms_events._config import ConfigModel
+from oms_events.errors import ConfigurationError
+from oms_events.instrumentation.hooks import Hook
+from oms_events.oms.environment import eventbridge_config, make_config, nats_config, rules_of_environment
+from oms_events.oms.factory import create_oms_multi_platform_router
+from oms_events.publishers.eventbridge.config import EventBridgeConfig
+from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
+from oms_events.publishing import Publisher
+from oms_events.routing.config import RouterConfig
+from oms_events.routing.router import EventRouter
+from oms_events.routing.rulefile import _parse_toml, _parse_yaml, read_rules
+from oms_events.routing.rules import RoutingRule
+
+_PARSERS: Final = {".toml": _parse_toml, ".yaml": _parse_yaml, ".yml": _parse_yaml}
+_SECTIONS: Final = ("nats", "jetstream", "eventbridge", "router")
+
+
+class Settings(ConfigModel):
+    """A router's platforms, rules and habits. A platform that is None is not configured."""
+
+    nats: NatsConfig | None = None
+    jetstream: JetStreamOptions = JetStreamOptions()
+    eventbridge: EventBridgeConfig | None = None
+    rules: tuple[RoutingRule, ...] = ()
+    add_default_rules: StrictBool = True
+    router: RouterConfig = RouterConfig()
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """What the environment says. Blocks on the disk when it names a rules file.
+
+        Raises `ConfigurationError` with all problems, each naming variable, value and remedy, never a secret.
+        """
+        return cls._read({}, env, subject="environment")
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, env: Mapping[str, str] = os.environ) -> Self:
+        """What a `.toml`, `.yaml` or `.yml` file and, over it, the environment say. Blocks on the disk.
+
+        Raises `ConfigurationError` with all problems of file and environment, `MissingExtraError` for YAML
+        without the extra `yaml`.
+        """
+        return cls._read(_read_document(Path(path)), env, subject=str(path))
+
+    def create_router(
+        self, *, publishers: Mapping[str, Publisher] | None = None, hooks: Iterable[Hook] = ()
+    ) -> EventRouter:
+        """The router, not yet open; `publishers` are platforms of your own beside those configured."""
+        return create_oms_multi_platform_router(
+            self._nats_publisher(),
+            self.eventbridge,
+            self.add_default_rules,
+            publishers=publishers,
+            rules=self.rules,
+            config=self.router,
+            hooks=hooks,
+        )
+
+    def _nats_publisher(self) -> Publisher | None:
+        if self.nats is None:
+            return None
+        # Imported here, so that the extra is needed only by those who use NATS.
+        from oms_events.publishers.jetstream.publisher import JetStreamPublisher
+
+        return JetStreamPublisher(self.nats, options=self.jetstream)
+
+    @classmethod
+    def _read(cls, document: object, env: Mapping[str, str], *, subject: str) -> Self:
+        problems: list[str] = []
+        rest = _section(document, "the file", problems) or {}
+        tables = {name: _section(rest.pop(name), name, problems) for name in _SECTIONS if name in rest}
+        # Options for JetStream mean that NATS is wanted, be it at its default address.
+        nats_table = tables.get("nats", {} if "jetstream" in tables else None)
+        values: dict[str, Any] = {
+            "nats": nats_config(env, nats_table, problems),
+            "jetstream": make_config(JetStreamOptions, "jetstream", tables.get("jetstream") or {}, problems),
+            "eventbridge": eventbridge_config(env, tables.get("eventbridge"), problems),
+            "router": make_config(RouterConfig, "router", tables.get("router") or {}, problems),
+            "rules": _rules(rest.pop("rules", []), env, problems),
+        }
+        try:
+            settings = cls(**rest, **{name: value for name, value in values.items() if value is not None})
+        except ConfigurationError as error:
+            raise ConfigurationError(subject, [*problems, *error.problems]) from None
+        if problems:
+            raise ConfigurationError(subject, problems)
+        return settings
+
+
+def _read_document(path: Path) -> object:
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise ConfigurationError(str(path), [f"unknown kind of file; name it one of {', '.join(_PARSERS)}"])
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(path), [f"cannot be read: {error}"]) from error
+
+
+def _section(value: object, name: str, problems: list[str]) -> dict[str, Any] | None:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return dict(value)
+    problems.append(f"{name} is {type(value).__name__}; write its fields by name")
+    return None
+
+
+def _rules(items: object, env: Mapping[str, str], problems: list[str]) -> list[RoutingRule] | None:
+    rules = rules_of_environment(env, problems)
+    if rules is not None:
+        return rules
+    try:
+        return read_rules(items)
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+        return None
