@@ -13,9 +13,7 @@ from oms_events.errors import ConfigurationError
 class ConfigModel(BaseModel):
     """A frozen pydantic model whose construction raises `ConfigurationError`, which never shows a secret."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     _error_class: ClassVar[type[ConfigurationError]] = ConfigurationError
 

@@ -139,9 +139,7 @@ class Publisher(Protocol):
         """Releases what the publisher owns, never what it borrowed; idempotent, and works at any time."""
         ...
 
-    async def publish(
-        self, events: Sequence[EncodedEvent], *, timeout: float
-    ) -> Sequence[Receipt | PublishError]:
+    async def publish(self, events: Sequence[EncodedEvent], *, timeout: float) -> Sequence[Receipt | PublishError]:
         """Tries each event once, in order, and gives per event its receipt or its `PublishError`.
 
         Aligned with `events`; any number of them, packed into calls as the platform likes it. Answers within

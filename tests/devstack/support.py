@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aioboto3
+import pytest
 from botocore.config import Config
 
 from oms_events.devstack import AwsEmulator
@@ -27,6 +29,9 @@ async def aws_client(service: str, emulator: AwsEmulator, endpoint_url: str | No
     )
     async with session.client(service, endpoint_url=endpoint_url or emulator.endpoint_url, config=ONCE) as client:
         yield client
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
 
 
 class Inbox:
@@ -67,6 +72,12 @@ def children(pid: int) -> set[int]:
 
 def alive(pid: int) -> bool:
     """Whether the process exists and is no zombie."""
+    if not Path("/proc/self").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

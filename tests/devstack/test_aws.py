@@ -6,7 +6,9 @@ import aioboto3
 import pytest
 
 from oms_events.devstack import AwsEmulator, DevstackError
-from tests.devstack.support import aws_client, children, environment_of, listening
+from tests.devstack.support import aws_client, children, environment_of, listening, needs_proc
+
+pytestmark = needs_proc
 
 USE = {
     "events": "list_event_buses",

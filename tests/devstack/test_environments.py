@@ -10,7 +10,7 @@ import pytest
 
 from oms_events.devstack import DevstackError
 from oms_events.devstack.environments import default_cache_folder, ensure_environment
-from tests.devstack.support import alive, children, until
+from tests.devstack.support import alive, children, needs_proc, until
 
 MAKE = """
 import asyncio, sys
@@ -44,6 +44,7 @@ async def run(*command: str, environment: dict[str, str]) -> list[str]:
     return output.decode().splitlines()
 
 
+@needs_proc
 async def test_two_processes_at_once_replace_a_broken_one_and_only_one_makes_it(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     broken = cache / f"tool-1.0-{sys.implementation.cache_tag}"
@@ -63,6 +64,7 @@ async def test_two_processes_at_once_replace_a_broken_one_and_only_one_makes_it(
     assert sorted(path.name for path in list_folder(cache)) == [broken.name, f"{broken.name}.lock"]
 
 
+@needs_proc
 async def test_failed_install_says_what_pip_said_and_cancelling_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,3 +94,9 @@ def test_cache_folder_follows_the_users_wish(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("HOME", str(tmp_path))
     usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
     assert default_cache_folder() == tmp_path / usual / "oms-events"
+
+
+async def test_cache_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DevstackError, match="XDG_CACHE_HOME"):
+        await ensure_environment("tool", "1.0", cache_folder=tmp_path / "file" / "cache")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import socket
 import ssl
@@ -12,7 +14,7 @@ import pytest
 
 from oms_events.devstack import DevstackError, NatsServer, NatsTls
 from oms_events.errors import ConfigurationError
-from tests.devstack.support import alive, listening
+from tests.devstack.support import alive, listening, needs_proc
 
 
 async def connect(server: NatsServer, **options: Any) -> nats.NATS:
@@ -20,6 +22,18 @@ async def connect(server: NatsServer, **options: Any) -> nats.NATS:
         pass
 
     return await nats.connect(server.url, allow_reconnect=False, connect_timeout=5, error_cb=ignore, **options)
+
+
+async def first_words(server: NatsServer, login: dict[str, str]) -> str:
+    """What the server says to a client that connects so; the real client leaks sockets when it is refused."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"CONNECT " + json.dumps(login).encode() + b"\r\nPING\r\n")
+    try:
+        words = await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    return words.decode()
 
 
 async def test_acked_messages_survive_kill_and_start_on_the_same_port() -> None:
@@ -65,6 +79,7 @@ async def test_paused_server_hangs_until_it_is_resumed() -> None:
     async with NatsServer() as server:
         client = await connect(server)
         server.pause()
+        server.pause()
         with pytest.raises(TimeoutError):
             await client.jetstream(timeout=0.2).account_info()
         assert server.running
@@ -86,7 +101,7 @@ async def test_paused_server_is_stopped_all_the_same() -> None:
         (
             {"user": "oms", "password": 'p"a$ß'},
             {"user": "oms", "password": 'p"a$ß'},
-            {"user": "oms", "password": "no"},
+            {"user": "oms", "pass": "no"},
         ),
         ({"token": "secret {1}"}, {"token": "secret {1}"}, {}),
     ],
@@ -95,9 +110,8 @@ async def test_login_is_asked_for(options: dict[str, str], good: dict[str, str],
     async with NatsServer(**options) as server:
         client = await connect(server, **good)
         await client.close()
-        with pytest.raises(nats.errors.Error):
-            await connect(server, **bad)
-        assert "secret" not in server.url
+        assert "Authorization Violation" in await first_words(server, bad)
+        assert "@" not in server.url
 
 
 async def test_limits_and_further_settings_reach_the_server() -> None:
@@ -133,14 +147,14 @@ async def test_tls_with_client_certificates(tmp_path: Path) -> None:
     async with NatsServer(tls=tls) as server:
         assert server.url.startswith("tls://")
         context = ssl.create_default_context(cafile=str(own.cert))
-        with pytest.raises((OSError, nats.errors.Error)):
-            await connect(server, tls=context)
+        assert '"tls_verify":true' in await first_words(server, {})
         context.load_cert_chain(theirs.cert, theirs.key)
         client = await connect(server, tls=context)
         await client.flush()
         await client.close()
 
 
+@needs_proc
 async def test_listens_on_loopback_only(oms_nats_server: NatsServer) -> None:
     assert listening(oms_nats_server.pid) == {f"0100007F:{oms_nats_server.port:04X}"}
 

@@ -12,9 +12,9 @@ import pytest
 from oms_events.devstack import DevstackError, NatsServer, free_port
 from oms_events.devstack.processes import Process
 from oms_events.devstack.server import LocalServer
-from tests.devstack.support import alive, children, until
+from tests.devstack.support import alive, children, needs_proc, until
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at /proc")
+pytestmark = needs_proc
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); "
 
@@ -137,6 +137,18 @@ async def test_cancelled_start_leaves_no_process_and_no_folder() -> None:
     assert children(os.getpid()) == before
     assert folder is not None
     assert not folder.exists()
+
+
+async def test_server_that_ended_by_itself_can_be_started_again() -> None:
+    before = children(os.getpid())
+    async with NatsServer() as server:
+        port = server.port
+        os.kill(server.pid, signal.SIGKILL)
+        await until(lambda: not server.running)
+        await server.start()
+        assert server.port == port
+        assert len(children(os.getpid())) == len(before) + 2
+    assert children(os.getpid()) == before
 
 
 async def test_methods_say_when_the_server_does_not_run() -> None:

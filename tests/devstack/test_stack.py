@@ -11,7 +11,9 @@ import nats
 import pytest
 
 from oms_events.devstack import DevStack, DevstackError, NatsServer, run_in_thread
-from tests.devstack.support import alive, aws_client, children, until
+from tests.devstack.support import alive, aws_client, children, needs_proc, until
+
+pytestmark = needs_proc
 
 PARENT = """
 import asyncio, json

@@ -142,7 +142,7 @@ def test_all_problems_of_the_environment_come_together_and_name_variables(tmp_pa
         ({"OMS_NATS_URL": "http://u:hunter2@a:4222"}, "OMS_NATS_URL"),
         ({"OMS_NATS_URL": "u:hunter2@a:4222,u:hunter3@b"}, "OMS_NATS_URL"),
         (
-            {"OMS_EVENTBRIDGE_BUS_NAME": "b", "AWS_ENDPOINT_URL": "http://u:hunter2@a"},
+            {"OMS_EVENTBRIDGE_BUS_NAME": "b", "AWS_ENDPOINT_URL": "http://u:hun@ter/hunter2@a"},
             "AWS_ENDPOINT_URL",
         ),
     ],

@@ -45,12 +45,15 @@ async def ensure_environment(
     folder = cache_folder / f"{package}-{version}-{sys.implementation.cache_tag}"
     if _complete(folder, package):
         return _python(folder)
-    await asyncio.to_thread(cache_folder.mkdir, parents=True, exist_ok=True)
-    async with _locked(folder.with_name(f"{folder.name}.lock")):
-        if not _complete(folder, package):
-            notify(f"Installing {package} {version} into {folder} (once, some seconds) ...")
-            await _make(folder, package, version)
-            notify(f"{package} {version} is installed.")
+    try:
+        await asyncio.to_thread(cache_folder.mkdir, parents=True, exist_ok=True)
+        async with _locked(folder.with_name(f"{folder.name}.lock")):
+            if not _complete(folder, package):
+                notify(f"Installing {package} {version} into {folder} (once, some seconds) ...")
+                await _make(folder, package, version)
+                notify(f"{package} {version} is installed.")
+    except OSError as error:
+        raise DevstackError(f"no environment in {cache_folder} (XDG_CACHE_HOME moves it): {error}") from error
     return _python(folder)
 
 

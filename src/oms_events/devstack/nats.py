@@ -15,7 +15,7 @@ from pathlib import Path
 from oms_events.devstack.server import LOOPBACK, LocalServer
 from oms_events.errors import ConfigurationError, MissingExtraError
 
-_PROBE_TIMEOUT = 2.0
+_PROBE_TIMEOUT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

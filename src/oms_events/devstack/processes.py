@@ -44,6 +44,7 @@ class Process:
         self._name = name
         self._server = server
         self._guard = guard
+        self._paused = False
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._reader = threading.Thread(
             target=self._read, args=(server.stdout,), name=f"{name}-output", daemon=True
@@ -107,9 +108,22 @@ class Process:
         """The last lines that it wrote, at most 200."""
         return tuple(self._lines)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to the process itself, not to its children; nothing if it has ended."""
-        self._server.send_signal(number)
+    def pause(self) -> None:
+        """Stops the process in its tracks, and returns when it has stopped (within microseconds)."""
+        if self._paused or self.returncode is not None:
+            return
+        self._server.send_signal(signal.SIGSTOP)
+        # Its threads go on for a moment, and could answer what was asked after the pause.
+        with contextlib.suppress(ChildProcessError):
+            _, status = os.waitpid(self.pid, os.WUNTRACED)
+            self._paused = os.WIFSTOPPED(status)
+            if not self._paused:
+                self._server.returncode = os.waitstatus_to_exitcode(status)
+
+    def resume(self) -> None:
+        """Lets the process go on."""
+        self._paused = False
+        self._server.send_signal(signal.SIGCONT)
 
     async def wait(self) -> int:
         """Waits until the process has ended. Cancelling leaves it running."""
@@ -121,8 +135,8 @@ class Process:
         """Ends the process: SIGTERM, then after `grace` seconds, or when cancelled, SIGKILL to its group."""
         try:
             if self.returncode is None:
-                self.signal(signal.SIGTERM)
-                self.signal(signal.SIGCONT)
+                self._server.terminate()
+                self.resume()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace):
                         await self.wait()

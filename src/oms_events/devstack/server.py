@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import signal
 import socket
 import tempfile
 from abc import ABC, abstractmethod
@@ -88,6 +87,8 @@ class LocalServer(ABC):
         """
         if self.running:
             return
+        # One that ended by itself has left its guard, and perhaps children.
+        await self.kill()
         await self._prepare()
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="oms-events-"))
@@ -115,11 +116,11 @@ class LocalServer(ABC):
 
     def pause(self) -> None:
         """Makes the server hang: it takes connections, and answers nothing, until `resume`."""
-        self._live().signal(signal.SIGSTOP)
+        self._live().pause()
 
     def resume(self) -> None:
         """Lets a paused server go on."""
-        self._live().signal(signal.SIGCONT)
+        self._live().resume()
 
     async def close(self) -> None:
         """Ends the server and removes its data."""

@@ -61,7 +61,7 @@ _SWITCH: Final = {
 
 _FIELD: Final = re.compile(r"(\w+)[\w.]*(?: = |: )")
 """How a configuration object's problem begins when it is about one field."""
-_USERINFO: Final = re.compile(r"(?<=//)[^/@\s]*@")
+_USERINFO: Final = re.compile(r"(?<=//)\S*@")
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
 from oms_events.oms.rules import default_rules
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
+from oms_events.publishers.jetstream.config import JetStreamOptions
 from oms_events.publishing import Platform, Publisher
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.router import EventRouter
@@ -20,6 +21,7 @@ def create_oms_multi_platform_router(
     eventbridge_config: EventBridgeConfig | Publisher | None = None,
     add_default_rules: bool = True,
     *,
+    jetstream_options: JetStreamOptions | None = None,
     publishers: Mapping[str, Publisher] | None = None,
     rules: Iterable[RoutingRule] = (),
     config: RouterConfig | None = None,
@@ -28,13 +30,13 @@ def create_oms_multi_platform_router(
     """Makes a router of the platforms that are given; it does no I/O until it is entered.
 
     `nats_publisher` is a connected nats-py client (borrowed, never closed), a `NatsConfig`, or a publisher;
-    `eventbridge_config` an `EventBridgeConfig` or a publisher; `publishers` the platforms of your own by
+    `jetstream_options` say how the first two publish. `eventbridge_config` is an `EventBridgeConfig` or a publisher, `publishers` the platforms of your own by
     name. The first of them, in that order, is the primary. `rules` stand beside the default rules, or alone
     without `add_default_rules`. Raises `ConfigurationError`, `RuleError`, or `MissingExtraError`.
     """
     platforms: dict[str, Publisher] = {}
     if nats_publisher is not None:
-        platforms[Platform.NATS.value] = _nats(nats_publisher)
+        platforms[Platform.NATS.value] = _nats(nats_publisher, jetstream_options)
     if eventbridge_config is not None:
         platforms[Platform.EVENTBRIDGE.value] = _eventbridge(eventbridge_config)
     for name, publisher in (publishers or {}).items():
@@ -45,13 +47,17 @@ def create_oms_multi_platform_router(
     return EventRouter(platforms, all_rules, config=config, hooks=hooks)
 
 
-def _nats(client: Any) -> Publisher:
+def _nats(client: Any, options: JetStreamOptions | None) -> Publisher:
     if isinstance(client, Publisher):
+        if options is not None:
+            raise ConfigurationError(
+                "jetstream_options", ["is for a client or a NatsConfig; give the publisher its own"]
+            )
         return client
     # Imported here, so that the extra is needed only by those who use NATS.
     from oms_events.publishers.jetstream.publisher import JetStreamPublisher
 
-    return JetStreamPublisher(client)
+    return JetStreamPublisher(client, options=options)
 
 
 def _eventbridge(config: EventBridgeConfig | Publisher) -> Publisher:

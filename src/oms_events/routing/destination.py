@@ -111,12 +111,9 @@ class Destination:
 
     @property
     def is_healthy(self) -> bool:
-        """Enabled, its breaker not open, and its last check, if there was one, good."""
-        return (
-            not self.disabled
-            and self._breaker.state is not BreakerState.OPEN
-            and (self.health.check_error is None or self._breaker.state is BreakerState.CLOSED)
-        )
+        """Enabled, its breaker closed, and its last check good."""
+        is_closed = self._breaker.state is BreakerState.CLOSED
+        return is_closed and not self.disabled and self.health.check_error is None
 
     def why_skipped(self) -> SkippedError | None:
         """Why an event would not even be attempted now; None when it would."""

@@ -105,7 +105,7 @@ class NatsConfig(ConfigModel):
         if not isinstance(servers, list | tuple):
             return values
         plain: list[Any] = []
-        found: set[tuple[str | None, str | None]] = set()
+        found: set[tuple[str, str | None]] = set()
         for server in servers:
             if isinstance(server, str) and "@" in server:
                 userinfo, _, rest = server.partition("://")[2].rpartition("@")
@@ -118,9 +118,7 @@ class NatsConfig(ConfigModel):
             problem = "the servers' URLs name different users; use one user for all"
             raise ValueError(problem)
         for user, password in found:
-            given: dict[str, Any] = (
-                {"token": user} if password is None else {"user": user, "password": password}
-            )
+            given: dict[str, Any] = {"token": user} if password is None else {"user": user, "password": password}
             values = {**given, **{name: value for name, value in values.items() if value is not None}}
         return values
 

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from oms_events.errors import TransientError
 from oms_events.publishers.jetstream.binding import read_header_block
-from oms_events.publishers.jetstream.nats_client import Client, Msg, Subscription, TcpTransport, errors
+from oms_events.publishers.jetstream.nats_client import (
+    AWAITING_CONTROL_LINE,
+    Client,
+    Msg,
+    Parser,
+    Subscription,
+    TcpTransport,
+    errors,
+)
 
 _log = logging.getLogger("oms_events")
 
@@ -171,6 +180,67 @@ class _AckSink:
         self.set_result(message)
 
 
+class _AckParser(Parser):
+    """nats-py's parser, with a shorter way for runs of acks; everything else goes the usual way.
+
+    It shares the state of the parser it stands in for, so both may change places at any moment.
+    """
+
+    ack: re.Pattern[bytes]
+    on_ack: OnAck
+
+    async def parse(self, data: bytes = b"") -> None:
+        if self.state == AWAITING_CONTROL_LINE:
+            self.buf.extend(data)
+            data = b""
+            self._take_acks()
+            if not self.buf:
+                return
+        await super().parse(data)
+
+    def _take_acks(self) -> None:
+        buffer, match_at, on_ack = self.buf, self.ack.match, self.on_ack
+        position = messages = size = 0
+        while (found := match_at(buffer, position)) is not None:
+            token, length, payload = found.groups()
+            if len(payload) != int(length):
+                break
+            position = found.end()
+            messages += 1
+            size += len(payload)
+            try:
+                on_ack(int(token), payload, None)
+            except Exception:
+                _log.exception("an acknowledgement could not be taken")
+        if messages:
+            del buffer[:position]
+            self.nc.stats["in_msgs"] += messages
+            self.nc.stats["in_bytes"] += size
+
+    @classmethod
+    def install(cls, client: Client, inbox: str, subscription: Subscription, on_ack: OnAck) -> None:
+        """Takes the place of the client's parser, where that is the one we know."""
+        parser = getattr(client, "_ps", None)
+        sid = getattr(subscription, "_id", None)
+        known = {"nc", "buf", "state", "needed", "header_needed", "msg_arg"}
+        if type(parser) is not Parser or not isinstance(sid, int) or not known <= vars(parser).keys():
+            return
+        mine = cls.__new__(cls)
+        mine.__dict__ = parser.__dict__
+        mine.ack = re.compile(rb"MSG %b(\d+) %d (\d+)\r\n(\{[^\r\n]*\})\r\n" % (re.escape(inbox.encode()), sid))
+        mine.on_ack = on_ack
+        client._ps = mine  # noqa: SLF001
+
+    @classmethod
+    def remove(cls, client: Client, on_ack: OnAck) -> None:
+        """Gives the client its own parser back."""
+        mine = client._ps  # noqa: SLF001
+        if isinstance(mine, cls) and mine.on_ack == on_ack:
+            parser = Parser.__new__(Parser)
+            parser.__dict__ = mine.__dict__
+            client._ps = parser  # noqa: SLF001
+
+
 def make_sender(client: Client, inbox: str, *, fast_path: bool) -> FrameSender | PublicSender:
     """The fastest sender that the client allows."""
     if fast_path and FrameSender.fits(client):
@@ -185,10 +255,17 @@ async def open_inbox(client: Client, inbox: str, on_ack: OnAck, *, fast_path: bo
         future: Any = sink
         subscription = await client.subscribe(f"{inbox}*", future=future)
         if getattr(subscription, "_future", None) is sink:
+            _AckParser.install(client, inbox, subscription, on_ack)
             return subscription
         await subscription.unsubscribe()
     # Without limits: the pipeline's window bounds the acks, and a dropped one would be an unknown outcome.
     return await client.subscribe(f"{inbox}*", cb=sink.take, pending_msgs_limit=0, pending_bytes_limit=0)
+
+
+async def close_inbox(client: Client, subscription: Subscription, on_ack: OnAck) -> None:
+    """Undoes `open_inbox`."""
+    _AckParser.remove(client, on_ack)
+    await subscription.unsubscribe()
 
 
 def is_encrypted(client: Client) -> bool | None:

@@ -8,7 +8,14 @@ from contextlib import suppress
 from oms_events.errors import PlatformDeniedError, PublishError, TransientError
 from oms_events.publishers.jetstream.config import JetStreamOptions
 from oms_events.publishers.jetstream.connection import fault_of
-from oms_events.publishers.jetstream.frames import FrameSender, OnAck, PublicSender, make_sender, open_inbox
+from oms_events.publishers.jetstream.frames import (
+    FrameSender,
+    OnAck,
+    PublicSender,
+    close_inbox,
+    make_sender,
+    open_inbox,
+)
 from oms_events.publishers.jetstream.nats_client import Client, Subscription, errors
 from oms_events.publishers.jetstream.streams import JetStreamApi
 
@@ -19,7 +26,12 @@ class Link:
     """Made by `attach`. `epoch` is another number after each reconnect: older messages get no ack any more."""
 
     def __init__(
-        self, client: Client, subscription: Subscription, sender: FrameSender | PublicSender, api: JetStreamApi
+        self,
+        client: Client,
+        subscription: Subscription,
+        on_ack: OnAck,
+        sender: FrameSender | PublicSender,
+        api: JetStreamApi,
     ) -> None:
         self.client = client
         self.sender = sender
@@ -27,6 +39,7 @@ class Link:
         self.epoch = 0
         self.lost = False
         self._subscription = subscription
+        self._on_ack = on_ack
         self._reconnects = client.stats["reconnects"]
         self._client_id = client.client_id
         self._last_error = client.last_error
@@ -44,7 +57,7 @@ class Link:
             raise TransientError(f"the inbox for acknowledgements could not be opened: {error}") from error
         sender = make_sender(client, inbox, fast_path=options.fast_path)
         api = JetStreamApi(client, prefix=options.api_prefix, timeout=options.request_timeout)
-        link = cls(client, subscription, sender, api)
+        link = cls(client, subscription, on_ack, sender, api)
         last = client.last_error
         if last is not seen and f'permissions violation for subscription to "{inbox}*"'.lower() in str(last):
             await link.detach()
@@ -81,4 +94,4 @@ class Link:
         self.lost = True
         with suppress(errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(_UNSUBSCRIBE_TIMEOUT):
-                await self._subscription.unsubscribe()
+                await close_inbox(self.client, self._subscription, self._on_ack)

@@ -10,7 +10,8 @@ try:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
     from nats.aio.transport import TcpTransport
+    from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 except ImportError as error:
     raise MissingExtraError("nats", needed_for="JetStreamPublisher") from error
 
-__all__ = ["Client", "Msg", "Subscription", "TcpTransport", "errors"]
+__all__ = ["AWAITING_CONTROL_LINE", "Client", "Msg", "Parser", "Subscription", "TcpTransport", "errors"]

@@ -118,9 +118,10 @@ class Pipeline:
         if flight is None:
             return
         outcome = read_ack(payload, status)
+        call = flight.call
         if status is not None and isinstance(outcome, PublishError) and outcome.code == NO_RESPONDERS:
-            flight.call.no_responders = True
-        flight.call.results[token - flight.offset] = outcome
+            call.no_responders = True
+        call.results[token - flight.offset] = outcome
         self._credit(flight, 1)
 
     def give_up(self, flight: Flight, error: PublishError, tokens: Iterable[int] | None = None) -> None:
