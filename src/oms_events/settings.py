@@ -46,10 +46,9 @@ from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
 from oms_events.publishing import Publisher
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.router import EventRouter
-from oms_events.routing.rulefile import _parse_toml, _parse_yaml, read_rules
+from oms_events.routing.rulefile import read_document, read_rules
 from oms_events.routing.rules import RoutingRule
 
-_PARSERS: Final = {".toml": _parse_toml, ".yaml": _parse_yaml, ".yml": _parse_yaml}
 _SECTIONS: Final = ("nats", "jetstream", "eventbridge", "router")
 
 
@@ -78,7 +77,7 @@ class Settings(ConfigModel):
         Raises `ConfigurationError` with all problems of file and environment, `MissingExtraError` for YAML
         without the extra `yaml`.
         """
-        return cls._read(_read_document(Path(path)), env, subject=str(path))
+        return cls._read(read_document(path), env, subject=str(path))
 
     def create_router(
         self, *, publishers: Mapping[str, Publisher] | None = None, hooks: Iterable[Hook] = ()
@@ -123,16 +122,6 @@ class Settings(ConfigModel):
         if problems:
             raise ConfigurationError(subject, problems)
         return settings
-
-
-def _read_document(path: Path) -> object:
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
-        raise ConfigurationError(str(path), [f"unknown kind of file; name it one of {', '.join(_PARSERS)}"])
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(path), [f"cannot be read: {error}"]) from error
 
 
 def _section(value: object, name: str, problems: list[str]) -> dict[str, Any] | None:

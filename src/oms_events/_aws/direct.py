@@ -3,7 +3,7 @@
 About a third of the CPU of an aioboto3 call. It copies address, region, service and headers from a request
 that botocore itself made, sends through the same HTTP session (TLS, proxies, timeouts), and signs with
 botocore's own signer and credentials. Where anything is not as expected, `ready` is false and callers use the
-ordinary client. This file alone touches private attributes of aiobotocore.
+ordinary client.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import aiohttp
 import orjson
-from aiobotocore.httpsession import AIOHTTPSession
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
 
-from oms_events._aws.sending import Sending
+from oms_events._aws.http import http_session_of
 
 _SCOPE: Final = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request, .*")
 _COPIED_HEADERS: Final = ("User-Agent", "Content-Type")
@@ -38,9 +36,9 @@ class DirectCaller:
 
     def __init__(self, client: Any, credentials: Any) -> None:
         self._credentials = credentials
-        self._http: Any = getattr(getattr(client, "_endpoint", None), "http_session", None)
+        self._http = http_session_of(client)
         self._pattern: _Pattern | None = None
-        if isinstance(self._http, AIOHTTPSession) and hasattr(credentials, "get_frozen_credentials"):
+        if self._http is not None and hasattr(credentials, "get_frozen_credentials"):
             service_id = client.meta.service_model.service_id.hyphenize()
             client.meta.events.register(f"before-send.{service_id}", self._learn)
 
@@ -61,18 +59,16 @@ class DirectCaller:
         ):
             self._pattern = _Pattern(request.url, headers, target, scope[1], scope[2])
 
-    async def call(self, operation: str, body: bytes, sending: Sending) -> Mapping[str, Any]:
+    async def call(self, operation: str, body: bytes) -> Mapping[str, Any]:
         """Sends `body`, the operation's JSON form, once, and gives the answer's; raises what the client would."""
         pattern = self._pattern
-        if pattern is None:
+        if pattern is None or self._http is None:
             raise RuntimeError("no request to copy yet; look at `ready` first")
         credentials = await self._credentials.get_frozen_credentials()
         headers = {**pattern.headers, "X-Amz-Target": f"{pattern.target}.{operation}"}
         request = AWSRequest(method="POST", url=pattern.url, headers=headers, data=body)
         SigV4Auth(credentials, pattern.service, pattern.region).add_auth(request)
-        prepared: Any = request.prepare()
-        prepared.body = _Body(body, sending)
-        response = await self._http.send(prepared)
+        response = await self._http.send(request.prepare())
         content = await response.content
         if response.status_code >= 300:
             raise _client_error(response.status_code, response.headers, content, operation)
@@ -80,20 +76,6 @@ class DirectCaller:
         if not isinstance(answer, dict):
             raise TypeError(f"the answer is no JSON object but {type(answer).__name__}")
         return answer
-
-
-class _Body(aiohttp.Payload):
-    def __init__(self, body: bytes, sending: Sending) -> None:
-        super().__init__(body, content_type=None)
-        self._size = len(body)
-        self._sending = sending
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return str(self._value, encoding, errors)
-
-    async def write(self, writer: Any) -> None:
-        self._sending.begun = True
-        await writer.write(self._value)
 
 
 def _client_error(status: int, headers: Mapping[str, str], content: bytes, operation: str) -> ClientError:

@@ -103,6 +103,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _unanswered(error: Exception, *, sent: bool) -> PublishError:
     cause = getattr(error, "kwargs", {}).get("error")
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, boto.EndpointConnectionError):
+        # botocore says only that it could not connect, of a reset too. str: the repr has the proxy's password.
+        text = f"{text} ({type(cause).__name__}: {cause})"
     if isinstance(error, boto.SSLError) or _is_tls(error) or _is_tls(cause):
         return PlatformDeniedError(f"TLS with AWS failed: {text}")
     if isinstance(error, _UNUSABLE):
@@ -112,8 +115,10 @@ def _unanswered(error: Exception, *, sent: bool) -> PublishError:
     never_connected = isinstance(error, boto.ConnectTimeoutError | boto.ProxyConnectionError) or isinstance(
         cause, aiohttp.ClientConnectorError
     )
-    if never_connected or not sent:
-        return TransientError(f"not sent to AWS: {text}")
+    if never_connected:
+        return TransientError(f"not sent, no connection to AWS: {text}")
+    if not sent:
+        return TransientError(f"AWS did not answer, nothing was stored: {text}")
     return UnknownOutcomeError(f"sent to AWS, but no answer came: {text}")
 
 

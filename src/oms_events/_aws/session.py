@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,13 +14,12 @@ import aiobotocore.session
 import orjson
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentialResolver, AioDeferredRefreshableCredentials
-from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import BotoCoreError, NoRegionError, ProfileNotFound
-from botocore.httpsession import get_cert_path
+from botocore.exceptions import BotoCoreError, ProfileNotFound
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.direct import DirectCaller
 from oms_events._aws.errors import publish_error
+from oms_events._aws.http import CURRENT_SENDING, HttpSession, http_session_of
 from oms_events._aws.sending import Sending
 from oms_events.errors import ConfigurationError
 
@@ -31,8 +29,15 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 class AwsClient:
     """One service's client, its connections, and the direct way beside it. Made by `open_client`."""
 
-    def __init__(self, client: Any, direct: DirectCaller | None, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        client: Any,
+        stack: AsyncExitStack,
+        *,
+        direct: DirectCaller | None = None,
+    ) -> None:
         self._client = client
+        self._marks = http_session_of(client) is not None
         self._direct = direct
         self._stack = stack
 
@@ -54,15 +59,18 @@ class AwsClient:
 
         `parameters` are JSON as the wire has it. `sending` tells after a cancellation whether it was sent.
         """
+        # A client over another HTTP session than ours does not tell when it sends.
+        sending.begun = not self._marks
+        token = CURRENT_SENDING.set(sending)
         try:
             if self._direct is not None and self._direct.ready:
-                return await self._direct.call(operation, orjson.dumps(parameters), sending)
-            # The ordinary client does not tell when it sends.
-            sending.begun = True
+                return await self._direct.call(operation, orjson.dumps(parameters))
             return await self._ordinary(operation, parameters)
         except Exception as error:
             failure = publish_error(error, operation=operation, sent=sending.begun)
             raise failure from failure.__cause__
+        finally:
+            CURRENT_SENDING.reset(token)
 
     async def close(self) -> None:
         """Closes what was opened here; a borrowed client stays open."""
@@ -91,15 +99,15 @@ async def open_client(
     """
     stack = AsyncExitStack()
     if client is not None:
-        return AwsClient(client, None, stack)
+        return AwsClient(client, stack)
     made: Any = session or await asyncio.to_thread(_make_session, config, service)
-    region = config.aws_region or made.region_name
-    if region is None:
-        raise ConfigurationError(
-            type(config).__name__,
-            ["field 'aws_region' is missing; give it, or set AWS_DEFAULT_REGION or the profile's region"],
-        )
     try:
+        region = config.aws_region or made.region_name
+        if region is None:
+            raise ConfigurationError(
+                type(config).__name__,
+                ["field 'aws_region' is missing; give it, or set AWS_DEFAULT_REGION or the profile's region"],
+            )
         credentials = await made.get_credentials() if direct and session is None else None
         opened = await stack.enter_async_context(
             made.client(
@@ -110,18 +118,19 @@ async def open_client(
                 config=_client_config(config, connections),
             )
         )
-    except NoRegionError as error:
-        raise ConfigurationError(type(config).__name__, [f"aws_region: {error}"]) from error
+    except ProfileNotFound as error:
+        raise ConfigurationError(type(config).__name__, [f"profile_name: {error}"]) from error
     except BotoCoreError as error:
         failure = publish_error(error, operation="", sent=False)
         raise failure from failure.__cause__
-    return AwsClient(opened, DirectCaller(opened, credentials) if credentials is not None else None, stack)
+    caller = DirectCaller(opened, credentials) if credentials is not None else None
+    return AwsClient(opened, stack, direct=caller)
 
 
 def _client_config(config: AwsConfig, connections: int) -> AioConfig:
     proxies = {scheme: url.get_secret_value() for scheme, url in config.proxies.items()}
     return AioConfig(
-        http_session_cls=_VerifyingSession,
+        http_session_cls=HttpSession,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         max_pool_connections=connections,
@@ -130,24 +139,6 @@ def _client_config(config: AwsConfig, connections: int) -> AioConfig:
         parameter_validation=False,
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
-
-
-class _VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
-    """Checks certificates as boto3 does. aiobotocore's own session checks no host name, and nothing at all
-    behind a proxy that has no CA of its own."""
-
-    def _get_ssl_context(self) -> ssl.SSLContext:
-        context: ssl.SSLContext = super()._get_ssl_context()
-        context.check_hostname = True
-        return context
-
-    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
-        context: ssl.SSLContext = super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
-        if self._cert_file:
-            context.load_cert_chain(self._cert_file, self._key_file)
-        if authorities := get_cert_path(self._verify):
-            context.load_verify_locations(authorities)
-        return context
 
 
 def _make_session(config: AwsConfig, service: str) -> aioboto3.Session:
@@ -162,17 +153,14 @@ def _make_session(config: AwsConfig, service: str) -> aioboto3.Session:
         raise ConfigurationError(type(config).__name__, missing)
     core = aiobotocore.session.get_session()
     _warm_up(core, service)
-    try:
-        session = aioboto3.Session(
-            aws_access_key_id=_secret(config.aws_access_key_id),
-            aws_secret_access_key=_secret(config.aws_secret_access_key),
-            aws_session_token=_secret(config.aws_session_token),
-            profile_name=config.profile_name,
-            region_name=config.aws_region,
-            botocore_session=core,
-        )
-    except ProfileNotFound as error:
-        raise ConfigurationError(type(config).__name__, [f"profile_name: {error}"]) from error
+    session = aioboto3.Session(
+        aws_access_key_id=_secret(config.aws_access_key_id),
+        aws_secret_access_key=_secret(config.aws_secret_access_key),
+        aws_session_token=_secret(config.aws_session_token),
+        profile_name=config.profile_name,
+        region_name=config.aws_region,
+        botocore_session=core,
+    )
     if config.role_arn is None:
         return session
     _warm_up(core, "sts")

@@ -30,9 +30,10 @@ def create_oms_multi_platform_router(
     """Makes a router of the platforms that are given; it does no I/O until it is entered.
 
     `nats_publisher` is a connected nats-py client (borrowed, never closed), a `NatsConfig`, or a publisher;
-    `jetstream_options` say how the first two publish. `eventbridge_config` is an `EventBridgeConfig` or a publisher, `publishers` the platforms of your own by
-    name. The first of them, in that order, is the primary. `rules` stand beside the default rules, or alone
-    without `add_default_rules`. Raises `ConfigurationError`, `RuleError`, or `MissingExtraError`.
+    `jetstream_options` say how the first two publish. `eventbridge_config` is an `EventBridgeConfig` or a
+    publisher, `publishers` the platforms of your own by name. The first of them, in that order, is the
+    primary. `rules` stand beside the default rules, or alone without `add_default_rules`. Raises
+    `ConfigurationError`, `RuleError`, or `MissingExtraError`.
     """
     platforms: dict[str, Publisher] = {}
     if nats_publisher is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from oms_events.errors import MissingExtraError, RuleError
+from oms_events.errors import ConfigurationError, MissingExtraError, RuleError
 from oms_events.routing.rules import RoutingRule
 
 Format = Literal["toml", "yaml"]
@@ -21,15 +21,24 @@ def load_rules(path: str | Path) -> list[RoutingRule]:
     Blocks on the disk: for start-up, or a thread. Raises as `parse_rules` does, and `RuleError` for a file
     that cannot be read.
     """
+    return _rules_of(read_document(path, error_class=RuleError), str(path))
+
+
+def read_document(path: str | Path, *, error_class: type[ConfigurationError] = ConfigurationError) -> object:
+    """What a `.toml`, `.yaml` or `.yml` file holds, as plain values. Blocks on the disk.
+
+    Raises `error_class`, with the path as its subject, for a file that cannot be read or parsed, and
+    `MissingExtraError` for YAML without the extra `yaml`.
+    """
     path = Path(path)
     form = _FORMATS.get(path.suffix.lower())
     if form is None:
-        raise RuleError(str(path), (f"unknown kind of file; name it one of {', '.join(_FORMATS)}",))
+        raise error_class(str(path), (f"unknown kind of file; name it one of {', '.join(_FORMATS)}",))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(str(path), (f"cannot be read: {error}",)) from error
-    return parse_rules(text, form, subject=str(path))
+        raise error_class(str(path), (f"cannot be read: {error}",)) from error
+    return _PARSERS[form](text, str(path), error_class)
 
 
 def parse_rules(text: str, format: Format, *, subject: str = "rules") -> list[RoutingRule]:  # noqa: A002
@@ -38,11 +47,7 @@ def parse_rules(text: str, format: Format, *, subject: str = "rules") -> list[Ro
     Raises `RuleError` with the problems of all rules, and `MissingExtraError` for YAML without the extra
     `yaml`.
     """
-    document = _parse_toml(text, subject) if format == "toml" else _parse_yaml(text, subject)
-    if not isinstance(document, Mapping) or list(document) != ["rules"]:
-        found = ", ".join(map(repr, document)) if isinstance(document, Mapping) else type(document).__name__
-        raise RuleError(subject, (f"holds {found or 'nothing'}; write one list named 'rules'",))
-    return read_rules(document["rules"], subject=subject)
+    return _rules_of(_PARSERS[format](text, subject, RuleError), subject)
 
 
 def read_rules(items: object, *, subject: str = "rules") -> list[RoutingRule]:
@@ -73,18 +78,25 @@ def read_rules(items: object, *, subject: str = "rules") -> list[RoutingRule]:
     return rules
 
 
-def _parse_toml(text: str, subject: str) -> object:
+def _rules_of(document: object, subject: str) -> list[RoutingRule]:
+    if not isinstance(document, Mapping) or list(document) != ["rules"]:
+        found = ", ".join(map(repr, document)) if isinstance(document, Mapping) else type(document).__name__
+        raise RuleError(subject, (f"holds {found or 'nothing'}; write one list named 'rules'",))
+    return read_rules(document["rules"], subject=subject)
+
+
+def _parse_toml(text: str, subject: str, error_class: type[ConfigurationError]) -> object:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RuleError(subject, (f"is no TOML: {error}",)) from error
+        raise error_class(subject, (f"is no TOML: {error}",)) from error
 
 
-def _parse_yaml(text: str, subject: str) -> object:
+def _parse_yaml(text: str, subject: str, error_class: type[ConfigurationError]) -> object:
     try:
         import yaml
     except ImportError:
-        raise MissingExtraError("yaml", needed_for="a YAML rule file") from None
+        raise MissingExtraError("yaml", needed_for="a YAML file") from None
 
     class Loader(yaml.SafeLoader):
         """Refuses a key that stands twice, of which YAML would keep the last without a word."""
@@ -100,4 +112,7 @@ def _parse_yaml(text: str, subject: str) -> object:
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
-        raise RuleError(subject, (f"is no YAML: {error}",)) from error
+        raise error_class(subject, (f"is no YAML: {error}",)) from error
+
+
+_PARSERS: Final = {"toml": _parse_toml, "yaml": _parse_yaml}

@@ -31,16 +31,19 @@ class Bus:
         async with asyncio.timeout(10):
             while len(self._received) < count:
                 await self._receive(wait=1)
-        await self._receive(wait=0)
+        while await self._receive(wait=0):
+            pass
         return self._received
 
-    async def _receive(self, *, wait: int) -> None:
+    async def _receive(self, *, wait: int) -> bool:
         answer = await self._sqs.receive_message(
             QueueUrl=self._queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=wait
         )
-        for message in answer.get("Messages", []):
+        messages = answer.get("Messages", [])
+        for message in messages:
             self._received.append(message["Body"])
             await self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return bool(messages)
 
 
 @pytest.fixture(autouse=True)

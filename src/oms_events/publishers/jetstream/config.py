@@ -108,17 +108,18 @@ class NatsConfig(ConfigModel):
         found: set[tuple[str, str | None]] = set()
         for server in servers:
             if isinstance(server, str) and "@" in server:
-                userinfo, _, rest = server.partition("://")[2].rpartition("@")
-                user, colon, password = userinfo.partition(":")
-                found.add((unquote(user), unquote(password) if colon else None))
-                server = f"{server.partition('://')[0]}://{rest}"
+                scheme, mark, rest = server.rpartition("://")
+                userinfo, _, address = rest.rpartition("@")
+                login, colon, secret = userinfo.partition(":")
+                found.add((unquote(login), unquote(secret) if colon else None))
+                server = f"{scheme}{mark}{address}"
             plain.append(server)
         values = {**values, "servers": tuple(plain)}
         if len(found) > 1:
             problem = "the servers' URLs name different users; use one user for all"
             raise ValueError(problem)
         for user, password in found:
-            given: dict[str, Any] = {"token": user} if password is None else {"user": user, "password": password}
+            given = {"token": user} if password is None else {"user": user, "password": password}
             values = {**given, **{name: value for name, value in values.items() if value is not None}}
         return values
 

@@ -20,6 +20,7 @@ from oms_events.publishers.jetstream.nats_client import Client, errors
 _log = logging.getLogger("oms_events")
 
 _CLOSE_TIMEOUT = 2.0
+_AFTER_DENIAL = (ConnectionResetError, BrokenPipeError)
 _DENIED = ("authorization", "authentication", "account", "expired", "revoked", "credentials", "tls")
 
 OnState = Callable[[ConnectionState, str], None]
@@ -107,6 +108,9 @@ class OwnConnection:
                 client.options["reconnect_time_wait"] = self._wait()
                 self._on_error(error)
                 return
+            # The client tells of the closed socket after the server's reason: that is no second failure.
+            if failures and _is_denial(failures[-1]) and isinstance(error, _AFTER_DENIAL):
+                return
             failures.append(error)
             if len(failures) >= len(self._config.servers):
                 all_failed.set()
@@ -171,25 +175,33 @@ class OwnConnection:
             "nkeys_seed_str": _reveal(config.nkey_seed),
             "user_credentials": str(config.credentials_file) if config.credentials_file else None,
         }
-        if config.wants_tls:
-            options["tls"] = await self._tls_context()
+        context = await self._read_files()
+        if context is not None:
+            options["tls"] = context
             options["tls_hostname"] = config.tls_hostname
             options["tls_handshake_first"] = config.tls_handshake_first
         return options
 
-    async def _tls_context(self) -> ssl.SSLContext:
-        def build() -> ssl.SSLContext:
-            context = ssl.create_default_context(cafile=self._config.ca_file)
-            if self._config.cert_file is not None:
-                context.load_cert_chain(self._config.cert_file, self._config.key_file)
+    async def _read_files(self) -> ssl.SSLContext | None:
+        """The TLS context, where TLS is wanted; and a look at the credentials, which the client reads later."""
+        config = self._config
+
+        def read() -> ssl.SSLContext | None:
+            if config.credentials_file is not None:
+                config.credentials_file.read_bytes()
+            if not config.wants_tls:
+                return None
+            context = ssl.create_default_context(cafile=config.ca_file)
+            if config.cert_file is not None:
+                context.load_cert_chain(config.cert_file, config.key_file)
             return context
 
         try:
-            return await asyncio.to_thread(build)
+            return await asyncio.to_thread(read)
         except OSError as error:
             raise PlatformDeniedError(
-                f"ca_file = {self._config.ca_file}, cert_file = {self._config.cert_file}, key_file: "
-                f"cannot be loaded: {error}; check the files"
+                f"credentials_file = {config.credentials_file}, ca_file = {config.ca_file}, cert_file = "
+                f"{config.cert_file}, key_file = {config.key_file}: cannot be loaded: {error}; check the files"
             ) from error
 
     def _callbacks(self, is_ours: Callable[[], bool]) -> dict[str, Any]:
@@ -252,6 +264,7 @@ def _reveal(secret: SecretStr | None) -> str | None:
 
 
 async def _close(client: Client) -> None:
-    with suppress(errors.Error, OSError, TimeoutError):
+    # A client that failed half-way asserts what it lacks; there is nothing left to close then.
+    with suppress(errors.Error, OSError, TimeoutError, AssertionError):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.close()

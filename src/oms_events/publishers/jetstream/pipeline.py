@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from oms_events.errors import PublishError, UnknownOutcomeError
 from oms_events.events import EncodedEvent
@@ -143,6 +143,11 @@ class Pipeline:
         """Settles everything in flight."""
         for flight in list(self._flights):
             self.give_up(flight, error)
+
+    def events(self) -> Iterator[EncodedEvent]:
+        """The events in flight."""
+        for token, flight in self._slots.items():
+            yield flight.call.events[token - flight.offset]
 
     def give_up_where(self, matches: Callable[[EncodedEvent], bool], error: PublishError) -> None:
         """Settles the messages in flight whose event matches."""

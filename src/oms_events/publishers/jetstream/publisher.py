@@ -322,9 +322,16 @@ class JetStreamPublisher:
     def _heard(self, error: Exception) -> None:
         """Settles messages whose subject the server just denied: for them no ack will come."""
         denied = denied_subject(error)
-        if denied is not None:
+        if denied is None:
+            return
+        # The client tells the subject in lower case. Where two subjects in flight differ in nothing else, the
+        # error may be about either, and only acks can tell.
+        meant = {
+            subject for subject in map(self._subject_of, self._pipeline.events()) if subject.lower() == denied
+        }
+        if len(meant) == 1:
             self._pipeline.give_up_where(
-                lambda event: self._subject_of(event).lower() == denied,
+                lambda event: self._subject_of(event) in meant,
                 AddressDeniedError(f"no permission to publish to {denied!r}; grant it", code="permission"),
             )
 

@@ -19,7 +19,7 @@ _NANOSECONDS: Final = 1_000_000_000
 _STREAM_NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
 _SUBJECTS_OVERLAP: Final = 10065
-_DEFAULT_WINDOW: Final = 120.0
+_NOT_NOW: Final = (429, 503)
 
 StreamConfig = dict[str, Any]
 """A stream's configuration as the server writes it."""
@@ -231,7 +231,8 @@ async def _conflict(api: JetStreamApi, spec: StreamSpec, refused: ApiRefusedErro
             code=str(refused.number),
         )
     classified = error_of(refused.error, f"stream {spec.name!r} {what}")
-    if isinstance(classified, TransientError):
+    # For the stream itself 500 is no passing trouble: it says "not clustered", "cannot change storage".
+    if isinstance(classified, TransientError) and refused.error.get("code") in _NOT_NOW:
         return classified
     return PlatformDeniedError(
         f"{classified}; change the specification, or delete the stream and let it be made anew",

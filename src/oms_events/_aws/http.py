@@ -1,0 +1,65 @@
+"""The HTTP session under our AWS clients: full TLS checks, and the mark of what has been sent."""
+
+from __future__ import annotations
+
+import ssl
+from contextvars import ContextVar
+from typing import Any, Final
+
+import aiohttp
+from aiobotocore.httpsession import AIOHTTPSession
+from botocore.httpsession import get_cert_path
+
+from oms_events._aws.sending import Sending
+
+CURRENT_SENDING: Final[ContextVar[Sending | None]] = ContextVar("oms_events_sending", default=None)
+"""The call that is going on in this context; its mark is set when its body begins to leave."""
+
+
+class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
+    """Checks certificates as boto3 does. aiobotocore's own session checks no host name, and nothing at all
+    behind a proxy that has no CA of its own."""
+
+    async def send(self, request: Any) -> Any:
+        # Only the JSON services have this header: a role assumed on the way (STS) must not set the mark.
+        if isinstance(request.body, bytes) and "X-Amz-Target" in request.headers:
+            request.body = _MarkedBody(request.body, CURRENT_SENDING.get())
+        return await super().send(request)
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()
+        context.check_hostname = True
+        return context
+
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
+        if self._cert_file:
+            context.load_cert_chain(self._cert_file, self._key_file)
+        if authorities := get_cert_path(self._verify):
+            context.load_verify_locations(authorities)
+        return context
+
+
+def http_session_of(client: Any) -> HttpSession | None:
+    """The HTTP session under a client, if it is ours: a session's own default settings can replace it.
+
+    The one place that reads a private attribute of aiobotocore.
+    """
+    session = getattr(getattr(client, "_endpoint", None), "http_session", None)
+    return session if isinstance(session, HttpSession) else None
+
+
+class _MarkedBody(aiohttp.Payload):
+    # Not aiohttp's own payload for bytes: that one warns of bodies over 1 MiB, which ours may well have.
+    def __init__(self, body: bytes, sending: Sending | None) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self._sending = sending
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return str(self._value, encoding, errors)
+
+    async def write(self, writer: Any) -> None:
+        if self._sending is not None:
+            self._sending.begun = True
+        await writer.write(self._value)

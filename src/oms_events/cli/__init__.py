@@ -1,0 +1,1 @@
+"""The command `oms-events`. Its exit codes: `oms_events.cli.common.ExitCode`."""

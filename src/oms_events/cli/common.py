@@ -1,0 +1,155 @@
+"""What the commands share: exit codes, options, and how a command ends."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from oms_events.errors import ConfigurationError, MissingExtraError, OmsEventsError
+from oms_events.publishers.memory import MemoryPublisher
+from oms_events.routing.router import EventRouter
+from oms_events.settings import Settings
+
+T = TypeVar("T")
+Command = Callable[..., None]
+
+
+class ExitCode(IntEnum):
+    """How a command ended. Of several that fit, the one that stands first here after `OK`, `USAGE` aside."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    BAD_INPUT = 3
+    INTERRUPTED = 130
+
+
+EXIT_CODES: Final = (
+    "Exit codes: 0 all went well; 1 it did not (an event was not delivered, a rule is wrong, the primary platform "
+    "is not healthy); 2 the command line or the configuration cannot work, or an extra is not installed; 3 some "
+    "of the input is no event, and all else was done; 130 interrupted by Ctrl-C or SIGTERM."
+)
+
+_EXTRAS: Final = {
+    "nats": "nats",
+    "nkeys": "nats",
+    "aioboto3": "aws",
+    "aiobotocore": "aws",
+    "botocore": "aws",
+    "yaml": "yaml",
+    "rich": "cli",
+    "aiohttp": "devstack",
+}
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+config_option = click.option(
+    "--config", "config_file", type=_FILE, help="A TOML or YAML file of settings; the environment goes before it."
+)
+platform_option = click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="NAME",
+    help="Take these platforms as configured instead of those of the settings; may be given several times.",
+)
+
+
+def ends_cleanly(command: Command) -> Command:
+    """Gives a command `--json` and `--debug`, and ends it with one line and an exit code instead of a traceback."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, one value per line.")
+    @click.option("--debug", is_flag=True, help="Show logs and the traceback of an error.")
+    @functools.wraps(command)
+    def run_command(*args: Any, debug: bool, **options: Any) -> None:
+        with _errors_as_lines(debug=debug), _logs(debug=debug):
+            command(*args, **options)
+
+    return run_command
+
+
+@contextmanager
+def _errors_as_lines(*, debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(ExitCode.INTERRUPTED)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRAS:
+            raise
+        _fail(MissingExtraError(_EXTRAS[module], needed_for="this command"), ExitCode.USAGE, debug=debug)
+    except (ConfigurationError, MissingExtraError) as error:
+        _fail(error, ExitCode.USAGE, debug=debug)
+    except OmsEventsError as error:
+        _fail(error, ExitCode.FAILED, debug=debug)
+
+
+def _fail(error: Exception, code: ExitCode, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    first, *more = str(error).splitlines() or [type(error).__name__]
+    hint = " (--debug shows all of it)" if more and not debug else ""
+    click.echo(f"Error: {first}{hint}", err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def _logs(*, debug: bool) -> Iterator[None]:
+    """What the package and its drivers log goes to stderr with `--debug`, else nowhere: results tell it all."""
+    log = logging.getLogger()
+    handler: logging.Handler = logging.StreamHandler(sys.stderr) if debug else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("log: %(name)s: %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it cleans up, and are raised
+    as `KeyboardInterrupt` and `CancelledError`."""
+    return asyncio.run(_until_stopped(main))
+
+
+async def _until_stopped(main: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.current_task()
+    if task is not None:
+        # Not on Windows, whose loops have no signal handlers.
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await main
+
+
+def read_settings(config_file: Path | None) -> Settings:
+    """The settings of the file, if there is one, and the environment."""
+    return Settings.from_environment() if config_file is None else Settings.from_file(config_file)
+
+
+def configured_platforms(settings: Settings, platforms: Sequence[str]) -> tuple[str, ...]:
+    """The names of `platforms`, or else of those that are configured, at least one."""
+    names = platforms or [name for name in ("nats", "eventbridge") if getattr(settings, name) is not None]
+    if not names:
+        problem = "no platform is configured; set OMS_NATS_URL or OMS_EVENTBRIDGE_BUS_NAME, or give --config"
+        raise ConfigurationError("settings", [problem])
+    return tuple(dict.fromkeys(names))
+
+
+def make_router(settings: Settings, platforms: Sequence[str] = ()) -> EventRouter:
+    """The router of the settings, not open; `platforms` stand in for the configured ones, and take nothing."""
+    names = configured_platforms(settings, platforms)
+    if not platforms:
+        return settings.create_router()
+    bare = settings.model_copy(update={"nats": None, "eventbridge": None})
+    return bare.create_router(publishers={name: MemoryPublisher() for name in names})

@@ -1,0 +1,55 @@
+"""What holds when no extra is installed; run on an environment with the bare wheel. Needs no async plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import oms_events
+
+OPTIONAL = ("nats", "aioboto3", "prometheus_client", "yaml", "click", "rich")
+installed = [name for name in OPTIONAL if importlib.util.find_spec(name) is not None]
+
+
+def test_importing_the_package_loads_no_optional_dependency() -> None:
+    code = f"import oms_events, sys; print([name for name in {OPTIONAL!r} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_sorted() -> None:
+    assert sorted(oms_events.__all__) == oms_events.__all__
+    assert all(hasattr(oms_events, name) for name in oms_events.__all__)
+
+
+def test_routing_works_without_any_extra() -> None:
+    async def run() -> None:
+        memory = oms_events.MemoryPublisher()
+        async with oms_events.EventRouter({"mine": memory}) as router:
+            event = oms_events.build_event("com.example.done", "/bare", {"a": 1})
+            assert (await router.publish_event(event)).delivered
+        assert [stored.get_data() for stored in memory.events] == [{"a": 1}]
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(bool(installed), reason=f"extras are installed: {installed}; `make bare-test` runs without")
+@pytest.mark.parametrize(
+    ("code", "extra"),
+    [
+        ("create_oms_multi_platform_router(NatsConfig())", "nats"),
+        ("create_oms_multi_platform_router(None, EventBridgeConfig(aws_region='us-east-1'))", "aws"),
+        ("import oms_events.instrumentation.prometheus", "prometheus"),
+        ("import oms_events.routing.rulefile as files; files.parse_rules('rules: []', 'yaml')", "yaml"),
+    ],
+)
+def test_a_missing_extra_is_named(code: str, extra: str) -> None:
+    program = (
+        f"from oms_events import *\ntry:\n    {code}\nexcept MissingExtraError as error:\n    print(error.extra)"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == extra
