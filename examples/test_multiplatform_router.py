@@ -61,15 +61,14 @@ class Demo:
     """Prints what happens and remembers what was not as it should be."""
 
     def __init__(self) -> None:
-        self.failures: list[str] = []
+        self.checks: list[tuple[bool, str]] = []
 
     def title(self, text: str) -> None:
         print(f"\n== {text}")
 
     def check(self, ok: bool, text: str) -> None:
         print(f"  {'ok' if ok else 'WRONG'}: {text}")
-        if not ok:
-            self.failures.append(text)
+        self.checks.append((ok, text))
 
     def show(self, event: CloudEvent, results: PublishResults) -> None:
         kind = event.get_type().removeprefix("com.foundry.oms.")
@@ -259,8 +258,8 @@ async def started_stack() -> AsyncIterator[DevStack]:
         yield stack
 
 
-async def run() -> int:
-    demo = Demo()
+async def run(demo: Demo) -> int:
+    """The whole program. Gives the exit code."""
     demo.title("Starting NATS and the AWS emulator on loopback")
     async with started_stack() as stack:
         keys = {"aws_access_key_id": stack.aws.access_key, "aws_secret_access_key": stack.aws.secret_key}
@@ -279,10 +278,11 @@ async def run() -> int:
             await add_a_rule(demo, router)
             await fail_and_recover(demo, stack, router)
             show_status(demo, router)
-    demo.title(f"{len(demo.failures)} checks failed" if demo.failures else "Everything was as it should be")
-    for failure in demo.failures:
+    failures = [text for ok, text in demo.checks if not ok]
+    demo.title(f"{len(failures)} checks failed" if failures else "Everything was as it should be")
+    for failure in failures:
         print(f"  WRONG: {failure}")
-    return 1 if demo.failures else 0
+    return 1 if failures else 0
 
 
 async def run_until_stopped() -> int:
@@ -290,7 +290,7 @@ async def run_until_stopped() -> int:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run()
+    return await run(Demo())
 
 
 if __name__ == "__main__":

@@ -262,7 +262,7 @@ async def test_a_missing_bus_is_denied_and_nothing_is_dropped_silently(
         result = (await router.publish_event(event(1)))["eventbridge"]
         assert result.outcome is Outcome.SKIPPED
         assert "no-such-bus" in str(result.error)
-        assert oms_fault_proxy.calls_of("PutEvents") == []
+        assert oms_fault_proxy.calls_of("PutEvents") == ()
 
 
 async def test_no_secret_is_in_status_or_errors(bus: Bus, oms_fault_proxy: FaultProxy) -> None:

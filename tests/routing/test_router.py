@@ -286,6 +286,16 @@ async def test_a_platform_that_is_down_at_the_start_is_steered_around_and_comes_
         assert list(await router.publish_event(event())) == ["nats"]
 
 
+async def test_a_publisher_that_can_never_open_is_an_error_at_the_start() -> None:
+    class Misconfigured(MemoryPublisher):
+        async def open(self) -> None:
+            raise ConfigurationError("Mine", ["region is missing; give it one"])
+
+    with pytest.raises(ConfigurationError, match="region is missing"):
+        async with EventRouter({"mine": Misconfigured()}):
+            pass
+
+
 async def test_rules_change_while_running() -> None:
     async with make_router(Platforms(), "nats", "mine", rules=[]) as router:
         rule = RoutingRule(event_type_pattern=".*", platforms=["mine"], name="r")

@@ -26,7 +26,7 @@ Command = Callable[..., None]
 
 
 class ExitCode(IntEnum):
-    """How a command ended. Of several that fit, the one that stands first here after `OK`, `USAGE` aside."""
+    """How a command ended; where `FAILED` and `BAD_INPUT` both fit, it is `FAILED`."""
 
     OK = 0
     FAILED = 1
@@ -66,7 +66,7 @@ platform_option = click.option(
 
 
 def ends_cleanly(command: Command) -> Command:
-    """Gives a command `--json` and `--debug`, and ends it with one line and an exit code instead of a traceback."""
+    """Gives a command `--json` and `--debug`, and ends it with one line and an exit code, without a traceback."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print JSON, one value per line.")
     @click.option("--debug", is_flag=True, help="Show logs and the traceback of an error.")

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# The contract's assertions explain themselves as those of the user's own test files do.
+pytest.register_assert_rewrite("oms_events.testing.contract")
+
 if TYPE_CHECKING:
     from oms_events.devstack.aws import AwsEmulator
     from oms_events.devstack.nats import NatsServer

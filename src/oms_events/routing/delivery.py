@@ -18,13 +18,14 @@ from oms_events.routing.strategies import Availability, Plan, budget, failover_o
 class Delivery:
     """Events of one publish call that share a plan, where they stood in the call, and their results so far."""
 
-    __slots__ = ("_results", "events", "indices", "plan")
+    __slots__ = ("_results", "_strategy", "events", "indices", "plan")
 
     def __init__(self, plan: Plan, indices: Sequence[int], events: Sequence[EncodedEvent]) -> None:
         self.plan = plan
         self.indices = indices
         self.events = events
         self._results: dict[str, list[PublishResult | None]] = {}
+        self._strategy = plan.strategy.value
 
     def take(self, platform: str, positions: Sequence[int], results: Sequence[PublishResult]) -> None:
         """Takes one platform's results for the events at `positions`."""
@@ -37,17 +38,16 @@ class Delivery:
 
     def results(self, position: int) -> PublishResults:
         """One event's results."""
-        by_platform = {
-            platform: result
-            for platform, column in self._results.items()
-            if (result := column[position]) is not None
-        }
-        fulfilled = any if self.plan.first_that_works else all
+        by_platform: dict[str, PublishResult] = {}
+        delivered = 0
+        for platform, column in self._results.items():
+            result = column[position]
+            if result is not None:
+                by_platform[platform] = result
+                delivered += result.outcome is Outcome.DELIVERED
+        needed = 1 if self.plan.first_that_works else len(by_platform)
         return PublishResults(
-            by_platform,
-            delivered=fulfilled([result.outcome is Outcome.DELIVERED for result in by_platform.values()]),
-            rule=self.plan.rule,
-            strategy=self.plan.strategy.value,
+            by_platform, delivered=delivered >= needed, rule=self.plan.rule, strategy=self._strategy
         )
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from oms_events._aio import Clock, PeriodicTask, Slots
 from oms_events.errors import (
+    ConfigurationError,
     FailureClass,
+    MissingExtraError,
+    PlatformDeniedError,
     PublishError,
     SkippedError,
     TransientError,
@@ -51,6 +54,7 @@ class Destination:
         self.publisher = publisher
         self.health = Health()
         self.disabled = False
+        self.misconfigured: ConfigurationError | MissingExtraError | None = None
         self._config = config
         self._clock = clock
         self._rng = rng
@@ -79,9 +83,10 @@ class Destination:
     def abort(self) -> int:
         """Ends all publish calls under way and counts them: what is on the wire is `unknown`, the rest unsent."""
         self._closing = True
-        for scope in self._active:
+        unfinished = [scope for scope in self._active if not scope.expired()]
+        for scope in unfinished:
             scope.reschedule(asyncio.get_running_loop().time())
-        return len(self._active)
+        return len(unfinished)
 
     async def close(self) -> None:
         """Ends checks and calls and closes the publisher. Idempotent."""
@@ -264,6 +269,9 @@ class Destination:
                 await self.publisher.open()
             except PublishError as error:
                 return error
+            except (ConfigurationError, MissingExtraError) as error:
+                self.misconfigured = error
+                return PlatformDeniedError(str(error))
             except Exception as error:
                 _log.exception("opening the publisher of platform %s failed", self.name)
                 return TransientError(f"opening the publisher failed: {error!r}")

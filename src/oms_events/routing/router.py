@@ -79,12 +79,16 @@ class EventRouter:
         """Opens all publishers and checks them once, for `check_timeout` each at most.
 
         A platform that is down does not keep the service from starting: it shows in the status, its checks
-        go on, and the rules steer around it.
+        go on, and the rules steer around it. Raises `ConfigurationError` or `MissingExtraError` for a publisher
+        that can never open.
         """
         if self._is_open:
             raise ConfigurationError("EventRouter", ["is open already; give each `async with` its own router"])
         try:
-            await asyncio.gather(*(destination.check() for destination in self._destinations.values()))
+            await self.check_platforms()
+            for destination in self._destinations.values():
+                if destination.misconfigured is not None:
+                    raise destination.misconfigured
         except BaseException:
             await self._close_destinations()
             raise

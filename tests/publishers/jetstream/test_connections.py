@@ -101,6 +101,22 @@ async def test_opening_may_be_cancelled_and_shared() -> None:
         await publisher.close()
 
 
+async def test_closing_while_opening_is_no_cancellation() -> None:
+    async with NatsServer() as server:
+        publisher = JetStreamPublisher(config(server), options=MAKE)
+        server.pause()
+        try:
+            opening = asyncio.create_task(publisher.open())
+            publishing = asyncio.create_task(publisher.publish(make_events(2), timeout=30))
+            await asyncio.sleep(0)
+            await publisher.close()
+            with pytest.raises(TransientError, match="closed while it opened"):
+                await opening
+            assert {type(result) for result in await publishing} == {TransientError}
+        finally:
+            server.resume()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"user": "oms", "password": "wrong"}, {}, {"token": "t"}, {"nkey_seed": "no seed"}]
 )
@@ -119,9 +135,11 @@ async def test_the_right_login_works_and_is_not_told(caplog: pytest.LogCaptureFi
         async with JetStreamPublisher(NatsConfig(servers=(url,)), options=MAKE) as publisher:
             assert await publishes(publisher)
             assert "s3cret" not in str(publisher.describe()) + caplog.text
-    async with NatsServer(token="t0ken") as server:
-        async with JetStreamPublisher(config(server, token="t0ken"), options=MAKE) as publisher:
-            assert await publishes(publisher)
+    async with (
+        NatsServer(token="t0ken") as server,
+        JetStreamPublisher(config(server, token="t0ken"), options=MAKE) as publisher,
+    ):
+        assert await publishes(publisher)
 
 
 async def test_missing_credentials_files_are_denied() -> None:
@@ -151,35 +169,47 @@ async def test_reconnects_are_told_and_harmless() -> None:
 
 
 async def test_a_connection_closed_for_good_is_made_anew() -> None:
-    """The server drops a revoked user, and the client gives up; once the user is back, so are we."""
     states: list[ConnectionState] = []
+    async with NatsServer() as server:
+        publisher = JetStreamPublisher(
+            config(server), options=MAKE, on_state=lambda state, text: states.append(state)
+        )
+        await publisher.open()
+        link = publisher._link
+        assert link is not None
+        # The server answers a broken protocol with an error and closes; nats-py never reconnects then.
+        link.client._transport.write(b"NONSENSE\r\n")
+        await until(lambda: ConnectionState.CLOSED in states)
+        assert await publishes(publisher)
+        await publisher.check()
+        await publisher.close()
 
+
+# nats-py drops the socket of a refused reconnect without closing it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_revoked_user_is_denied_until_it_is_back() -> None:
     def users(name: str) -> str:
         return f"authorization {{ users: [{{user: {name}, password: p}}] }}\n"
 
     async with NatsServer(config=users("oms")) as server:
-        file = Path(f"/proc/{server.pid}/cwd").resolve() / "nats.conf"
+        file = Path(server._folder or "") / "nats.conf"
         text = file.read_text()
 
         def reload(name: str) -> None:
             file.write_text(text.replace(users("oms"), users(name)))
             os.kill(server.pid, signal.SIGHUP)
 
-        publisher = JetStreamPublisher(
-            config(server, user="oms", password="p"),
-            options=MAKE,
-            on_state=lambda state, text: states.append(state),
-        )
+        async def outcome() -> type:
+            (result,) = await publisher.publish(make_events(1), timeout=5)
+            return type(result)
+
+        publisher = JetStreamPublisher(config(server, user="oms", password="p"), options=MAKE)
         await publisher.open()
-        assert await publishes(publisher)
-        reload("other")
-        await until(lambda: ConnectionState.CLOSED in states)
-        (result,) = await publisher.publish(make_events(1), timeout=5)
-        assert isinstance(result, PlatformDeniedError)
-        reload("oms")
-        async with asyncio.timeout(10):
-            while not await publishes(publisher):
-                await asyncio.sleep(0.02)
+        for name, expected in (("other", PlatformDeniedError), ("oms", Receipt)):
+            reload(name)
+            async with asyncio.timeout(10):
+                while await outcome() is not expected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
         await publisher.close()
 
 
@@ -314,5 +344,5 @@ async def test_an_event_of_a_type_that_is_denied_by_case_only(fast_path: bool) -
         async with JetStreamPublisher(connection, options=options) as publisher:
             upper = encode(build_event(TYPE.replace("schema", "SCHEMA"), "/s"))
             denied, fine = await publisher.publish([upper, *make_events(1)], timeout=5)
-            assert isinstance(denied, UnknownOutcomeError)
+            assert isinstance(denied, AddressDeniedError | UnknownOutcomeError)
             assert isinstance(fine, Receipt)

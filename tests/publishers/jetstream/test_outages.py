@@ -151,6 +151,24 @@ async def test_a_paused_server_fails_the_check_in_time(server: NatsServer, strea
         await publisher.check()
 
 
+async def test_opening_on_a_paused_server_leaves_the_client_alive(
+    server: NatsServer, client: Client, stream: Stream, fast_path: bool
+) -> None:
+    options = stream.options(request_timeout=0.1, fast_path=fast_path)
+    publisher = JetStreamPublisher(client, options=options)
+    server.pause()
+    try:
+        with pytest.raises(TransientError, match="did not answer within"):
+            await publisher.open()
+    finally:
+        server.resume()
+    await client.flush()
+    await publisher.open()
+    await deliver(publisher, make_events(1))
+    await publisher.close()
+    assert client.stats["reconnects"] == 0
+
+
 async def test_a_paused_server_takes_no_unbounded_backlog(
     server: NatsServer, publisher: JetStreamPublisher, client: Client, fast_path: bool
 ) -> None:

@@ -234,11 +234,12 @@ class OwnConnection:
 def fault_of(client: Client) -> PublishError:
     """Why a client that is not connected cannot send; of the class that its last error has."""
     last = client.last_error
-    if client.is_closed:
-        text = f"the NATS connection is closed ({last or 'by its owner'})"
-        return PlatformDeniedError(text) if last is not None and _is_denial(last) else TransientError(text)
-    state = "draining" if client.is_draining else "not connected"
-    return TransientError(f"the NATS client is {state} ({last or 'no error given'})", code="not_connected")
+    denied = last is not None and _is_denial(last)
+    state = "closed" if client.is_closed else "draining" if client.is_draining else "not connected"
+    text = f"the NATS client is {state} ({last or 'no error given'})"
+    if denied:
+        return PlatformDeniedError(f"{text}; check credentials and TLS settings", code="not_connected")
+    return TransientError(text, code="not_connected")
 
 
 def _is_denial(error: Exception) -> bool:
@@ -264,7 +265,7 @@ def _reveal(secret: SecretStr | None) -> str | None:
 
 
 async def _close(client: Client) -> None:
-    # A client that failed half-way asserts what it lacks; there is nothing left to close then.
-    with suppress(errors.Error, OSError, TimeoutError, AssertionError):
+    # A client that failed half-way stumbles over what it lacks; there is nothing left to close then.
+    with suppress(errors.Error, OSError, TimeoutError, AssertionError, AttributeError):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.close()

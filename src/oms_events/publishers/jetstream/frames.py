@@ -268,6 +268,28 @@ async def close_inbox(client: Client, subscription: Subscription, on_ack: OnAck)
     await subscription.unsubscribe()
 
 
+async def round_trip(client: Client, timeout: float) -> None:
+    """Waits for the server's answer to a ping. Raises `TransientError`.
+
+    Not with the client's `flush`: when that times out, the late answer ends the client's read loop (the
+    answer is set on a cancelled future, nats-py 2.16), and the connection is deaf from then on.
+    """
+    answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    send_ping = getattr(client, "_send_ping", None)
+    try:
+        if not client.is_connected:
+            raise errors.ConnectionClosedError
+        if send_ping is None:
+            await client.flush()
+            return
+        await send_ping(answered)
+    except (errors.Error, OSError) as error:
+        raise TransientError(f"the NATS server could not be asked: {error}") from error
+    await asyncio.wait((answered,), timeout=timeout)
+    if not answered.done():
+        raise TransientError(f"the NATS server did not answer within {timeout} s")
+
+
 def is_encrypted(client: Client) -> bool | None:
     """Whether the connection has TLS; None when the client does not show it."""
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)

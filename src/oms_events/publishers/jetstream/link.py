@@ -15,6 +15,7 @@ from oms_events.publishers.jetstream.frames import (
     close_inbox,
     make_sender,
     open_inbox,
+    round_trip,
 )
 from oms_events.publishers.jetstream.nats_client import Client, Subscription, errors
 from oms_events.publishers.jetstream.streams import JetStreamApi
@@ -52,18 +53,24 @@ class Link:
         try:
             async with asyncio.timeout(options.request_timeout):
                 subscription = await open_inbox(client, inbox, on_ack, fast_path=options.fast_path)
-                await client.flush()
         except (errors.Error, OSError) as error:
             raise TransientError(f"the inbox for acknowledgements could not be opened: {error}") from error
         sender = make_sender(client, inbox, fast_path=options.fast_path)
         api = JetStreamApi(client, prefix=options.api_prefix, timeout=options.request_timeout)
         link = cls(client, subscription, on_ack, sender, api)
-        last = client.last_error
-        if last is not seen and f'permissions violation for subscription to "{inbox}*"'.lower() in str(last):
+        try:
+            # The client's ping overtakes the subscription; the answer to a second one comes after it.
+            for _ in range(2):
+                await round_trip(client, options.request_timeout)
+            last = client.last_error
+            violation = f'permissions violation for subscription to "{inbox}*"'.lower()
+            if last is not seen and violation in str(last):
+                raise PlatformDeniedError(
+                    f"no permission to subscribe {inbox}*, where acknowledgements arrive; grant _INBOX.>"
+                )
+        except BaseException:
             await link.detach()
-            raise PlatformDeniedError(
-                f"no permission to subscribe {inbox}*, where acknowledgements arrive; grant _INBOX.>"
-            )
+            raise
         return link
 
     def fault(self) -> PublishError | None:

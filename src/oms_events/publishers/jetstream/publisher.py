@@ -27,9 +27,9 @@ from oms_events.publishers.jetstream.config import (
     NatsConfig,
 )
 from oms_events.publishers.jetstream.connection import BorrowedConnection, Connection, OnState, OwnConnection
-from oms_events.publishers.jetstream.frames import FrameSender, Message
+from oms_events.publishers.jetstream.frames import FrameSender, Message, round_trip
 from oms_events.publishers.jetstream.link import Link
-from oms_events.publishers.jetstream.nats_client import Client, errors
+from oms_events.publishers.jetstream.nats_client import Client
 from oms_events.publishers.jetstream.pipeline import Call, Pipeline
 from oms_events.publishers.jetstream.streams import (
     ApiForbiddenError,
@@ -113,7 +113,14 @@ class JetStreamPublisher:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open(), name="oms-events-jetstream-open")
             self._opening.add_done_callback(_retrieve)
-        await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if opening.cancelled() and (task is None or not task.cancelling()):
+                raise TransientError("the JetStream publisher was closed while it opened") from None
+            raise
 
     async def close(self) -> None:
         """Ends an own connection; events in flight become unknown, those not sent fail. Idempotent."""
@@ -176,10 +183,7 @@ class JetStreamPublisher:
                 if "config" in answer:
                     check_usable(answer["config"])
                 return
-        try:
-            await link.client.flush(max(1, round(self._options.request_timeout)))
-        except (errors.Error, OSError) as error:
-            raise TransientError(f"the NATS server does not answer: {error}") from error
+        await round_trip(link.client, self._options.request_timeout)
 
     def describe(self) -> dict[str, Any]:
         """The publisher's state, for status pages; without secrets."""
@@ -209,6 +213,8 @@ class JetStreamPublisher:
             if not link.lost:
                 raise fault
             self._link = None
+            # What the old link has in flight gets no ack any more.
+            self._pipeline.look()
             await link.detach()
         client = await self._connection.open()
         link = await Link.attach(client, self._pipeline.acknowledge, self._options)

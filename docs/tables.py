@@ -1,0 +1,352 @@
+"""What `generate.py` puts into the reference pages: read off the code, so that it cannot say something else."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import importlib
+import inspect
+import json
+import textwrap
+import tomllib
+import types
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, is_typeddict
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, SecretStr
+
+from oms_events import EventBridgeConfig, FailureClass, JetStreamOptions, Outcome, PublishResult, encode, errors
+from oms_events._config import ConfigModel
+from oms_events.devstack import DevstackError
+from oms_events.instrumentation import hooks
+from oms_events.instrumentation.prometheus import PrometheusHook
+from oms_events.oms import EventFamily, EventType, create_schema_change_event
+from oms_events.publishers.eventbridge.mapping import EventMapper
+from oms_events.publishers.jetstream.binding import binary_message, structured_message
+
+MEANINGS: Final = tomllib.loads(Path(__file__).with_name("meanings.toml").read_text(encoding="utf-8"))
+"""What fields mean that have no docstring of their own, by model."""
+
+_TYPES: Final = {
+    str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", SecretStr: "secret text",
+    types.NoneType: "none", Any: "any JSON value",
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------ configuration
+
+
+def config(path: str) -> str:
+    """One configuration model: its docstring and a table of its fields."""
+    model = _load(path)
+    rows = [
+        (f"`{name}`", _type(field.annotation), _bounds(field), _default(field), _meaning(model, name))
+        for name, field in model.model_fields.items()
+    ]
+    lines = [f"### {model.__name__}", "", f"`{path}`", "", inspect.getdoc(model) or "", ""]
+    return "\n".join([*lines, _table(("field", "type", "limits", "default", "meaning"), rows)])
+
+
+def _meaning(model: type[BaseModel], name: str) -> str:
+    own = next((text for owner in model.__mro__ if (text := _field_docs(owner).get(name))), None)
+    other = next((text for owner in model.__mro__ if (text := MEANINGS.get(owner.__name__, {}).get(name))), None)
+    if (own is None) == (other is None):
+        where = "neither the class nor docs/meanings.toml" if own is None else "both the class and docs/meanings.toml"
+        raise ValueError(f"{where} say what {model.__name__}.{name} means; let one of them say it")
+    return " ".join((own or other or "").split())
+
+
+def _field_docs(owner: type) -> Mapping[str, str]:
+    if not (issubclass(owner, BaseModel) and owner.__module__.startswith("oms_events")):
+        return {}
+    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+    if not isinstance(body, ast.ClassDef):
+        return {}
+    return {
+        field.target.id: str(text.value.value)
+        for field, text in zip(body.body, body.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def _type(annotation: Any) -> str:
+    if annotation in _TYPES:
+        return _TYPES[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type(argument) for argument in arguments)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{argument}`" for argument in arguments)
+    if origin is tuple:
+        one = arguments[-1] is Ellipsis
+        return f"list of {_type(arguments[0])}" if one else f"[{', '.join(map(_type, arguments))}]"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
+    if issubclass(annotation, enum.StrEnum):
+        return " or ".join(f"`{member.value}`" for member in annotation)
+    page = "rules.md" if annotation.__name__ == "RoutingRule" else ""
+    return f"[{annotation.__name__}]({page}#{annotation.__name__.lower()})"
+
+
+def _bounds(field: Any) -> str:
+    found = []
+    for item in [*field.metadata, *_annotated(field.annotation)]:
+        for name, sign in (("gt", "> "), ("ge", "≥ "), ("lt", "< "), ("le", "≤ ")):
+            if (bound := getattr(item, name, None)) is not None:
+                found.append(f"{sign}{bound}")
+        if (least := getattr(item, "min_length", None)) is not None:
+            found.append(f"length ≥ {least}")
+        if (most := getattr(item, "max_length", None)) is not None:
+            found.append(f"length ≤ {most}")
+    return ", ".join(dict.fromkeys(found))
+
+
+def _annotated(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from _annotated(argument)
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, ConfigModel):
+        return "its defaults"
+    if value is None or value in ((), {}):
+        return "none"
+    if isinstance(value, str) and not isinstance(value, enum.Enum):
+        return f'`"{value}"`'
+    return f"`{json.dumps(value)}`"
+
+
+def docstring_table(module: str) -> str:
+    """The table in a module's, class's or function's docstring."""
+    text = inspect.getdoc(_load(module)) or ""
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+# ------------------------------------------------------------------ errors, metrics, hooks
+
+
+def error_tree(_: str) -> str:
+    """Every error, in the order of the source."""
+    found = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, Exception)]
+    rows = []
+    for error in [*found, DevstackError]:
+        parents = ", ".join(f"`{base.__name__}`" for base in error.__bases__)
+        failure = f"`{error.failure}`" if issubclass(error, errors.PublishError) else ""
+        data = ", ".join(f"`{name}`" for name in _attributes(error))
+        doc = " ".join((inspect.getdoc(error) or "").split())
+        rows.append((f"`{error.__name__}`", parents, failure, data, doc))
+    return _table(("error", "is a", "failure class", "attributes", "meaning"), rows)
+
+
+def _attributes(error: type) -> Iterator[str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(error)))
+    for node in ast.walk(tree):
+        is_own = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if is_own and isinstance(node.value, ast.Name) and node.value.id == "self":
+            yield node.attr
+
+
+def metrics(_: str) -> str:
+    """Every metric of the Prometheus hook, with the labels that real details give it."""
+    registry = CollectorRegistry()
+    hook = PrometheusHook(registry)
+    result = PublishResult("nats", Outcome.DELIVERED, latency=0.01, attempts=1)
+    for detail in (
+        hooks.Decided({("orders", "all"): 1}),
+        hooks.CallEnded("nats", 1, 256, 0, {FailureClass.TRANSIENT: 1}, True, 0.01),
+        hooks.Retried("nats", 1, 1, 0.05),
+        hooks.Settled("nats", [result]),
+        hooks.FailedOver("orders", "nats", "eventbridge", 1),
+        hooks.BreakerChanged("nats", "closed", "open", "refused"),
+        hooks.CheckEnded("nats", None, 0.01),
+    ):
+        hook(detail)
+    rows = []
+    for metric in registry.collect():
+        samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+        if not samples:
+            raise ValueError(f"no detail feeds the metric {metric.name}")
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        labels = sorted({label for sample in samples for label in sample.labels} - {"le"})
+        rows.append((f"`{name}`", metric.type, ", ".join(f"`{label}`" for label in labels), metric.documentation))
+    return _table(("metric", "type", "labels", "counts"), rows)
+
+
+def details(_: str) -> str:
+    """Every detail that a hook is called with."""
+    rows = []
+    for detail in get_args(hooks.Detail):
+        fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(detail))
+        rows.append((f"`{detail.__name__}`", fields, " ".join((inspect.getdoc(detail) or "").split())))
+    return _table(("detail", "fields", "when"), rows)
+
+
+# ------------------------------------------------------------------ wire, catalogue
+
+
+def _sample() -> Any:
+    return encode(
+        create_schema_change_event(
+            operation="create", resource_type="object_type", resource_id="User", branch="main",
+            commit_id="abc123", author="dev@example.com", new_value={"name": "Ü"}, id="7d1f",
+            time=datetime(2026, 1, 1, 12, 0, tzinfo=UTC),
+        )
+    )  # fmt: skip
+
+
+def wire(form: str) -> str:
+    """The sample event as a platform gets it."""
+    event = _sample()
+    if form.startswith("nats"):
+        message = binary_message if form == "nats-binary" else structured_message
+        block, payload = message(event)
+        subject = JetStreamOptions().subject_template()(event)
+        lines = [f"subject: {subject}", "", *block.decode().strip().split("\r\n")[1:], "", payload.decode()]
+        return _fence("text", "\n".join(lines))
+    mapping: Any = form.removeprefix("eventbridge-")
+    entry = EventMapper(EventBridgeConfig(event_bus_name="oms-events", mapping=mapping)).entry(event, 0).document
+    shown = {**entry, "Detail": json.loads(entry["Detail"])}
+    return _fence("json", json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+def catalogue(_: str) -> str:
+    """Every OMS event type, by family."""
+    rows = []
+    for family in EventFamily:
+        members = [member for member in EventType if member.family is family]
+        rows.append((family.value, "<br>".join(f"`{member.value}`" for member in members)))
+    return _table(("family", "event types"), rows)
+
+
+# ------------------------------------------------------------------ public names
+
+
+def api(module: str) -> str:
+    """The public names of a module with what their docstrings say."""
+    return names(f"{module}:{','.join(sorted(_load(module).__all__))}")
+
+
+def names(path: str) -> str:
+    """Single public names: `module:name,name`."""
+    module, _, wanted = path.partition(":")
+    return "\n\n".join(_describe(name, getattr(_load(module), name)) for name in wanted.split(","))
+
+
+def _describe(name: str, thing: Any) -> str:
+    if get_origin(thing) is not None:
+        return f"**`{name}`**: {MEANINGS['aliases'][name]}"
+    doc = (inspect.getdoc(thing) or "").strip()
+    if not inspect.isclass(thing):
+        return f"**`{name}{_signature(thing)}`**\n\n{doc}"
+    if issubclass(thing, ConfigModel):
+        page = "rules.md" if name == "RoutingRule" else "settings.md"
+        return f"**`{name}`**: see [{name}]({page}#{name.lower()})."
+    if issubclass(thing, Exception):
+        return f"**`{name}`**: see [errors](errors.md)."
+    if issubclass(thing, enum.Enum):
+        if name == "EventType":
+            return "**`EventType`**: see [the OMS events](oms.md#event-types)."
+        return f"**`{name}`**: {' '.join(doc.split())} " + ", ".join(f"`{member.value}`" for member in thing) + "."
+    fields = []
+    if is_typeddict(thing):
+        fields = list(thing.__annotations__)
+    elif issubclass(thing, BaseModel):
+        fields = list(thing.model_fields)
+    elif dataclasses.is_dataclass(thing):
+        fields = [field.name for field in dataclasses.fields(thing)]
+    shape = f"({', '.join(fields)})" if fields else "" if _is_protocol(thing) else _signature(thing)
+    lines = [f"**`{name}{shape}`**", "", doc]
+    members = [f"- {line}" for line in _members(thing)]
+    return "\n".join([*lines, *(["", *members] if members else [])])
+
+
+def _members(thing: type) -> Iterator[str]:
+    owners = [owner for owner in thing.__mro__ if owner.__module__.startswith("oms_events")]
+    found = {name: member for owner in reversed(owners) for name, member in vars(owner).items()}
+    for name, member in found.items():
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property):
+            doc = inspect.getdoc(member) or ""
+            yield f"`{name}`: {' '.join(doc.split())}" if doc else f"`{name}`"
+            continue
+        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        if inspect.isfunction(function):
+            start = "async " if inspect.iscoroutinefunction(function) else ""
+            doc = " ".join((inspect.getdoc(function) or "").split())
+            text = f"`{start}{name}{_signature(function)}`"
+            yield f"{text}: {doc}" if doc else text
+
+
+def _is_protocol(thing: type) -> bool:
+    return bool(getattr(thing, "_is_protocol", False))
+
+
+def _signature(function: Any) -> str:
+    parts, keyword_only = [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            parts.append("*")
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            keyword_only = True
+        star = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}.get(parameter.kind, "")
+        default = "" if parameter.default is inspect.Parameter.empty else f"={_value(parameter.default)}"
+        parts.append(f"{star}{parameter.name}{default}")
+    return f"({', '.join(parts)})"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
+    return value.__name__ if callable(value) else "os.environ" if type(value).__name__ == "_Environ" else repr(value)
+
+
+# ------------------------------------------------------------------ helpers
+
+
+def _load(path: str) -> Any:
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _fence(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+TABLES: Final[Mapping[str, Callable[[str], str]]] = {
+    "api": api,
+    "catalogue": catalogue,
+    "config": config,
+    "details": details,
+    "docstring-table": docstring_table,
+    "errors": error_tree,
+    "metrics": metrics,
+    "names": names,
+    "wire": wire,
+}

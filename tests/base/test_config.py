@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import Field, SecretStr, ValidationError
+
+from oms_events._config import ConfigModel
+from oms_events.errors import ConfigurationError
+
+
+class Inner(ConfigModel):
+    size: int = Field(default=1, ge=1)
+
+
+class Sample(ConfigModel):
+    count: int = Field(ge=1)
+    password: SecretStr | None = None
+    inner: Inner = Inner()
+
+
+def test_all_problems_are_reported_together_with_field_value_and_remedy() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Sample(count=0, colour="red")  # type: ignore[call-arg]
+    assert caught.value.subject == "Sample"
+    assert len(caught.value.problems) == 2
+    text = str(caught.value)
+    assert "count = 0: Input should be greater than or equal to 1" in text
+    assert "unknown field 'colour'; known fields: count, inner, password" in text
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="field 'count' is missing"):
+        Sample()  # type: ignore[call-arg]
+
+
+def test_problems_of_a_nested_model_have_their_path() -> None:
+    with pytest.raises(ConfigurationError, match="size = 0"):
+        Sample(count=1, inner={"size": 0})  # type: ignore[arg-type]
+
+
+def test_a_secret_is_in_no_message_and_no_repr() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Sample(count=1, password=12345)  # type: ignore[arg-type]
+    assert "12345" not in str(caught.value)
+    assert "hunter2" not in repr(Sample(count=1, password=SecretStr("hunter2")))
+
+
+def test_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Sample(count=1).count = 2  # type: ignore[misc]
