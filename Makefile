@@ -43,7 +43,7 @@ bare-test: $(VENV)/.python
 	$(INSTALL) build pytest
 	$(RUN)/python -m build --quiet --wheel --outdir $(OUT) .
 	$(INSTALL) "$$(ls $(OUT)/*.whl)"
-	cp -R tests/bare $(OUT)/tree/tests
+	cp -R tests/bare $(OUT)/tree/tests && touch $(OUT)/tree/pytest.ini
 	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest -p no:cacheprovider tests/bare
 
 $(VENV)/.python:

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
@@ -201,6 +201,9 @@ def encode(event: object) -> EncodedEvent:
             return event
         event = _at_the_door(event)
     attributes = event.get_attributes()
+    time = attributes.get("time")
+    if (time is not None and time.tzinfo is not UTC) or "expirytime" in attributes:
+        attributes = _with_whole_minutes(attributes)
     data = event.get_data()
     content_type = attributes.get("datacontenttype")
     is_text = False
@@ -266,6 +269,19 @@ def _at_the_door(event: object) -> CloudEvent:
     raise InvalidEventError(
         f"{_kind(event)} is no CloudEvent; build one with oms_events.build_event or the CloudEvents SDK"
     )
+
+
+def _with_whole_minutes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """RFC 3339 knows offsets of whole minutes only: moments with another one are told in UTC."""
+    odd = {
+        name: moment.astimezone(UTC)
+        for name in ("time", "expirytime")
+        if isinstance(moment := attributes.get(name), datetime)
+        and moment.tzinfo is not UTC
+        and (offset := moment.utcoffset()) is not None
+        and offset.total_seconds() % 60
+    }
+    return {**attributes, **odd} if odd else attributes
 
 
 def _bad_attribute(attributes: Mapping[str, Any]) -> InvalidEventError:

@@ -42,14 +42,14 @@ def test_routing_works_without_any_extra() -> None:
     ("code", "extra"),
     [
         ("create_oms_multi_platform_router(NatsConfig())", "nats"),
-        ("create_oms_multi_platform_router(None, EventBridgeConfig(aws_region='us-east-1'))", "aws"),
+        ("asyncio.run(create_oms_multi_platform_router(None, EventBridgeConfig()).__aenter__())", "aws"),
         ("import oms_events.instrumentation.prometheus", "prometheus"),
         ("import oms_events.routing.rulefile as files; files.parse_rules('rules: []', 'yaml')", "yaml"),
     ],
 )
 def test_a_missing_extra_is_named(code: str, extra: str) -> None:
     program = (
-        f"from oms_events import *\ntry:\n    {code}\nexcept MissingExtraError as error:\n    print(error.extra)"
+        f"import asyncio\nfrom oms_events import *\ntry:\n    {code}\nexcept MissingExtraError as error:\n    print(error.extra)"
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == extra

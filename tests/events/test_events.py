@@ -174,6 +174,14 @@ def test_times_keep_their_offset() -> None:
     assert json.loads(encode(build_event("t", "/s", time=time)).json)["time"] == "2026-01-02T03:04:05+02:00"
 
 
+def test_an_offset_with_seconds_becomes_utc_and_stays_the_same_moment() -> None:
+    time = datetime(1890, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(minutes=53, seconds=28)))
+    encoded = encode(build_event("t", "/s", time=time, expirytime=time))
+    assert json.loads(encoded.json)["time"] == "1890-01-02T02:10:37Z"
+    assert parse_event(encoded.json).get_time() == time
+    assert encoded.attributes["expirytime"] == time
+
+
 @given(st.tuples(events(), events()))
 def test_identities_are_equal_exactly_for_the_same_source_and_id(pair: tuple[CloudEvent, CloudEvent]) -> None:
     one, two = (encode(event) for event in pair)

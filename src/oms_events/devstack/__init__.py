@@ -5,6 +5,7 @@ from __future__ import annotations
 from oms_events.devstack.aws import AwsEmulator
 from oms_events.devstack.background import run_in_thread
 from oms_events.devstack.faults import (
+    Call,
     Delay,
     Denied,
     Fault,
@@ -18,7 +19,7 @@ from oms_events.devstack.faults import (
 )
 from oms_events.devstack.nats import NatsServer, NatsTls
 from oms_events.devstack.processes import DevstackError
-from oms_events.devstack.proxy import Call, FaultProxy
+from oms_events.devstack.proxy import FaultProxy
 from oms_events.devstack.server import free_port
 from oms_events.devstack.stack import DevStack
 

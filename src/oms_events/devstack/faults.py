@@ -188,3 +188,20 @@ def _scope(fault: Fault, operation: str | None) -> str | None:
     if operation not in (None, PUT_EVENTS):
         raise ConfigurationError("PartialFailure", [f"operation={operation!r}: it exists only for {PUT_EVENTS}"])
     return PUT_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that came to the proxy, in the order in which its fate was settled.
+
+    `operation` is the AWS operation, or method and path where the protocol names none; `entries` the number
+    of entries of a PutEvents call, else 0; `size` the bytes of the request body; `status` what was answered,
+    None when nothing was (a hanging call is there as soon as it hangs).
+    """
+
+    operation: str
+    entries: int
+    size: int
+    fault: Fault | None
+    status: int | None
+    body: bytes = field(repr=False, default=b"")

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from oms_events.devstack.faults import Fault, FaultPlan
+from oms_events.devstack.faults import Call, Fault, FaultPlan
 from oms_events.devstack.processes import DevstackError
 from oms_events.errors import MissingExtraError
 
@@ -18,23 +18,6 @@ if TYPE_CHECKING:
     from oms_events.devstack.proxy_server import ProxyServer
 
 _POLL = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request that came to the proxy, in the order in which its fate was settled.
-
-    `operation` is the AWS operation, or method and path where the protocol names none; `entries` the number
-    of entries of a PutEvents call, else 0; `size` the bytes of the request body; `status` what was answered,
-    None when nothing was (a hanging call is there as soon as it hangs).
-    """
-
-    operation: str
-    entries: int
-    size: int
-    fault: Fault | None
-    status: int | None
-    body: bytes = field(repr=False, default=b"")
 
 
 class FaultProxy:

@@ -21,6 +21,7 @@ from yarl import URL
 
 from oms_events.devstack.faults import (
     PUT_EVENTS,
+    Call,
     Delay,
     Denied,
     Fault,
@@ -32,7 +33,6 @@ from oms_events.devstack.faults import (
     ServerError,
     Throttle,
 )
-from oms_events.devstack.proxy import Call
 from oms_events.devstack.server import LOOPBACK
 
 _SHUTDOWN_TIMEOUT = 1.0
