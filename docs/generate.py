@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
 _GENERATED = re.compile(r"(<!-- generated: ([\w-]+)(?: (\S+))? -->\n).*?(<!-- /generated -->)", re.DOTALL)
-_EXAMPLE = re.compile(r"(<!-- example: ([\w.-]+)(?:#([\w-]+))? -->\n```(\w+)\n).*?(^```$)", re.DOTALL | re.MULTILINE)
+_EXAMPLE = re.compile(
+    r"(<!-- example: ([\w.-]+)(?:#([\w-]+))? -->\n```(\w+)\n).*?(^```$)", re.DOTALL | re.MULTILINE
+)
 _MARK = re.compile(r"^\s*# \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
 
 

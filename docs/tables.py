@@ -8,10 +8,11 @@ import enum
 import importlib
 import inspect
 import json
+import os
 import textwrap
 import tomllib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, is_typeddict
@@ -27,6 +28,8 @@ from oms_events.instrumentation.prometheus import PrometheusHook
 from oms_events.oms import EventFamily, EventType, create_schema_change_event
 from oms_events.publishers.eventbridge.mapping import EventMapper
 from oms_events.publishers.jetstream.binding import binary_message, structured_message
+
+_STARS: Final[Mapping[Any, str]] = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
 
 MEANINGS: Final = tomllib.loads(Path(__file__).with_name("meanings.toml").read_text(encoding="utf-8"))
 """What fields mean that have no docstring of their own, by model."""
@@ -55,8 +58,10 @@ def _meaning(model: type[BaseModel], name: str) -> str:
     own = next((text for owner in model.__mro__ if (text := _field_docs(owner).get(name))), None)
     other = next((text for owner in model.__mro__ if (text := MEANINGS.get(owner.__name__, {}).get(name))), None)
     if (own is None) == (other is None):
-        where = "neither the class nor docs/meanings.toml" if own is None else "both the class and docs/meanings.toml"
-        raise ValueError(f"{where} say what {model.__name__}.{name} means; let one of them say it")
+        who = "neither" if own is None else "both"
+        raise ValueError(
+            f"{model.__name__}.{name} is explained by {who} of its class and docs/meanings.toml; let one do it"
+        )
     return " ".join((own or other or "").split())
 
 
@@ -156,8 +161,7 @@ def error_tree(_: str) -> str:
 def _attributes(error: type) -> Iterator[str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(error)))
     for node in ast.walk(tree):
-        is_own = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        if is_own and isinstance(node.value, ast.Name) and node.value.id == "self":
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
 
 
@@ -307,16 +311,17 @@ def _signature(function: Any) -> str:
             parts.append("*")
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             keyword_only = True
-        star = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}.get(parameter.kind, "")
         default = "" if parameter.default is inspect.Parameter.empty else f"={_value(parameter.default)}"
-        parts.append(f"{star}{parameter.name}{default}")
+        parts.append(f"{_STARS.get(parameter.kind, '')}{parameter.name}{default}")
     return f"({', '.join(parts)})"
 
 
 def _value(value: Any) -> str:
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
-    return value.__name__ if callable(value) else "os.environ" if type(value).__name__ == "_Environ" else repr(value)
+    if value is os.environ:
+        return "os.environ"
+    return value.__name__ if callable(value) else repr(value)
 
 
 # ------------------------------------------------------------------ helpers
@@ -330,8 +335,8 @@ def _load(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,8 @@ from oms_events.errors import TransientError, UnknownOutcomeError
 from oms_events.publishers.jetstream import JetStreamPublisher, NatsConfig
 from oms_events.publishing import Receipt
 from tests.publishers.jetstream.conftest import Stream, make_events, make_stream, until
+
+UNBOUNDED_WRITELINES_UNTIL = {(3, 12): (3, 12, 9), (3, 13): (3, 13, 2)}
 
 
 @pytest.fixture
@@ -173,6 +176,8 @@ async def test_a_paused_server_takes_no_unbounded_backlog(
     server: NatsServer, publisher: JetStreamPublisher, client: Client, fast_path: bool
 ) -> None:
     """What cannot leave is not written: repeated attempts against a hanging server end as not sent."""
+    if not fast_path and (3, 12) <= sys.version_info < UNBOUNDED_WRITELINES_UNTIL.get(sys.version_info[:2], (0,)):
+        pytest.skip("this Python's asyncio buffers writelines without bound (CVE-2024-12254); update it")
     events = make_events(64, padding="x" * 30_000)
     server.pause()
     try:
