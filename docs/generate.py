@@ -16,6 +16,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import tables
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -53,8 +55,6 @@ def section(file: str, name: str | None) -> str:
 
 def refresh(text: str) -> str:
     """The page's text with every example and every generated part as it should be now."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    import tables
 
     def generated(match: re.Match[str]) -> str:
         make = tables.TABLES.get(match[2])

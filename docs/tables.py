@@ -259,7 +259,8 @@ def _describe(name: str, thing: Any) -> str:
         return f"**`{name}{_signature(thing)}`**\n\n{doc}"
     if issubclass(thing, ConfigModel):
         page = "rules.md" if name == "RoutingRule" else "settings.md"
-        return f"**`{name}`**: see [{name}]({page}#{name.lower()})."
+        link = f"**`{name}`**: see [{name}]({page}#{name.lower()})."
+        return "\n".join([link, "", *(f"- {member}" for member in _members(thing))]).rstrip()
     if issubclass(thing, Exception):
         return f"**`{name}`**: see [errors](errors.md)."
     if issubclass(thing, enum.Enum):
@@ -280,10 +281,11 @@ def _describe(name: str, thing: Any) -> str:
 
 
 def _members(thing: type) -> Iterator[str]:
-    owners = [owner for owner in thing.__mro__ if owner.__module__.startswith("oms_events")]
+    owners = [owner for owner in thing.__mro__ if owner.__module__.startswith("oms_events.")]
+    owners = [owner for owner in owners if owner is not ConfigModel]
     found = {name: member for owner in reversed(owners) for name, member in vars(owner).items()}
     for name, member in found.items():
-        if name.startswith("_"):
+        if name.startswith("_") or name == "model_post_init":
             continue
         if isinstance(member, property):
             doc = inspect.getdoc(member) or ""

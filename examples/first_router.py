@@ -11,18 +11,22 @@ import aioboto3
 import nats
 
 from oms_events import (
+    BreakerConfig,
+    DestinationConfig,
     EnhancedEventService,
     EventBridgeConfig,
     EventRouter,
     JetStreamOptions,
     NatsConfig,
     PublishResults,
+    RouterConfig,
+    StreamPolicy,
     StreamSpec,
     create_oms_multi_platform_router,
 )
 from oms_events.devstack import DevStack
 from oms_events.publishers.eventbridge import from_eventbridge_event
-from oms_events.publishers.jetstream import StreamPolicy, from_nats_message
+from oms_events.publishers.jetstream import from_nats_message
 
 # [end:imports]
 
@@ -60,6 +64,9 @@ def make_router(stack: DevStack) -> EventRouter:
         ),
         jetstream_options=JetStreamOptions(
             stream=StreamSpec(name="OMS", subjects=("oms.>",)), policy=StreamPolicy.CREATE
+        ),
+        config=RouterConfig(
+            destination=DestinationConfig(breaker=BreakerConfig(recovery_time=1.0), check_interval=0.5)
         ),
     )
 
@@ -123,9 +130,10 @@ async def fail_over(stack: DevStack, router: EventRouter) -> None:
 
     await stack.nats.start()
     async with asyncio.timeout(10):
+        await router.check_platforms()
         while not router.get_platform_status()["health_summary"]["primary_platform_healthy"]:
-            await router.check_platforms()
             await asyncio.sleep(0.1)
+            await router.check_platforms()
     branch = EnhancedEventService.create_branch_event(operation="create", branch_name="feature/logout")
     show(await router.publish_event(branch, timeout=5))
 

@@ -10,11 +10,11 @@ from oms_events import (
     EventBridgeConfig,
     JetStreamOptions,
     NatsConfig,
+    StreamPolicy,
     StreamSpec,
     create_oms_multi_platform_router,
 )
 from oms_events.devstack import DevStack
-from oms_events.publishers.jetstream import StreamPolicy
 
 
 async def main() -> None:

@@ -12,13 +12,14 @@ from oms_events import (
     EventBridgeConfig,
     JetStreamOptions,
     NatsConfig,
+    StreamPolicy,
     StreamSpec,
     create_oms_multi_platform_router,
 )
 from oms_events.devstack import NatsServer
 from oms_events.oms import OmsContext, SchemaChangeData, create_schema_change_event
 from oms_events.publishers.eventbridge import from_eventbridge_event
-from oms_events.publishers.jetstream import StreamPolicy, from_nats_message
+from oms_events.publishers.jetstream import from_nats_message
 
 
 # [start:nats]

@@ -36,12 +36,13 @@ from oms_events import (
     RouterConfig,
     RoutingRule,
     RoutingStrategy,
+    StreamPolicy,
     StreamSpec,
     create_oms_multi_platform_router,
 )
 from oms_events.devstack import AwsEmulator, DevStack
 from oms_events.publishers.eventbridge import from_eventbridge_event
-from oms_events.publishers.jetstream import StreamPolicy, from_nats_message
+from oms_events.publishers.jetstream import from_nats_message
 
 BUS = "oms-events"
 STREAM = StreamSpec(name="OMS", subjects=("oms.>",))

@@ -18,12 +18,13 @@ from oms_events import (
     RouterConfig,
     RoutingRule,
     RoutingStrategy,
+    StreamPolicy,
     StreamSpec,
     build_event,
     create_oms_multi_platform_router,
 )
 from oms_events.devstack import AwsEmulator, FaultProxy, LoseAnswer, NatsServer, PartialFailure
-from oms_events.publishers.jetstream import StreamPolicy, from_nats_message
+from oms_events.publishers.jetstream import from_nats_message
 from oms_events.publishing import EventPublisher
 from oms_events.testing import FlakyPublisher, ManualClock
 

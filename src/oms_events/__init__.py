@@ -25,7 +25,7 @@ from oms_events.oms.factory import create_oms_multi_platform_router
 from oms_events.oms.rules import default_rules
 from oms_events.oms.service import EnhancedEventService
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
-from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig, StreamSpec
+from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig, StreamPolicy, StreamSpec
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.publishing import (
     Outcome,
@@ -77,6 +77,7 @@ __all__ = [
     "RoutingStrategy",
     "RuleError",
     "SkippedError",
+    "StreamPolicy",
     "StreamSpec",
     "TransientError",
     "UnknownOutcomeError",

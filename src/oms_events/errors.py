@@ -40,7 +40,7 @@ class MissingExtraError(OmsEventsError, ImportError):
 
 
 class UnroutableEventError(OmsEventsError):
-    """No rule takes the event and the router has no primary platform."""
+    """No rule takes the event, and the router refuses such events instead of giving them to its primary."""
 
 
 class SkippedError(OmsEventsError):

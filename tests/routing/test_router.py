@@ -16,6 +16,7 @@ from oms_events.errors import (
     RuleError,
     TransientError,
     UnknownOutcomeError,
+    UnroutableEventError,
 )
 from oms_events.instrumentation.hooks import CallEnded, Decided, Settled
 from oms_events.publishing import Outcome, Platform
@@ -75,10 +76,33 @@ async def test_failover_takes_the_next_when_one_is_not_configured() -> None:
         assert results.delivered
 
 
+@pytest.mark.parametrize("why", ["not configured", "disabled"])
+async def test_a_backup_that_was_not_needed_is_absent_even_when_it_is_not_there(why: str) -> None:
+    platforms = ["nats", "webhook"] if why == "not configured" else ["nats", "mine"]
+    rules = [RoutingRule(event_type_pattern=".*", platforms=platforms, strategy=RoutingStrategy.FAILOVER)]
+    names = ["nats", "mine"]
+    all_platforms = Platforms()
+    async with make_router(all_platforms, *names, rules=rules) as router:
+        router.disable("mine")
+        assert list(await router.publish_event(event())) == ["nats"]
+        all_platforms.flaky["nats"].script(EventRejectedError("no"))
+        results = await router.publish_event(event())
+        assert [result.outcome for result in results.values()] == ["rejected", "skipped"]
+        assert why in str(results[platforms[1]].error)
+
+
 async def test_without_a_matching_rule_the_primary_gets_it() -> None:
     async with make_router(Platforms(), "nats", "mine", rules=[]) as router:
         results = await router.publish_event(event())
         assert (list(results), results.rule, results.delivered) == (["nats"], None, True)
+
+
+async def test_without_a_matching_rule_a_strict_router_refuses_it() -> None:
+    async with make_router(Platforms(), "nats", rules=[], unrouted="refuse") as router:
+        with pytest.raises(UnroutableEventError, match="add a rule for its type"):
+            await router.publish_event(event())
+        (result,) = await router.publish_events([event()])
+        assert isinstance(result["router"].error, UnroutableEventError)
 
 
 async def test_conditional_takes_part_only_when_its_conditions_match() -> None:

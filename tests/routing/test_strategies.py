@@ -40,7 +40,7 @@ def test_a_plan_has_the_rule_s_platforms_in_order(
 
 def test_without_a_rule_the_primary_gets_it_and_without_that_it_is_unroutable() -> None:
     assert make_plan(None, registered=REGISTERED, primary="mine").platforms == ("mine",)
-    with pytest.raises(UnroutableEventError, match="no primary platform"):
+    with pytest.raises(UnroutableEventError, match="no rule takes the event"):
         make_plan(None, registered=REGISTERED, primary=None)
 
 

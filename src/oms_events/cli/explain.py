@@ -38,6 +38,11 @@ def explain(
     nothing is connected to.
     """
     router = make_router(read_settings(config_file), platforms)
+    known = {*router.get_platform_status()["platforms"], *(p for r in router.routing_rules for p in r.platforms)}
+    if unknown := sorted(set(down) - known):
+        raise click.BadParameter(
+            f"nobody knows {', '.join(unknown)}; there are {', '.join(sorted(known))}", param_hint="--down"
+        )
     bad = 0
     for number, item in enumerate(_items(given)):
         if isinstance(item.content, str):

@@ -38,7 +38,8 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 def tell(text: str) -> None:
     """A message to the human, on stderr."""
-    click.echo(one_line(text), err=True)
+    # Not by click, which would write beside a progress bar that has taken stderr over, and into it.
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:

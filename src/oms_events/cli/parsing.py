@@ -133,7 +133,12 @@ class DocumentParser:
         try:
             self._text += self._decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
-            return [*self._items(final=False), self._give_up(f"not UTF-8: {error.reason}")]
+            self._text += error.object[: error.start].decode()
+            items = list(self._items(final=False))
+            if not self.ended:
+                self._move_to(len(self._text))
+                items.append(self._give_up(f"not UTF-8: {error.reason}"))
+            return items
         items = list(self._items(final=final))
         self._text, self._at = self._text[self._at :], 0
         if not self.ended and len(self._text) > self._max_size:
@@ -154,9 +159,13 @@ class DocumentParser:
                 return
             try:
                 _, end = self._scan(self._text, self._at)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except json.JSONDecodeError as error:
                 if final or not self._may_be_cut(error):
-                    yield self._give_up(f"not JSON: {_reason(error)}")
+                    self._move_to(error.pos)
+                    yield self._give_up(f"not JSON: {error.msg}")
+                return
+            except RecursionError:
+                yield self._give_up("not JSON that can be read: nested too deeply")
                 return
             if end == len(self._text) and not final and self._text[end - 1] not in '}]"':
                 return
@@ -178,9 +187,7 @@ class DocumentParser:
         self._at += 1
         return True
 
-    def _may_be_cut(self, error: Exception) -> bool:
-        if not isinstance(error, json.JSONDecodeError):
-            return False
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         return error.msg.startswith("Unterminated string") or len(self._text) - error.pos < _CUT
 
     def _move_to(self, end: int) -> None:
@@ -247,7 +254,12 @@ def _read(text: bytes | str, line: int) -> Item:
     try:
         return Item(line, encode(parse_event(text)))
     except InvalidEventError as error:
-        return Item(line, str(error))
+        syntax = error.__cause__
+        if not isinstance(syntax, json.JSONDecodeError):
+            return Item(line, str(error))
+        # The whole message tells the line inside this one event, which would only confuse.
+        column = f" (column {syntax.colno})" if isinstance(text, bytes) else ""
+        return Item(line, f"not JSON: {syntax.msg}{column}")
 
 
 def _too_large(line: int, size: int) -> Item:
@@ -264,7 +276,3 @@ def _is_object(text: bytes) -> bool:
 def _end_of_space(text: str, start: int) -> int:
     space = _SPACE.match(text, start)
     return start if space is None else space.end()
-
-
-def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"

@@ -62,7 +62,8 @@ class _Reader:
     """A thread that reads on request. It is a daemon, so a read that never returns ends with the process."""
 
     def __init__(self, file: io.FileIO) -> None:
-        self._file = file
+        # Not the file object: closed meanwhile, it would raise in the thread what nobody hears.
+        self._handle = file.fileno()
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         threading.Thread(target=self._serve, name="oms-events-input", daemon=True).start()
 
@@ -89,10 +90,10 @@ class _Reader:
                 loop.call_soon_threadsafe(_settle, wanted, result)
 
     def _read(self) -> bytes:
-        data = self._file.read(_CHUNK) or b""
+        data = os.read(self._handle, _CHUNK)
         # A pipe gives 64 KB at most: a little patience makes full batches of what a fast writer sends.
         while data and len(data) < _CHUNK and self._has_more():
-            more = self._file.read(_CHUNK - len(data))
+            more = os.read(self._handle, _CHUNK - len(data))
             if not more:
                 break
             data += more
@@ -101,7 +102,7 @@ class _Reader:
     def _has_more(self) -> bool:
         if os.name != "posix":
             return False
-        ready, _, _ = select.select([self._file], [], [], _LINGER)
+        ready, _, _ = select.select([self._handle], [], [], _LINGER)
         return bool(ready)
 
 

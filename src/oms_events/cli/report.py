@@ -51,7 +51,8 @@ class Report:
                 self._bad += 1
                 if self._as_json:
                     print_json({"line": item.line, "delivered": False, "error": item.content})
-                tell(f"line {item.line}: {item.content}")
+                else:
+                    tell(f"line {item.line}: {item.content}")
 
     def summarize(self) -> None:
         """Prints the end: also of what was interrupted, whose last batch may or may not have been delivered."""
@@ -83,9 +84,9 @@ class Report:
             self._by_platform[platform][result.outcome] += 1
         if self._as_json:
             print_json(_described(line, event, results))
-        elif not results.delivered and self._done - self._delivered <= _TOLD_FAILURES:
-            where = f"line {line}: " if line else ""
-            tell(f"{where}{event.id} was not delivered: {'; '.join(_reasons(results)) or 'no platform took it'}")
+        elif line and not results.delivered and self._done - self._delivered <= _TOLD_FAILURES:
+            reasons = "; ".join(_reasons(results)) or "no platform took it"
+            tell(f"line {line}: {event.id} was not delivered: {reasons}")
 
 
 def _reasons(results: PublishResults) -> Iterator[str]:

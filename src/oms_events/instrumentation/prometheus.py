@@ -82,6 +82,7 @@ class PrometheusHook:
         outcomes: dict[str, int] = {}
         for result in detail.results:
             outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
-            latency.observe(result.latency)
+            if result.attempts:
+                latency.observe(result.latency)
         for outcome, count in outcomes.items():
             self._events.labels(detail.platform, outcome).inc(count)

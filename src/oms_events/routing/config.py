@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -25,12 +26,14 @@ class RouterConfig(ConfigModel):
     """A router's deadlines, failover habits and its destinations' configuration, times in seconds.
 
     `timeout` is the deadline of a publish call that names none; `close_timeout` is how long closing lets
-    events in flight finish. With `sticky_failover`, FAILOVER stays on the platform that worked last until a
+    events in flight finish. An event that no rule takes goes to the primary platform, or is refused as
+    unroutable, as `unrouted` says. With `sticky_failover`, FAILOVER stays on the platform that worked last until a
     check of the primary succeeds or `sticky_for` passes. `platforms` holds what differs from `destination`.
     """
 
     timeout: float = Field(default=30.0, gt=0)
     close_timeout: float = Field(default=10.0, ge=0)
+    unrouted: Literal["primary", "refuse"] = "primary"
     sticky_failover: bool = False
     sticky_for: float = Field(default=60.0, gt=0)
     destination: DestinationConfig = DestinationConfig()

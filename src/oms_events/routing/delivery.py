@@ -133,13 +133,9 @@ async def _publish(
     platform: str, destination: Destination | None, events: Sequence[EncodedEvent], deadline: float
 ) -> list[PublishResult]:
     if destination is None:
-        return _skipped(platform, f"platform {platform} is not configured on this router", len(events))
+        skipped = SkippedError(f"platform {platform} is not configured on this router")
+        return [PublishResult(platform, Outcome.SKIPPED, skipped)] * len(events)
     return await destination.publish(events, deadline)
-
-
-def _skipped(platform: str, reason: SkippedError | str, count: int) -> list[PublishResult]:
-    error = reason if isinstance(reason, SkippedError) else SkippedError(reason)
-    return [PublishResult(platform, Outcome.SKIPPED, error)] * count
 
 
 async def _fail_over(
@@ -155,24 +151,34 @@ async def _fail_over(
     def availability(name: str) -> Availability:
         return destinations[name].availability if name in destinations else Availability.DOWN
 
+    async def publish(name: str, positions: Sequence[int], until: float) -> list[PublishResult]:
+        events = [delivery.events[position] for position in positions]
+        results = await _publish(name, destinations.get(name), events, until)
+        delivery.take(name, positions, results)
+        return results
+
     order, passed_over = failover_order(plan.platforms, availability, sticky=sticky.get(plan.rule))
     positions: Sequence[int] = range(len(delivery.events))
-    for name in passed_over:
-        reason = destinations[name].why_skipped() if name in destinations else None
-        skipped = reason or f"platform {name} is not configured on this router"
-        delivery.take(name, positions, _skipped(name, skipped, len(positions)))
-    previous = plan.platforms[0] if passed_over and plan.platforms[0] in passed_over else None
+    previous: str | None = None
     for turn, name in enumerate(order):
+        # Told as skipped are those that stood before the platform that is tried: the others are backups.
+        for skipped in [other for other in passed_over if _stands_before(plan, other, name)]:
+            passed_over.remove(skipped)
+            await publish(skipped, positions, deadline)
+            previous = previous or skipped
         if previous is not None:
             on_failover(plan.rule, previous, name, len(positions))
         now = clock.monotonic()
-        share = budget(deadline - now, len(order) - turn)
-        events = [delivery.events[position] for position in positions]
-        results = await destinations[name].publish(events, now + share)
-        delivery.take(name, positions, results)
+        results = await publish(name, positions, now + budget(deadline - now, len(order) - turn))
         left = [position for position, result in zip(positions, results, strict=True) if not result.success]
         if len(left) < len(positions):
             sticky.worked(plan.rule, name, was_first=name == plan.platforms[0])
         if not left:
             return
         positions, previous = left, name
+    for name in passed_over:
+        await publish(name, positions, deadline)
+
+
+def _stands_before(plan: Plan, one: str, other: str) -> bool:
+    return plan.platforms.index(one) < plan.platforms.index(other)

@@ -135,8 +135,8 @@ class EventRouter:
 
         `timeout` is the deadline in seconds for everything, retries included (`RouterConfig.timeout` by
         default). Raises `InvalidEventError` for what is no CloudEvent, `UnroutableEventError` when no rule
-        takes it and there is no primary, `RouterClosedError` when the router is not open. Cancelled, the event
-        may or may not have been stored by each platform of its plan.
+        takes it and `RouterConfig.unrouted` says to refuse it, `RouterClosedError` when the router is not
+        open. Cancelled, the event may or may not have been stored by each platform of its plan.
         """
         encoded = encode(event)
         deadline = self._deadline(timeout)
@@ -220,7 +220,8 @@ class EventRouter:
         name = None if rule is None else rule.name
         plan = self._plans.get(name)
         if plan is None:
-            plan = make_plan(rule, registered=tuple(self._destinations), primary=self._primary)
+            primary = None if rule is None and self._config.unrouted == "refuse" else self._primary
+            plan = make_plan(rule, registered=tuple(self._destinations), primary=primary)
             self._plans[name] = plan
         return plan
 
@@ -333,9 +334,9 @@ def _check_platforms(publishers: Mapping[str, Publisher], primary: str | None, c
     if ROUTER in publishers:
         problems.append(f"platform name {ROUTER!r} is reserved; take another")
     problems += [
-        f"config.platforms names {name!r}, which is no platform of it"
+        f"config.platforms names {name!r}, which nobody knows; its platforms: {', '.join(publishers) or 'none'}"
         for name in config.platforms
-        if name not in publishers
+        if name not in {*publishers, *(platform.value for platform in Platform)}
     ]
     if problems:
         raise ConfigurationError("EventRouter", problems)

@@ -37,7 +37,7 @@ def make_plan(rule: RoutingRule | None, *, registered: Sequence[str], primary: s
     if rule is None:
         if primary is None:
             raise UnroutableEventError(
-                "no rule takes the event and the router has no primary platform; give it one"
+                "no rule takes the event; add a rule for its type, or set unrouted to 'primary'"
             )
         return Plan(None, RoutingStrategy.PRIMARY_ONLY, (primary,), first_that_works=False)
     named = rule.platforms

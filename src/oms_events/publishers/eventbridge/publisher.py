@@ -37,8 +37,9 @@ _Results = list[Receipt | PublishError | None]
 class EventBridgePublisher:
     """The `Publisher` of one event bus.
 
-    Give a `session` (aioboto3) or a `client` (its `events` client) to use your own; neither is ever closed,
-    and with them the fields of `config` on credentials and connections are yours to set. Order holds inside
+    Give a `session` (aioboto3) or a `client` (its `events` client) to use your own; neither is ever closed.
+    A session brings its own credentials, a client also its own region, endpoint and connections: those
+    fields of `config` count for nothing then. Order holds inside
     one call only: calls of one batch run at the same time.
     """
 

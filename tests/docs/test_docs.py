@@ -1,0 +1,245 @@
+"""The docs say what the code does: generated parts are fresh, code is from examples, links and commands exist."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+import oms_events
+from oms_events._config import ConfigModel
+from oms_events.cli.app import app
+from oms_events.routing.operators import OPERATORS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+BLOCK = re.compile(r"^(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r'\bcode="(\w+)"')
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(DOCS))
+    return importlib.import_module("generate")
+
+
+def _read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _blocks(page: Path, language: str) -> Iterator[re.Match[str]]:
+    return (block for block in BLOCK.finditer(_read(page)) if block["language"] == language)
+
+
+# ------------------------------------------------------------------ generated parts
+
+
+def test_committed_pages_are_what_the_code_generates() -> None:
+    done = subprocess.run(
+        [sys.executable, str(DOCS / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stale_example_and_a_stale_table_are_replaced(generate: ModuleType) -> None:
+    stale = (
+        "<!-- example: failover.py#rule -->\n```python\nold = 1\n```\n"
+        "<!-- generated: metrics -->\n| old |\n<!-- /generated -->\n"
+    )
+    fresh = generate.refresh(stale)
+    assert "old" not in fresh
+    assert 'name="orders"' in fresh
+    assert "oms_events_published_total" in fresh
+    assert generate.refresh(fresh) == fresh
+
+
+@pytest.mark.parametrize("comment", ["example: nothing.py#a", "example: failover.py#nothing"])
+def test_an_example_that_is_not_there_is_an_error(generate: ModuleType, comment: str) -> None:
+    with pytest.raises(generate.StaleError, match="nothing"):
+        generate.refresh(f"<!-- {comment} -->\n```python\n```\n")
+
+
+def test_an_unknown_table_is_an_error(generate: ModuleType) -> None:
+    with pytest.raises(generate.StaleError, match="nothing generates"):
+        generate.refresh("<!-- generated: nothing -->\n<!-- /generated -->\n")
+
+
+class Unexplained(ConfigModel):
+    """A model whose field nobody explains."""
+
+    field: int = 1
+
+
+def test_a_field_that_nobody_explains_is_an_error(generate: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"Unexplained\.field is explained by neither"):
+        generate.tables._meaning(Unexplained, "field")
+
+
+def test_every_explained_field_exists(generate: ModuleType) -> None:
+    models = {model.__name__: model for model in _config_models()}
+    for name, fields in generate.tables.MEANINGS.items():
+        if name != "aliases":
+            assert set(fields) <= set(models[name].model_fields), name
+
+
+def _config_models() -> list[type[ConfigModel]]:
+    for module in pkgutil.walk_packages(oms_events.__path__, "oms_events."):
+        importlib.import_module(module.name)
+    found: list[type[ConfigModel]] = []
+    waiting = [ConfigModel]
+    while waiting:
+        children = waiting.pop().__subclasses__()
+        found += children
+        waiting += children
+    return [model for model in found if model.__module__.startswith("oms_events.")]
+
+
+def test_every_configuration_model_has_its_table() -> None:
+    reference = _read(DOCS / "reference/settings.md") + _read(DOCS / "reference/rules.md")
+    bases = {base for model in _config_models() for base in model.__mro__[1:]}
+    missing = [
+        model.__name__
+        for model in _config_models()
+        if model not in bases and f"### {model.__name__}\n" not in reference
+    ]
+    assert missing == []
+
+
+def test_every_operator_is_in_the_reference() -> None:
+    rules = _read(DOCS / "reference/rules.md")
+    assert [operator for operator in OPERATORS if f'"{operator}"' not in rules] == []
+
+
+def test_codes_of_the_reference_are_those_of_the_code() -> None:
+    package = Path(oms_events.__file__).parent
+    source = "".join(_read(path) for path in sorted((package / "publishers").rglob("*.py")))
+    documented = set(re.findall(r"^\| `(\w+)` \| (?:NATS|EventBridge)", _read(DOCS / "reference/errors.md"), re.M))
+    assert set(CODE.findall(source)) - documented == set()
+    assert [code for code in sorted(documented) if f'"{code}"' not in source] == []
+
+
+# ------------------------------------------------------------------ code, links, commands
+
+
+@each_page
+def test_code_comes_from_an_example(page: Path) -> None:
+    for language in ("python", "toml"):
+        for block in _blocks(page, language):
+            assert block["before"].startswith("<!-- example: "), f"not from an example:\n{block['text']}"
+
+
+def _anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", _read(page), flags=re.MULTILINE | re.DOTALL)
+    seen: Counter[str] = Counter()
+    anchors = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return anchors
+
+
+@each_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", _read(page), flags=re.MULTILINE | re.DOTALL)
+    for link in LINK.findall(text):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in _anchors(target), link
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    reached: set[Path] = set()
+    waiting = [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        links = [link.partition("#")[0] for link in LINK.findall(_read(page)) if "://" not in link]
+        waiting += [(page.parent / link).resolve() for link in links if link]
+    assert [page for page in PAGES if page.resolve() not in {one.resolve() for one in reached}] == []
+
+
+def _why_no_command(words: list[str]) -> str | None:
+    makefile = _read(ROOT / "Makefile")
+    extras = tomllib.loads(_read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
+    match words:
+        case ["make", target, *_]:
+            return None if re.search(rf"^{target}:", makefile, re.MULTILINE) else "no such target"
+        case ["oms-events", *rest]:
+            return _why_no_subcommand(rest)
+        case ["pip", "install", *rest]:
+            wanted = re.findall(r"\[([\w,]+)\]", " ".join(rest))
+            unknown = [extra for group in wanted for extra in group.split(",") if extra not in extras]
+            return f"no extras {unknown}" if unknown else None
+        case ["python" | "python3", "-m", module, *_]:
+            return None if module in ("venv", "pytest") else "no such module"
+        case ["python", file, *_]:
+            places = (ROOT / file, ROOT / "examples" / file)
+            return None if any(place.is_file() for place in places) else "no such file"
+        case ["export" | "." | "source" | "eval" | "cat" | "cd" | "echo", *_]:
+            return None
+    return "unknown kind of command"
+
+
+def _why_no_subcommand(words: list[str]) -> str | None:
+    command: click.Command = app
+    for word in words:
+        if not isinstance(command, click.Group) or word.startswith("-"):
+            break
+        if word not in command.commands:
+            return f"{command.name} has no command {word!r}"
+        command = command.commands[word]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help", "--version"}
+    unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
+    return f"unknown options {unknown}" if unknown else None
+
+
+@each_page
+def test_shell_blocks_name_commands_that_exist(page: Path) -> None:
+    for language in ("sh", "bash", "console", "shell"):
+        for block in _blocks(page, language):
+            text = block["text"].replace("\\\n", " ")
+            for line in filter(None, (line.partition(" #")[0].strip() for line in text.splitlines())):
+                if line.startswith("#"):
+                    continue
+                for part in re.split(r"\s(?:\||&&|;)\s", line.removeprefix("$ ")):
+                    words = part.split()
+                    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                        del words[0]
+                    if words:
+                        why = _why_no_command(words)
+                        assert why is None, f"{part}: {why}"
+
+
+@each_page
+def test_commands_in_the_text_exist(page: Path) -> None:
+    for command in re.findall(r"`((?:oms-events|make|python -m) [^`\n]+)`", _read(page)):
+        why = _why_no_command(command.split())
+        assert why is None, f"{command}: {why}"
+
+
+@pytest.mark.parametrize(
+    "command", ["make nothing", "oms-events nothing", "oms-events status --nothing", "pip install x[nothing]"]
+)
+def test_a_command_that_does_not_exist_is_found(command: str) -> None:
+    assert _why_no_command(command.split()) is not None

@@ -1,0 +1,183 @@
+"""Every example runs by itself, in time, and says what it should; the demo leaves no process behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+DEMO = EXAMPLES / "test_multiplatform_router.py"
+BOUND = 15.0
+
+KEY_LINES = {
+    "connections.py": [
+        "AWS chain, role arn:aws:iam::111122223333:role/oms-publisher",
+        "Receipt(id=None, stream='OMS', sequence=1, duplicate=False)",
+        "event bus 'no-such-bus' cannot be used",
+    ],
+    "custom_rules.py": [
+        "RE2 refuses it",
+        "production-schema ['eventbridge']",
+        "production-schema ['nats', 'eventbridge']",
+        "oms-schema ['nats', 'eventbridge']",
+        "urgent-orders ('eventbridge',)",
+        "error: oms-system: none of its platforms (eventbridge) is configured",
+        '"wildcard": "*.schema.*"',
+    ],
+    "failover.py": [
+        "nats: unknown after 1 attempts: no answer in time",
+        "eventbridge: delivered after 1 attempts: None",
+        "nats: skipped after 0 attempts: the breaker of nats is open",
+        "open",
+    ],
+    "first_router.py": [
+        "rule oms-schema (all): nats delivered, eventbridge delivered; delivered: True",
+        "JetStream, oms.branch.created: com.foundry.oms.branch.created feature/login",
+        "EventBridge, Schema Created: object_type/User",
+        "eventbridge delivered; delivered: True",
+        "why: ",
+        "rule oms-branches (failover): nats delivered; delivered: True",
+    ],
+    "operate.py": [
+        "platform eventbridge is disabled; router.enable('eventbridge') ends that",
+        "ALERT: nats is out: connection refused",
+        "1 of 2 platforms are healthy",
+        'oms_events_published_total{outcome="delivered",platform="nats"} 101.0',
+    ],
+    "own_publisher.py": ["delivered {'kind': 'json-lines'", '"type":"shop.order.placed"'],
+    "quickstart.py": ["nats delivered None", "eventbridge delivered None", "delivered: True by rule: oms-schema"],
+    "read_events.py": ["create User main", "/shop/web A-1 shop.order.placed plain"],
+    "settings_file.py": ["OMS_ENABLE_EVENTBRIDGE = 'maybe': write true or false", "nats=delivered"],
+    "test_own_publisher.py": ["passed"],
+    "test_your_service.py": ["passed"],
+}
+
+# The demo and some examples install the emulator at its first use: that is not their time.
+pytestmark = pytest.mark.usefixtures("oms_aws_emulator")
+
+
+def _run(arguments: Sequence[str], timeout: float) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def _assert_in_order(lines: Sequence[str], output: str) -> None:
+    position = 0
+    for line in lines:
+        found = output.find(line, position)
+        assert found >= 0, f"not found, or not after the lines before: {line}\n{output}"
+        position = found + len(line)
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*KEY_LINES, DEMO.name}
+
+
+@pytest.mark.parametrize("name", sorted(KEY_LINES))
+def test_example_says_what_it_should(name: str) -> None:
+    is_test = name.startswith("test_")
+    as_test = ("-m", "pytest", "-q", "-p", "no:cacheprovider") if is_test else ()
+    output = _run([*as_test, str(EXAMPLES / name)], BOUND)
+    _assert_in_order(KEY_LINES[name], output)
+
+
+def test_readme_prints_what_its_example_prints() -> None:
+    output = _run([str(EXAMPLES / "quickstart.py")], BOUND)
+    assert f"```text\n{output}```" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_demo_shows_the_whole_job() -> None:
+    output = _run([str(DEMO)], 60.0)
+    lines = (
+        "all 9 plans are fulfilled",
+        "JetStream has com.foundry.oms.schema.created unchanged",
+        "the queue has com.foundry.oms.system.healthcheck unchanged",
+        "every branch event was delivered by EventBridge",
+        "NATS is passed over once its breaker is open",
+        "the primary is healthy again",
+        "== Everything was as it should be",
+    )
+    _assert_in_order(lines, output)
+    assert "WRONG" not in output
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_ctrl_c_ends_the_demo_and_all_its_processes() -> None:
+    with _started_demo() as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if line.startswith("== Events of every family"):
+                break
+        family = _descendants(demo.pid)
+        assert len(family) >= 2, "NATS server and emulator were not found"
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+        assert demo.wait(timeout=BOUND) == 130, rest
+        assert "every process of the stack has ended" in rest
+        _wait_until_gone(family)
+
+
+@contextlib.contextmanager
+def _started_demo() -> Iterator[subprocess.Popen[str]]:
+    demo = subprocess.Popen(
+        [sys.executable, "-u", str(DEMO)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with demo:
+        try:
+            yield demo
+        finally:
+            if demo.poll() is None:
+                demo.kill()
+
+
+def _descendants(pid: int) -> set[int]:
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name, in parentheses, may hold anything; the state and the parent follow it.
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(stat.parent.name)] = int(parent)
+    found: set[int] = set()
+    new = {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def _wait_until_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + 5.0
+    while left := {pid for pid in pids if _lives(pid)}:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
