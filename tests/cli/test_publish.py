@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from oms_events.cli.report import Report
 from tests.cli.conftest import Cli, NatsCli, event_json
+from tests.devstack.support import needs_proc
 
 LINES = f"{event_json(1)}\nnonsense\n\n{event_json(2)}\n{event_json(3, source='')}\n{event_json(4)}\n"
 
@@ -162,6 +164,23 @@ def test_a_closed_output_ends_it_quietly(nats_cli: NatsCli) -> None:
     _, errors = process.communicate(f"{event_json(1)}\n".encode(), timeout=20)
     assert process.returncode == 1
     assert b"Traceback" not in errors
+
+
+def test_an_interruption_says_what_was_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(as_json=False)
+    report.begin(3)
+    report.summarize()
+    output = capsys.readouterr()
+    assert output.err.startswith("3 events were under way when this stopped: each may or may not")
+    assert output.out.startswith("0 of 3 events delivered")
+
+
+@needs_proc
+def test_input_that_cannot_be_read_is_one_line(cli: Cli) -> None:
+    result = cli("publish", "/proc/self/mem", OMS_NATS_URL="nats://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "Input/output error" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_terminal_gets_a_progress_bar_and_messages_on_lines_of_their_own(

@@ -91,7 +91,10 @@ def _errors_as_lines(*, debug: bool) -> Iterator[None]:
         _fail(MissingExtraError(_EXTRAS[module], needed_for="this command"), ExitCode.USAGE, debug=debug)
     except (ConfigurationError, MissingExtraError) as error:
         _fail(error, ExitCode.USAGE, debug=debug)
-    except OmsEventsError as error:
+    except BrokenPipeError:
+        # Whoever read our output has gone; click ends us quietly.
+        raise
+    except (OmsEventsError, OSError) as error:
         _fail(error, ExitCode.FAILED, debug=debug)
 
 

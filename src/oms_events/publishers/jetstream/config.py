@@ -14,6 +14,7 @@ from oms_events._config import ConfigModel
 from oms_events.publishers.jetstream.subjects import SubjectTemplate, subject_problem
 
 _STREAM_NAME = re.compile(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}")
+_SCHEME = re.compile(r"[a-z]+://")
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 
@@ -108,11 +109,13 @@ class NatsConfig(ConfigModel):
         found: set[tuple[str, str | None]] = set()
         for server in servers:
             if isinstance(server, str) and "@" in server:
-                scheme, mark, rest = server.rpartition("://")
-                userinfo, _, address = rest.rpartition("@")
+                # A password may hold "://" and "@": the scheme ends at the first, the login at the last.
+                match = _SCHEME.match(server)
+                scheme = match.group() if match else ""
+                userinfo, _, address = server[len(scheme) :].rpartition("@")
                 login, colon, secret = userinfo.partition(":")
                 found.add((unquote(login), unquote(secret) if colon else None))
-                server = f"{scheme}{mark}{address}"
+                server = f"{scheme}{address}"
             plain.append(server)
         values = {**values, "servers": tuple(plain)}
         if len(found) > 1:
