@@ -9,6 +9,7 @@ be, 1 when not, 130 after Ctrl-C. Run it with: python examples/test_multiplatfor
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import signal
@@ -45,6 +46,7 @@ from oms_events.publishers.eventbridge import from_eventbridge_event
 from oms_events.publishers.jetstream import from_nats_message
 
 BUS = "oms-events"
+say = functools.partial(print, flush=True)
 STREAM = StreamSpec(name="OMS", subjects=("oms.>",))
 QUICK = RouterConfig(
     destination=DestinationConfig(
@@ -65,10 +67,10 @@ class Demo:
         self.checks: list[tuple[bool, str]] = []
 
     def title(self, text: str) -> None:
-        print(f"\n== {text}")
+        say(f"\n== {text}")
 
     def check(self, ok: bool, text: str) -> None:
-        print(f"  {'ok' if ok else 'WRONG'}: {text}")
+        say(f"  {'ok' if ok else 'WRONG'}: {text}")
         self.checks.append((ok, text))
 
     def show(self, event: CloudEvent, results: PublishResults) -> None:
@@ -77,7 +79,7 @@ class Demo:
             f"{SYMBOLS[result.outcome]} {platform} {result.outcome} ({result.latency * 1000:.1f} ms)"
             for platform, result in results.items()
         )
-        print(f"  {kind:22} {results.rule:12} {results.strategy:13} {states}")
+        say(f"  {kind:22} {results.rule:12} {results.strategy:13} {states}")
 
 
 def events_of_every_family() -> list[CloudEvent]:
@@ -212,7 +214,7 @@ async def fail_and_recover(demo: Demo, stack: DevStack, router: EventRouter) -> 
         outcomes.append((results.delivered, results["nats"].outcome, results["eventbridge"].outcome))
     demo.check(all(delivered for delivered, _, _ in outcomes), "every branch event was delivered by EventBridge")
     demo.check(outcomes[-1][1] is Outcome.SKIPPED, "NATS is passed over once its breaker is open")
-    print(f"  why: {results['nats'].error}")
+    say(f"  why: {results['nats'].error}")
     summary = router.get_platform_status()["health_summary"]
     demo.check(not summary["primary_platform_healthy"], "the status says that the primary is not healthy")
 
@@ -242,20 +244,20 @@ async def eventually(condition: Callable[[], bool]) -> bool:
 def show_status(demo: Demo, router: EventRouter) -> None:
     demo.title("Platform status")
     status = router.get_platform_status()
-    print(json.dumps(status["health_summary"], indent=2))
+    say(json.dumps(status["health_summary"], indent=2))
     for name, platform in status["platforms"].items():
         kept = ("healthy", "breaker", "outcomes", "retries", "last_error", "latency_ms")
-        print(f"{name}: {json.dumps({key: platform[key] for key in kept})}")
+        say(f"{name}: {json.dumps({key: platform[key] for key in kept})}")
     demo.check(status["health_summary"]["healthy_platforms"] == 2, "both platforms are healthy")
 
 
 @asynccontextmanager
 async def started_stack() -> AsyncIterator[DevStack]:
     def notify(text: str) -> None:
-        print(f"  {text}", flush=True)
+        say(f"  {text}")
 
     async with DevStack(aws=AwsEmulator(notify=notify), bus_name=BUS) as stack:
-        print(f"  NATS at {stack.nats.url}, AWS emulator at {stack.aws.endpoint_url}")
+        say(f"  NATS at {stack.nats.url}, AWS emulator at {stack.aws.endpoint_url}")
         yield stack
 
 
@@ -282,7 +284,7 @@ async def run(demo: Demo) -> int:
     failures = [text for ok, text in demo.checks if not ok]
     demo.title(f"{len(failures)} checks failed" if failures else "Everything was as it should be")
     for failure in failures:
-        print(f"  WRONG: {failure}")
+        say(f"  WRONG: {failure}")
     return 1 if failures else 0
 
 
@@ -299,5 +301,5 @@ if __name__ == "__main__":
     try:
         sys.exit(asyncio.run(run_until_stopped()))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("\nstopped; every process of the stack has ended")
+        say("\nstopped; every process of the stack has ended")
         sys.exit(130)

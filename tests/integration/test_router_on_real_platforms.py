@@ -48,8 +48,8 @@ QUICK = DestinationConfig(
 )
 
 
-def event(number: int, kind: str = "t.happened") -> CloudEvent:
-    return build_event(kind, "/test/source", {"number": number}, branch="main")
+def event(number: int, kind: str = "t.happened", *, padding: int = 0) -> CloudEvent:
+    return build_event(kind, "/test/source", {"number": number, "padding": "x" * padding}, branch="main")
 
 
 async def everything_in(url: str, stream: str = "T") -> Counter[str]:
@@ -97,10 +97,15 @@ async def test_nats_killed_during_a_batch_leaves_one_true_outcome_per_event() ->
             config=RouterConfig(destination=QUICK),
         )
         async with router:
-            batch = [event(number) for number in range(10_000)]
+            batch = [event(number, padding=8_000) for number in range(10_000)]
+            watcher = await nats.connect(server.url, allow_reconnect=False)
             task = asyncio.create_task(router.publish_events(batch, timeout=5))
-            await _some_are_stored(server.url)
+            async with asyncio.timeout(10):
+                # More than the window (2,048): so some have been acknowledged, and many are still to be sent.
+                while (await watcher.jetstream().stream_info("T")).state.messages < 3_000:
+                    pass
             await server.kill()
+            await watcher.close()
             results = await task
             outcomes = Counter(result["nats"].outcome for result in results)
             assert sum(outcomes.values()) == 10_000
@@ -117,17 +122,6 @@ async def test_nats_killed_during_a_batch_leaves_one_true_outcome_per_event() ->
                     assert copies <= 1
                 case _:
                     assert copies == 0
-
-
-async def _some_are_stored(url: str) -> None:
-    client = await nats.connect(url)
-    try:
-        js = client.jetstream()
-        async with asyncio.timeout(10):
-            while (await js.stream_info("T")).state.messages < 500:
-                pass
-    finally:
-        await client.close()
 
 
 async def test_ten_thousand_events_with_three_bad_ones_among_them(oms_nats_server: NatsServer) -> None:
