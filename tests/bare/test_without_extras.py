@@ -48,8 +48,7 @@ def test_routing_works_without_any_extra() -> None:
     ],
 )
 def test_a_missing_extra_is_named(code: str, extra: str) -> None:
-    program = (
-        f"import asyncio\nfrom oms_events import *\ntry:\n    {code}\nexcept MissingExtraError as error:\n    print(error.extra)"
-    )
+    lines = ("import asyncio", "from oms_events import *", "try:", f"    {code}")
+    program = "\n".join((*lines, "except MissingExtraError as error:", "    print(error.extra)"))
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == extra
