@@ -54,6 +54,8 @@ class JsonLinesPublisher:
     async def publish(self, events: Sequence[EncodedEvent], *, timeout: float) -> Sequence[Receipt | PublishError]:
         if not self._is_open:
             return [TransientError("the publisher is not open; call open() first")] * len(events)
+        if timeout <= 0:
+            return [TransientError("not written: no time is left")] * len(events)
         answers: list[Receipt | PublishError] = [self._answer(event) for event in events]
         lines = [event.json for event, answer in zip(events, answers, strict=True) if isinstance(answer, Receipt)]
         try:

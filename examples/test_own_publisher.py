@@ -23,6 +23,9 @@ class TestJsonLinesPublisher(PublisherContract):
         yield publisher
         await publisher.close()
 
+    def unopened(self, publisher: Publisher) -> Publisher:
+        return JsonLinesPublisher(self.path)
+
     async def stored(self, publisher: Publisher, count: int) -> list[CloudEvent]:
         return [parse_event(line) for line in self.path.read_bytes().splitlines()]
 

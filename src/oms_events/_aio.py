@@ -101,7 +101,9 @@ class Slots:
             if waiter.done() and not waiter.cancelled():
                 self.give(count)
             else:
-                self._waiters.remove(entry)
+                # Whoever gave slots in the same turn of the loop has dropped this waiter already.
+                if entry in self._waiters:
+                    self._waiters.remove(entry)
                 self._wake()
             raise
 

@@ -24,7 +24,10 @@ class ConfigurationError(OmsEventsError, ValueError):
     def __init__(self, subject: str, problems: Iterable[str]) -> None:
         self.subject = subject
         self.problems: Sequence[str] = tuple(problems)
-        super().__init__(f"{subject}: " + "; ".join(self.problems))
+        super().__init__(subject, self.problems)
+
+    def __str__(self) -> str:
+        return f"{self.subject}: " + "; ".join(self.problems)
 
 
 class RuleError(ConfigurationError):
@@ -34,9 +37,13 @@ class RuleError(ConfigurationError):
 class MissingExtraError(OmsEventsError, ImportError):
     """An optional dependency is not installed; `extra` is what to install."""
 
-    def __init__(self, extra: str, *, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs an extra: pip install 'oms-events[{extra}]'")
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(extra, needed_for)
         self.extra = extra
+        self.needed_for = needed_for
+
+    def __str__(self) -> str:
+        return f"{self.needed_for} needs an extra: pip install 'oms-events[{self.extra}]'"
 
 
 class UnroutableEventError(OmsEventsError):

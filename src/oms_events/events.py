@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import math
@@ -25,7 +26,8 @@ CORE_ATTRIBUTES: Final = frozenset(
 """The attributes of CloudEvents 1.0 itself; every other attribute is an extension."""
 
 _JSON_OPTIONS: Final = orjson.OPT_UTC_Z
-_JSON_TYPE = re.compile(r"^(application|text)/([a-z0-9\-.]+\+)?json(;.*)?$", re.IGNORECASE)
+_DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(code) in "0123456789" else ord(" ") for code in range(256))
+_LONG_NUMBER: Final = b"0" * 19
 
 Data = Mapping[str, Any] | Sequence[Any] | str | bytes | int | float | bool | None
 """What an event may carry: JSON, text or bytes. `None` is no data, or JSON null with a JSON content type."""
@@ -76,7 +78,7 @@ def parse_event(document: bytes | str | Mapping[str, Any]) -> CloudEvent:
         attributes = dict(document)
     else:
         try:
-            attributes = orjson.loads(document)
+            attributes = load_json(document)
         except orjson.JSONDecodeError as error:
             raise InvalidEventError(f"not JSON: {error}") from error
         if not isinstance(attributes, dict):
@@ -184,9 +186,9 @@ class EncodedEvent:
     def _data_member(self) -> bytes:
         data = self.event.get_data()
         if isinstance(data, bytes | bytearray | memoryview):
-            return b',"data_base64":"' + base64.b64encode(data) + b'"'
+            return b',"data_base64":"' + base64.b64encode(self.payload) + b'"'
         if self.is_text:
-            return b',"data":' + orjson.dumps(data)
+            return b',"data":' + orjson.dumps(self.payload.decode())
         return b',"data":' + self.payload if self.payload else b""
 
 
@@ -200,10 +202,15 @@ def encode(event: object) -> EncodedEvent:
         if isinstance(event, EncodedEvent):
             return event
         event = _at_the_door(event)
-    attributes = event.get_attributes()
-    time = attributes.get("time")
-    if (time is not None and time.tzinfo is not UTC) or "expirytime" in attributes:
-        attributes = _with_whole_minutes(attributes)
+    attributes = dict(event.get_attributes())
+    for name, value in attributes.items():
+        if type(value) is not str:
+            attributes[name] = _checked_attribute(name, value)
+    for name in ("id", "source", "type"):
+        if not attributes.get(name) or type(attributes[name]) is not str:
+            raise InvalidEventError(
+                f"attribute {name!r} = {attributes.get(name)!r}: give it some text", field=name
+            )
     data = event.get_data()
     content_type = attributes.get("datacontenttype")
     is_text = False
@@ -232,19 +239,36 @@ def encode(event: object) -> EncodedEvent:
 @lru_cache(maxsize=256)
 def is_json_type(content_type: str) -> bool:
     """Whether a `datacontenttype` means JSON (CloudEvents JSON format 1.0.2, section 3.1)."""
-    return _JSON_TYPE.match(content_type.strip()) is not None
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence in ("application/json", "text/json") or essence.endswith("+json")
+
+
+def load_json(text: bytes | str) -> Any:
+    """Reads JSON as orjson does, and integers over 64 bits exactly.
+
+    Raises `orjson.JSONDecodeError`, also for integers beyond the range of floats (309 digits).
+    """
+    value = orjson.loads(text)
+    raw = text.encode() if isinstance(text, str) else text
+    # orjson makes floats of integers that need more than 64 bits: 19 digits or more. Ten times as fast as a
+    # regular expression. Where nesting is too deep for the standard library, floats it is.
+    if _LONG_NUMBER in raw.translate(_DIGITS_TO_ZERO):
+        with contextlib.suppress(RecursionError):
+            return json.loads(raw)
+    return value
 
 
 def read_payload(payload: bytes, content_type: str | None) -> Any:
     """The data of a binary-mode message: JSON parsed, other text as text, else bytes.
 
-    Raises `InvalidEventError` when the content type says JSON and the payload is none.
+    An empty payload is None: on this wire `b""`, empty text and no data at all are the same. Raises
+    `InvalidEventError` when the content type says JSON and the payload is none.
     """
     if not payload:
         return None
     if content_type is None or is_json_type(content_type):
         try:
-            return orjson.loads(payload)
+            return load_json(payload)
         except orjson.JSONDecodeError as error:
             if content_type is None:
                 return payload
@@ -271,26 +295,37 @@ def _at_the_door(event: object) -> CloudEvent:
     )
 
 
-def _with_whole_minutes(attributes: dict[str, Any]) -> dict[str, Any]:
-    """RFC 3339 knows offsets of whole minutes only: moments with another one are told in UTC."""
-    odd = {
-        name: moment.astimezone(UTC)
-        for name in ("time", "expirytime")
-        if isinstance(moment := attributes.get(name), datetime)
-        and moment.tzinfo is not UTC
-        and (offset := moment.utcoffset()) is not None
-        and offset.total_seconds() % 60
-    }
-    return {**attributes, **odd} if odd else attributes
+def _checked_attribute(name: str, value: object) -> object:
+    """A value that is no text, as CloudEvents 1.0 (section 3.1, type system) allows it."""
+    if name in CORE_ATTRIBUTES and name != "time":
+        raise InvalidEventError(f"attribute {name!r} = {value!r}: give it some text", field=name)
+    if isinstance(value, datetime):
+        return _moment(name, value)
+    if name == "time" or not isinstance(value, str | bool | int):
+        kinds = (
+            "an aware datetime" if name == "time" else "text, true or false, a 32-bit integer or an aware datetime"
+        )
+        raise InvalidEventError(f"attribute {name!r} = {value!r} is {_kind(value)}; give {kinds}", field=name)
+    if isinstance(value, int) and not -(2**31) <= value < 2**31:
+        raise InvalidEventError(f"attribute {name!r} = {value!r} is beyond 32 bits; give it as text", field=name)
+    return value
+
+
+def _moment(name: str, value: datetime) -> datetime:
+    offset = value.utcoffset()
+    if offset is None:
+        raise InvalidEventError(f"attribute {name!r} = {value!r} has no time zone; give it one", field=name)
+    # RFC 3339 knows offsets of whole minutes only: a moment with another one is told in UTC.
+    return value.astimezone(UTC) if offset.total_seconds() % 60 else value
 
 
 def _bad_attribute(attributes: Mapping[str, Any]) -> InvalidEventError:
     for name, value in attributes.items():
         try:
-            orjson.dumps(value, option=_JSON_OPTIONS)
+            orjson.dumps(value)
         except TypeError as error:
             return InvalidEventError(f"attribute {name!r} = {value!r} has no JSON form: {error}", field=name)
-    return InvalidEventError("attributes have no JSON form")
+    return InvalidEventError("attribute names are text")
 
 
 def _dump(value: object, field: str) -> bytes:

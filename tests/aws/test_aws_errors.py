@@ -40,6 +40,8 @@ def test_throttling_passes_on_when_to_come_back(header: str, expected: float | N
         (answer("407", 407), PlatformDeniedError),
         (answer("413", 413), EventRejectedError),
         (answer("RequestTimeoutException", 400), TransientError),
+        (answer("408", 408), UnknownOutcomeError),
+        (answer("408", 408, operation="AssumeRole"), TransientError),
         (boto.NoCredentialsError(), PlatformDeniedError),
         (boto.PartialCredentialsError(provider="env", cred_var="x"), PlatformDeniedError),
         (boto.SSOTokenLoadError(error_msg="x"), PlatformDeniedError),
@@ -58,5 +60,5 @@ def test_every_error_has_its_class_and_keeps_its_cause(error: Exception, kind: t
 
 
 def test_what_was_not_sent_is_never_unknown() -> None:
-    for error in (answer("InternalException", 500), boto.ReadTimeoutError(endpoint_url="u"), ValueError("x")):
+    for error in (answer("InternalException", 500), answer("408", 408), boto.ReadTimeoutError(endpoint_url="u"), ValueError("x")):
         assert type(publish_error(error, operation="PutEvents", sent=False)) is TransientError

@@ -52,10 +52,11 @@ async def test_a_role_is_renewed_before_its_credentials_expire(
     short_lived: AwsClient, oms_fault_proxy: FaultProxy
 ) -> None:
     await short_lived.call("DescribeEventBus", {"Name": "default"})
-    before = len(oms_fault_proxy.calls_of("AssumeRole"))
-    answer = await short_lived.send("PutEvents", PUT, Sending())
-    assert answer["FailedEntryCount"] == 0
-    assert len(oms_fault_proxy.calls_of("AssumeRole")) > before
+    for _ in range(2):
+        before = len(oms_fault_proxy.calls_of("AssumeRole"))
+        answer = await short_lived.send("PutEvents", PUT, Sending())
+        assert answer["FailedEntryCount"] == 0
+        assert len(oms_fault_proxy.calls_of("AssumeRole")) > before
 
 
 @pytest.mark.parametrize(

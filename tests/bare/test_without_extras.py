@@ -26,6 +26,19 @@ def test_every_public_name_is_there_and_sorted() -> None:
     assert all(hasattr(oms_events, name) for name in oms_events.__all__)
 
 
+def test_names_are_found_when_asked_for_and_only_they() -> None:
+    code = (
+        "import oms_events, sys\n"
+        "assert 'pydantic' not in sys.modules\n"
+        "assert set(oms_events.__all__) <= set(dir(oms_events))\n"
+        "from oms_events import *\n"
+        "from oms_events.routing.router import EventRouter as original\n"
+        "assert EventRouter is original and oms_events.EventRouter is original\n"
+        "assert not hasattr(oms_events, 'EventRooter')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_routing_works_without_any_extra() -> None:
     async def run() -> None:
         memory = oms_events.MemoryPublisher()

@@ -71,6 +71,36 @@ async def test_cancelled_stop_still_kills(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+PARENT = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+from oms_events.devstack.processes import Process
+
+command = [sys.executable, "-c", "import time; time.sleep(60)"]
+process = Process.spawn(command, name="child", environment=os.environ, directory=Path.cwd())
+worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+worker.start()
+print(process.pid, worker.pid, flush=True)
+time.sleep(60)
+"""
+
+
+async def test_a_forked_worker_that_lives_on_does_not_keep_a_process_alive(tmp_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE, cwd=tmp_path
+    )
+    assert parent.stdout is not None
+    child, worker = map(int, (await parent.stdout.readline()).split())
+    try:
+        assert alive(child)
+        parent.kill()
+        await parent.wait()
+        await until(lambda: not alive(child))
+        assert alive(worker)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 async def test_unknown_program_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
     before = children(os.getpid())
     with pytest.raises(DevstackError, match="child: could not run /no/such/program"):

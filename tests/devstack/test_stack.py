@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -122,3 +123,33 @@ asyncio.run(main())
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     assert "oms-events[devstack]" in output.decode()
     assert process.returncode == 0
+
+
+NO_LOOP = """
+import os, resource, threading
+from contextlib import asynccontextmanager
+from oms_events.devstack import run_in_thread
+
+@asynccontextmanager
+async def manager():
+    yield
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+handles = []
+try:
+    while True:
+        handles.append(os.dup(0))
+except OSError:
+    pass
+try:
+    with run_in_thread(manager()):
+        pass
+except OSError as error:
+    print(error.strerror, threading.active_count())
+"""
+
+
+def test_a_thread_that_cannot_have_a_loop_says_so() -> None:
+    run = subprocess.run([sys.executable, "-c", NO_LOOP], capture_output=True, text=True, timeout=20, check=True)
+    assert run.stdout == "Too many open files 1\n", run.stderr
+    assert "never awaited" not in run.stderr

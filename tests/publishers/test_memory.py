@@ -25,6 +25,9 @@ class TestMemoryPublisher(PublisherContract):
         assert isinstance(publisher, MemoryPublisher)
         return publisher.events
 
+    def unopened(self, publisher: Publisher) -> Publisher:
+        return MemoryPublisher()
+
     def too_large(self, publisher: Publisher) -> CloudEvent:
         return build_event("t", "/s", "x" * 20_000)
 
@@ -49,6 +52,9 @@ class TestFlakyPublisher(PublisherContract):
 
     async def stored(self, publisher: Publisher, count: int) -> list[CloudEvent]:
         return self.memory.events
+
+    def unopened(self, publisher: Publisher) -> Publisher:
+        return FlakyPublisher(MemoryPublisher())
 
     def too_large(self, publisher: Publisher) -> CloudEvent:
         return build_event("t", "/s", "x" * 20_000)

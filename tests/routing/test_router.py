@@ -165,10 +165,16 @@ async def test_a_router_that_is_not_open_says_so() -> None:
         await router.publish_events([event()])
 
 
-async def test_a_timeout_that_is_none_is_refused() -> None:
-    async with make_router(Platforms(), "nats") as router:
-        with pytest.raises(ValueError, match="timeout = 0"):
-            await router.publish_event(event(), timeout=0)
+@pytest.mark.parametrize("timeout", [0, -1.5])
+async def test_a_deadline_that_has_passed_sends_nothing(timeout: float) -> None:
+    platforms = Platforms()
+    async with make_router(platforms, "nats") as router:
+        results = await router.publish_event(event(), timeout=timeout)
+        assert (results["nats"].outcome, results["nats"].attempts) == (Outcome.FAILED, 0)
+        assert "deadline passed before" in str(results["nats"].error)
+        assert platforms.flaky["nats"].calls == []
+        with pytest.raises(ValueError, match="timeout = nan"):
+            await router.publish_event(event(), timeout=float("nan"))
 
 
 async def test_the_timeout_bounds_everything_retries_included() -> None:

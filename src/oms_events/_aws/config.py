@@ -54,20 +54,6 @@ class AwsConfig(ConfigModel):
     read_timeout: float = Field(default=10.0, gt=0)
     """Seconds without a byte of the answer; the caller's deadline holds as well."""
 
-    @field_validator("endpoint_url", "sts_endpoint_url")
-    @classmethod
-    def _check_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError("must be an http or https URL with a host")
-        return value
-
     @field_validator("role_arn")
     @classmethod
     def _check_role(cls, value: str | None) -> str | None:
@@ -83,16 +69,23 @@ class AwsConfig(ConfigModel):
         return value
 
     @model_validator(mode="after")
-    def _check_credentials(self) -> Self:
-        if problems := list(self._credential_problems()):
+    def _check_urls_and_credentials(self) -> Self:
+        if problems := [*self._url_problems(), *self._credential_problems()]:
             raise ValueError("; ".join(problems))
         return self
 
-    def _credential_problems(self) -> Iterator[str]:
-        # Told by the model, not by the field: a field's message repeats its value, here with a password.
+    def _url_problems(self) -> Iterator[str]:
+        # Told by the model, not by the field: a field's message repeats its value, here with a password. Where
+        # the password ends cannot be known of a URL that is broken: no '@' at all is taken or repeated.
         for field, url in (("endpoint_url", self.endpoint_url), ("sts_endpoint_url", self.sts_endpoint_url)):
-            if url is not None and "@" in urlsplit(url).netloc:
-                yield f"{field} must not carry credentials; use the aws_... fields"
+            if url is None:
+                continue
+            if "@" in url:
+                yield f"{field} must not carry credentials ('@'); use the aws_... fields"
+            elif not _is_http_url(url):
+                yield f"{field} = {url!r}: must be an http or https URL with a host"
+
+    def _credential_problems(self) -> Iterator[str]:
         has_id = self.aws_access_key_id is not None
         if has_id != (self.aws_secret_access_key is not None):
             yield "give both aws_access_key_id and aws_secret_access_key, or neither"
@@ -111,3 +104,11 @@ class AwsConfig(ConfigModel):
         else:
             kind = f"profile {self.profile_name}" if self.profile_name else "AWS chain"
         return f"{kind}, role {self.role_arn}" if self.role_arn else kind
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -89,7 +89,8 @@ def _answered(response: Mapping[str, Any], *, sent: bool) -> PublishError:
         return PlatformDeniedError(text, code=code)
     if code in _REJECTED or status == 413:
         return EventRejectedError(text, code=code)
-    if status >= 500 and sent:
+    # 408 may come from a proxy that gave up waiting for AWS.
+    if sent and (status >= 500 or status == 408):
         return UnknownOutcomeError(text, code=code)
     return TransientError(text, code=code)
 

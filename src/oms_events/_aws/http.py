@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
-from botocore.httpsession import get_cert_path
 
 from oms_events._aws.sending import Sending
 
@@ -22,8 +21,9 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no t
 
     async def send(self, request: Any) -> Any:
         # Only the JSON services have this header: a role assumed on the way (STS) must not set the mark.
-        if isinstance(request.body, bytes) and "X-Amz-Target" in request.headers:
-            request.body = _MarkedBody(request.body, CURRENT_SENDING.get())
+        if "X-Amz-Target" in request.headers:
+            body = request.body.encode() if isinstance(request.body, str) else request.body
+            request.body = _MarkedBody(body, CURRENT_SENDING.get())
         return await super().send(request)
 
     def _get_ssl_context(self) -> ssl.SSLContext:
@@ -32,12 +32,8 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no t
         return context
 
     def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
-        context: ssl.SSLContext = super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
-        if self._cert_file:
-            context.load_cert_chain(self._cert_file, self._key_file)
-        if authorities := get_cert_path(self._verify):
-            context.load_verify_locations(authorities)
-        return context
+        # The base class loads our certificate and our authorities into it, if there is one.
+        return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
 
 
 def http_session_of(client: Any) -> HttpSession | None:

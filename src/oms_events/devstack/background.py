@@ -38,11 +38,12 @@ def run_in_thread(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
 
     def run() -> None:
         try:
-            asyncio.run(begin())
+            with asyncio.Runner() as runner:
+                runner.run(begin())
         except BaseException as error:  # it belongs to the thread that waits
-            if not entered.done():
-                entered.set_exception(error)
-            ended.set_exception(error)
+            for future in (begun, entered, ended):
+                if not future.done():
+                    future.set_exception(error)
         else:
             ended.set_result(None)
 
@@ -51,9 +52,10 @@ def run_in_thread(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
     try:
         yield entered.result()
     finally:
-        loop, task = begun.result()
-        # A loop that is closed by now has nothing to leave.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(left.set if entered.done() else task.cancel)
+        if begun.exception() is None:
+            loop, task = begun.result()
+            # A loop that is closed by now has nothing to leave.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(left.set if entered.done() else task.cancel)
         thread.join()
     ended.result()

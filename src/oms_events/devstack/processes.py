@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,19 @@ _GUARD = (
     'trap "" HUP; read -r server; read -r _; '
     'kill -KILL "$server"; if [ -n "$1" ]; then rm -rf -- "$1"; fi; kill -KILL 0'
 )
+
+
+_PIPES: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """A fork of us, such as a worker of multiprocessing, has our ends of the pipes, and may live longer."""
+    for pipe in _PIPES:
+        pipe.close()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)
 
 
 class DevstackError(OmsEventsError):
@@ -73,8 +88,10 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             process_group=0,
         )
+        _PIPES.add(_pipe(guard))
         try:
             server = subprocess.Popen(  # noqa: S603 - the command is our own
                 list(command),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from oms_events.errors import FailureClass
+from oms_events.errors import ConfigurationError, FailureClass
 from oms_events.publishing import PublishResult
 
 _log = logging.getLogger("oms_events")
@@ -89,6 +90,10 @@ class Hooks:
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
+        for hook in self._hooks:
+            if inspect.iscoroutinefunction(hook) or not callable(hook):
+                problem = f"{hook!r} is no plain function; give one that takes a detail and does not block"
+                raise ConfigurationError("hooks", [problem])
 
     def __bool__(self) -> bool:
         return bool(self._hooks)

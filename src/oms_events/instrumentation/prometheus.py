@@ -33,6 +33,7 @@ class PrometheusHook:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{prefix}_{name}", text, labels, registry=registry)
 
+        self._shown: set[str] = set()
         self._events = counter("published", "Events by final outcome.", "platform", "outcome")
         self._failures = counter("failures", "Failed attempts of events by class.", "platform", "failure")
         self._throttled = counter("throttled_calls", "Calls that the platform throttled.", "platform")
@@ -72,10 +73,17 @@ class PrometheusHook:
                 for (rule, strategy), count in detail.counts.items():
                     self._matches.labels(rule or "", strategy).inc(count)
             case BreakerChanged():
-                for state in _STATES:
-                    self._breaker.labels(detail.platform, state).set(state == detail.new)
+                self._show_breaker(detail.platform, detail.new)
             case CheckEnded():
+                # Every platform is checked when its router opens: from then on its series exist.
+                if detail.platform not in self._shown:
+                    self._show_breaker(detail.platform, _STATES[0])
                 self._checks.labels(detail.platform, str(detail.error is None).lower()).inc()
+
+    def _show_breaker(self, platform: str, now: str) -> None:
+        self._shown.add(platform)
+        for state in _STATES:
+            self._breaker.labels(platform, state).set(state == now)
 
     def _settled(self, detail: Settled) -> None:
         latency = self._latency.labels(detail.platform)

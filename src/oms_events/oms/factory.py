@@ -9,7 +9,7 @@ from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
 from oms_events.oms.rules import default_rules
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
-from oms_events.publishers.jetstream.config import JetStreamOptions
+from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
 from oms_events.publishing import Platform, Publisher
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.router import EventRouter
@@ -55,6 +55,9 @@ def _nats(client: Any, options: JetStreamOptions | None) -> Publisher:
                 "jetstream_options", ["is for a client or a NatsConfig; give the publisher its own"]
             )
         return client
+    if not isinstance(client, NatsConfig) and not callable(getattr(client, "jetstream", None)):
+        problem = f"{client!r} is no nats-py client, NatsConfig or Publisher; write NatsConfig(servers=...)"
+        raise ConfigurationError("nats_publisher", [problem])
     # Imported here, so that the extra is needed only by those who use NATS.
     from oms_events.publishers.jetstream.publisher import JetStreamPublisher
 

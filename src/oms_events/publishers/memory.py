@@ -45,16 +45,18 @@ class MemoryPublisher:
 
     async def publish(self, events: Sequence[EncodedEvent], *, timeout: float) -> Sequence[Receipt | PublishError]:
         self.calls.append(len(events))
-        return [self._store(event) for event in events]
+        return [self._store(event, timeout) for event in events]
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "memory", "stored": len(self._copies)}
 
-    def _store(self, event: EncodedEvent) -> Receipt | PublishError:
+    def _store(self, event: EncodedEvent, timeout: float) -> Receipt | PublishError:
         if not self._is_open:
             return TransientError("the memory publisher is not open")
         if event.size > self._max_size:
             return EventRejectedError(f"the event has {event.size} bytes; at most {self._max_size} are taken")
+        if timeout <= 0:
+            return TransientError("not sent: no time is left")
         known = self._stored.get(event.identity)
         if known is not None and self._traits.deduplicates:
             return Receipt(id=event.identity, sequence=known, duplicate=True)

@@ -108,7 +108,7 @@ class CircuitBreaker:
             elif failed:
                 self._consecutive += 1
             self._slide(delivered, failed)
-            if denied or self._consecutive >= self._config.failure_threshold or self._rate_exceeded():
+            if denied or self._consecutive >= self._config.failure_threshold or (failed and self._rate_exceeded()):
                 self._open()
 
     def _slide(self, delivered: int, failed: int) -> None:

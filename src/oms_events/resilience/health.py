@@ -28,16 +28,19 @@ class Health:
 
     def settled(self, results: list[PublishResult], now: datetime) -> None:
         """Takes the results of one publish call."""
-        first_error = None
+        error: Exception | None = None
+        success: PublishResult | None = None
         for result in results:
             self.outcomes[result.outcome] += 1
-            if first_error is None and result.error is not None:
-                first_error = result.error
-        if first_error is not None:
-            self.failed(first_error, now)
-        if results[-1].success or results[0].success:
+            if result.outcome is Outcome.DELIVERED:
+                success = result
+            elif result.outcome is not Outcome.SKIPPED:
+                error = result.error
+        if error is not None:
+            self.failed(error, now)
+        if success is not None:
             self.last_success = now
-            self._sample(results[-1].latency)
+            self._sample(success.latency)
 
     def failed(self, error: Exception, now: datetime) -> None:
         self.last_error = str(error)

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from oms_events._aio import cancel_and_wait
-from oms_events.errors import OmsEventsError, SkippedError, UnknownOutcomeError
+from oms_events.errors import SkippedError, UnknownOutcomeError
 from oms_events.events import EncodedEvent
-from oms_events.publishing import PublisherTraits, Receipt
+from oms_events.publishing import PublisherTraits
+from oms_events.routing.progress import Answer
 
-Answer = Receipt | OmsEventsError
-Send = Callable[[Sequence[EncodedEvent], float], Awaitable[Sequence[Answer]]]
+_log = logging.getLogger("oms_events")
+
+Send = Callable[[Sequence[EncodedEvent], float, float], Awaitable[Sequence[Answer]]]
+"""Sends events in one attempt: events, the time by which they must be on the wire, the deadline of the answer."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """An event in the batcher; `called` says that the call which carries it has begun."""
+    """An event in the batcher, the caller's deadline, and where its answer will be."""
 
     event: EncodedEvent
     deadline: float
     answer: asyncio.Future[Answer]
-    called: bool = False
 
 
 class Batcher:
     """Collects events until a call is full in number or bytes, or the first has waited `linger` seconds.
 
-    The queue holds less than one call: full ones are handed to `send` at once, each in a task of its own.
+    The queue holds less than one call: full ones are handed to `send` at once, each in a task of its own. No
+    event of a call is put on the wire after the earliest deadline among them, so that none is sent after its
+    caller was told that it was not; the answer may come until the latest.
     """
 
     def __init__(self, send: Send, traits: PublisherTraits, *, name: str) -> None:
@@ -55,44 +60,48 @@ class Batcher:
         return waiting
 
     def withdraw(self, waiting: Waiting) -> None:
-        """Takes an event back whose call has not begun; afterwards it may have been sent iff `called`."""
-        if not waiting.called and waiting in self._queue:
+        """Takes an event back if its call has not begun; else it may have been sent."""
+        if waiting in self._queue:
             self._queue.remove(waiting)
             self._bytes -= waiting.event.size
 
     async def close(self) -> None:
-        """Cancels the calls under way; whoever still waits is told that the event was not attempted."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for waiting in self._queue:
-            if not waiting.answer.done():
-                waiting.answer.set_result(SkippedError("the router was closed before the event was sent"))
-        self._queue.clear()
+        """Ends the calls under way; whoever still waits in the queue is told that the event was not sent."""
+        self._stop_timer()
+        for waiting in self._take_queue():
+            _answer(waiting, SkippedError("the router was closed before the event was sent"))
         await cancel_and_wait(*self._calls)
 
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self._queue, self._bytes = self._queue, [], 0
+        self._stop_timer()
+        batch = self._take_queue()
         if batch:
-            for waiting in batch:
-                waiting.called = True
             task = asyncio.create_task(self._call(batch), name=f"{self._name}-call")
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _take_queue(self) -> list[Waiting]:
+        batch, self._queue, self._bytes = self._queue, [], 0
+        return batch
+
     async def _call(self, batch: list[Waiting]) -> None:
+        deadlines = [waiting.deadline for waiting in batch]
+        answers: Sequence[Answer] = ()
         try:
-            answers = await self._send(
-                [waiting.event for waiting in batch], max(waiting.deadline for waiting in batch)
-            )
-        except asyncio.CancelledError:
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_result(UnknownOutcomeError("the router was closed during the call"))
-            raise
-        for waiting, answer in zip(batch, answers, strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(answer)
+            answers = await self._send([waiting.event for waiting in batch], min(deadlines), max(deadlines))
+        except Exception:
+            _log.exception("%s: a gathered call failed", self._name)
+        finally:
+            for index, waiting in enumerate(batch):
+                lost = UnknownOutcomeError("the call ended before the platform answered")
+                _answer(waiting, answers[index] if index < len(answers) else lost)
+
+
+def _answer(waiting: Waiting, answer: Answer) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_result(answer)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from oms_events._aio import Clock
 from oms_events.errors import SkippedError
 from oms_events.events import EncodedEvent
+from oms_events.instrumentation.hooks import FailedOver, Hooks, Settled
 from oms_events.publishing import Outcome, PublishResult, PublishResults
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.destination import Destination
@@ -45,7 +46,7 @@ class Delivery:
             if result is not None:
                 by_platform[platform] = result
                 delivered += result.outcome is Outcome.DELIVERED
-        needed = 1 if self.plan.first_that_works else len(by_platform)
+        needed = 1 if self.plan.first_that_works else len(self.plan.platforms)
         return PublishResults(
             by_platform, delivered=delivered >= needed, rule=self.plan.rule, strategy=self._strategy
         )
@@ -57,21 +58,32 @@ class Sticky:
     def __init__(self, config: RouterConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._last: dict[str | None, tuple[str, float]] = {}
+        self._last: dict[str | None, tuple[str, str, float]] = {}
 
-    def get(self, rule: str | None) -> str | None:
-        """The platform to try first, if any."""
-        platform, until = self._last.get(rule, (None, 0.0))
-        return platform if until > self._clock.monotonic() else None
+    def get(self, plan: Plan) -> str | None:
+        """The platform to try first, if it is not the plan's own first."""
+        platform, _, until = self._last.get(plan.rule, (None, "", 0.0))
+        if platform is not None and until <= self._clock.monotonic():
+            del self._last[plan.rule]
+            return None
+        return platform
 
-    def worked(self, rule: str | None, platform: str, *, was_first: bool) -> None:
-        """A platform took an event: it stays first if it was not the plan's own first."""
-        if self._config.sticky_failover and not was_first and self.get(rule) != platform:
-            self._last[rule] = (platform, self._clock.monotonic() + self._config.sticky_for)
+    def worked(self, plan: Plan, platform: str) -> None:
+        """A platform took an event: from now on it goes first, or the plan's own order holds again."""
+        if platform == plan.platforms[0]:
+            self._last.pop(plan.rule, None)
+        elif self._config.sticky_failover and self.get(plan) != platform:
+            until = self._clock.monotonic() + self._config.sticky_for
+            self._last[plan.rule] = (platform, plan.platforms[0], until)
 
-    def forget(self) -> None:
-        """The primary is well again."""
-        self._last.clear()
+    def recovered(self, platform: str) -> None:
+        """A check of this platform was good: the plans that have it first go back to it."""
+        for rule in [rule for rule, (_, first, _) in self._last.items() if first == platform]:
+            del self._last[rule]
+
+    def forget(self, rule: str | None) -> None:
+        """The rule is no longer there, or is another one."""
+        self._last.pop(rule, None)
 
 
 async def deliver_batch(
@@ -81,7 +93,7 @@ async def deliver_batch(
     *,
     clock: Clock,
     sticky: Sticky,
-    on_failover: Callable[[str | None, str, str, int], None],
+    hooks: Hooks,
 ) -> None:
     """Carries all plans out at the same time; each platform gets the events of all plans in one call.
 
@@ -91,12 +103,13 @@ async def deliver_batch(
     jobs: list[Coroutine[Any, Any, None]] = []
     for delivery in deliveries:
         if delivery.plan.first_that_works:
-            jobs.append(_fail_over(delivery, destinations, deadline, clock, sticky, on_failover))
+            jobs.append(_fail_over(delivery, destinations, deadline, clock, sticky, hooks))
         else:
             for platform in delivery.plan.platforms:
                 shared.setdefault(platform, []).append(delivery)
     jobs += [
-        _send_all(platform, destinations.get(platform), members, deadline) for platform, members in shared.items()
+        _send_all(platform, destinations.get(platform), members, deadline, hooks)
+        for platform, members in shared.items()
     ]
     if len(jobs) == 1:
         await jobs[0]
@@ -107,12 +120,12 @@ async def deliver_batch(
 
 
 async def _send_all(
-    platform: str, destination: Destination | None, members: Sequence[Delivery], deadline: float
+    platform: str, destination: Destination | None, members: Sequence[Delivery], deadline: float, hooks: Hooks
 ) -> None:
     if len(members) == 1:
         (delivery,) = members
         positions = range(len(delivery.events))
-        delivery.take(platform, positions, await _publish(platform, destination, delivery.events, deadline))
+        delivery.take(platform, positions, await _publish(platform, destination, delivery.events, deadline, hooks))
         return
     merged = sorted(
         (index, number, position)
@@ -120,7 +133,7 @@ async def _send_all(
         for position, index in enumerate(delivery.indices)
     )
     events = [members[number].events[position] for _, number, position in merged]
-    results = await _publish(platform, destination, events, deadline)
+    results = await _publish(platform, destination, events, deadline, hooks)
     columns: list[tuple[list[int], list[PublishResult]]] = [([], []) for _ in members]
     for (_, number, position), result in zip(merged, results, strict=True):
         columns[number][0].append(position)
@@ -130,12 +143,19 @@ async def _send_all(
 
 
 async def _publish(
-    platform: str, destination: Destination | None, events: Sequence[EncodedEvent], deadline: float
+    platform: str, destination: Destination | None, events: Sequence[EncodedEvent], deadline: float, hooks: Hooks
 ) -> list[PublishResult]:
     if destination is None:
-        skipped = SkippedError(f"platform {platform} is not configured on this router")
-        return [PublishResult(platform, Outcome.SKIPPED, skipped)] * len(events)
+        return _not_configured(platform, len(events), hooks)
     return await destination.publish(events, deadline)
+
+
+def _not_configured(platform: str, count: int, hooks: Hooks) -> list[PublishResult]:
+    skipped = SkippedError(f"platform {platform} is not configured on this router")
+    results = [PublishResult(platform, Outcome.SKIPPED, skipped)] * count
+    if hooks:
+        hooks(Settled(platform, results))
+    return results
 
 
 async def _fail_over(
@@ -144,41 +164,39 @@ async def _fail_over(
     deadline: float,
     clock: Clock,
     sticky: Sticky,
-    on_failover: Callable[[str | None, str, str, int], None],
+    hooks: Hooks,
 ) -> None:
     plan = delivery.plan
 
     def availability(name: str) -> Availability:
         return destinations[name].availability if name in destinations else Availability.DOWN
 
-    async def publish(name: str, positions: Sequence[int], until: float) -> list[PublishResult]:
-        events = [delivery.events[position] for position in positions]
-        results = await _publish(name, destinations.get(name), events, until)
-        delivery.take(name, positions, results)
-        return results
+    def pass_over(names: Sequence[str]) -> None:
+        for name in names:
+            passed_over.remove(name)
+            destination = destinations.get(name)
+            count = len(positions)
+            skipped = destination.pass_over(count) if destination else _not_configured(name, count, hooks)
+            delivery.take(name, positions, skipped)
 
-    order, passed_over = failover_order(plan.platforms, availability, sticky=sticky.get(plan.rule))
+    order, passed_over = failover_order(plan.platforms, availability, sticky=sticky.get(plan))
     positions: Sequence[int] = range(len(delivery.events))
     previous: str | None = None
     for turn, name in enumerate(order):
-        # Told as skipped are those that stood before the platform that is tried: the others are backups.
-        for skipped in [other for other in passed_over if _stands_before(plan, other, name)]:
-            passed_over.remove(skipped)
-            await publish(skipped, positions, deadline)
-            previous = previous or skipped
-        if previous is not None:
-            on_failover(plan.rule, previous, name, len(positions))
+        # Told as skipped are those that stand before the platform that is tried: the others are backups.
+        before = [other for other in passed_over if plan.platforms.index(other) < plan.platforms.index(name)]
+        pass_over(before)
+        previous = previous or next(iter(before), None)
+        if previous is not None and hooks:
+            hooks(FailedOver(plan.rule, previous, name, len(positions)))
         now = clock.monotonic()
-        results = await publish(name, positions, now + budget(deadline - now, len(order) - turn))
+        events = [delivery.events[position] for position in positions]
+        results = await destinations[name].publish(events, now + budget(deadline - now, len(order) - turn))
+        delivery.take(name, positions, results)
         left = [position for position, result in zip(positions, results, strict=True) if not result.success]
         if len(left) < len(positions):
-            sticky.worked(plan.rule, name, was_first=name == plan.platforms[0])
+            sticky.worked(plan, name)
         if not left:
             return
         positions, previous = left, name
-    for name in passed_over:
-        await publish(name, positions, deadline)
-
-
-def _stands_before(plan: Plan, one: str, other: str) -> bool:
-    return plan.platforms.index(one) < plan.platforms.index(other)
+    pass_over(list(passed_over))

@@ -53,6 +53,8 @@ def explain(
     plan: Plan,
     destinations: Mapping[str, Destination],
     assume_down: Collection[str],
+    *,
+    sticky: str | None = None,
 ) -> Explanation:
     """Explains one event on a router in its present state, with some platforms assumed to be down."""
 
@@ -61,7 +63,7 @@ def explain(
             return Availability.DOWN
         return destinations[name].availability
 
-    usable, passed_over = failover_order(plan.platforms, availability)
+    usable, passed_over = failover_order(plan.platforms, availability, sticky=sticky)
     goes_to = usable[:1] if plan.first_that_works else [name for name in plan.platforms if name in usable]
     states = {}
     for name in plan.platforms:

@@ -21,6 +21,7 @@ async def retry(
     *,
     platform: str,
     clock: Clock,
+    sleep: Callable[[float], Awaitable[None]],
     draw: Callable[[], float],
     hooks: Hooks,
     health: Health,
@@ -51,7 +52,7 @@ async def retry(
             hooks(Retried(platform, pending, state.attempt_number, state.upcoming_sleep))
 
     retrying = AsyncRetrying(
-        sleep=clock.sleep,
+        sleep=sleep,
         wait=wait,
         stop=stop,
         retry=retry_if_result(bool),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -12,18 +13,32 @@ from typing import Any, Self
 from cloudevents.core.v1.event import CloudEvent
 
 from oms_events._aio import Clock, SystemClock
-from oms_events.errors import ConfigurationError, InvalidEventError, RouterClosedError, UnroutableEventError
+from oms_events.errors import (
+    ConfigurationError,
+    InvalidEventError,
+    RouterClosedError,
+    RuleError,
+    UnroutableEventError,
+)
 from oms_events.events import EncodedEvent, encode
-from oms_events.instrumentation.hooks import Decided, FailedOver, Hook, Hooks
+from oms_events.instrumentation.hooks import Decided, Hook, Hooks, Settled
 from oms_events.publishing import ROUTER, Outcome, Platform, Publisher, PublishResult, PublishResults
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.delivery import Delivery, Sticky, deliver_batch
 from oms_events.routing.destination import Destination
 from oms_events.routing.explain import Explanation, explain
-from oms_events.routing.rules import RoutingRule, RuleSet, unknown_platforms, unknown_platforms_error
+from oms_events.routing.rules import (
+    RoutingRule,
+    RuleSet,
+    check_platform_name,
+    unknown_platforms,
+    unknown_platforms_error,
+)
 from oms_events.routing.strategies import Plan, make_plan
 
 _log = logging.getLogger("oms_events")
+_LAST_PATIENCE = 1.0
+"""Seconds at least for what has been told to end, and for each publisher to close."""
 
 
 class EventRouter:
@@ -62,7 +77,7 @@ class EventRouter:
                 clock=self._clock,
                 rng=dice,
                 hooks=self._hooks,
-                on_check_ok=self._check_ok,
+                on_check_ok=self._sticky.recovered,
             )
             for name, publisher in publishers.items()
         }
@@ -85,15 +100,10 @@ class EventRouter:
         if self._is_open:
             raise ConfigurationError("EventRouter", ["is open already; give each `async with` its own router"])
         try:
-            await self.check_platforms()
-            for destination in self._destinations.values():
-                if destination.misconfigured is not None:
-                    raise destination.misconfigured
+            await asyncio.gather(*(destination.open() for destination in self._destinations.values()))
         except BaseException:
             await self._close_destinations()
             raise
-        for destination in self._destinations.values():
-            destination.start()
         self._is_open = True
         return self
 
@@ -106,7 +116,8 @@ class EventRouter:
         """Takes no more events, lets those under way finish for `timeout` seconds, then ends them. Idempotent.
 
         Whoever waits for an ended event gets its truthful result: `unknown` when it was on the wire, `skipped`
-        when it was not sent. Gives the number of publish calls that had to be ended, by platform.
+        when it was not sent. Publishers then have the same time to close, and 1 s at least. Gives the number of
+        publish calls that had to be ended, by platform.
         """
         self._is_open = False
         patience = self._config.close_timeout if timeout is None else timeout
@@ -120,13 +131,14 @@ class EventRouter:
                     unfinished[name] = ended
                     _log.warning("closing the router ended %d publish calls to %s", ended, name)
             if self._under_way:
-                await asyncio.wait(self._under_way)
+                await asyncio.wait(self._under_way, timeout=_LAST_PATIENCE)
         finally:
             await self._close_destinations()
         return unfinished
 
     async def _close_destinations(self) -> None:
-        await asyncio.gather(*(destination.close() for destination in self._destinations.values()))
+        patience = max(_LAST_PATIENCE, self._config.close_timeout)
+        await asyncio.gather(*(destination.close(timeout=patience) for destination in self._destinations.values()))
 
     # ------------------------------------------------------------------ publishing
 
@@ -134,9 +146,10 @@ class EventRouter:
         """Publishes one event and gives its results by platform; a failed delivery is a result, never raised.
 
         `timeout` is the deadline in seconds for everything, retries included (`RouterConfig.timeout` by
-        default). Raises `InvalidEventError` for what is no CloudEvent, `UnroutableEventError` when no rule
-        takes it and `RouterConfig.unrouted` says to refuse it, `RouterClosedError` when the router is not
-        open. Cancelled, the event may or may not have been stored by each platform of its plan.
+        default); when it is not above 0 nothing is sent. Raises `InvalidEventError` for what is no CloudEvent,
+        `UnroutableEventError` when no rule takes it and `RouterConfig.unrouted` says to refuse it,
+        `RouterClosedError` when the router is not open. Cancelled, the event may or may not have been stored by
+        each platform of its plan.
         """
         encoded = encode(event)
         deadline = self._deadline(timeout)
@@ -157,8 +170,8 @@ class EventRouter:
         """Publishes many events in full batches and gives their results, aligned with `events`.
 
         An item that is no valid event has a `rejected` result under the name `router` and harms no other;
-        otherwise as `publish_event`. Order among the events of one call is kept per platform while nothing
-        fails; order per key under failures is the outbox's.
+        otherwise as `publish_event`. While nothing fails, each platform gets the events of one call in their
+        order, but those of a FAILOVER rule in calls of their own; order per key is the outbox's.
         """
         deadline = self._deadline(timeout)
         results: list[PublishResults | None] = [None] * len(events)
@@ -172,8 +185,7 @@ class EventRouter:
                 if group is None:
                     group = groups[name] = (self._plan_of(rule), [], [])
             except (InvalidEventError, UnroutableEventError) as error:
-                refused = PublishResult(ROUTER, Outcome.REJECTED, error)
-                results[index] = PublishResults({ROUTER: refused}, delivered=False, rule=None, strategy=None)
+                results[index] = self._refuse(error)
                 continue
             group[1].append(index)
             group[2].append(encoded)
@@ -191,18 +203,27 @@ class EventRouter:
                 results[index] = delivery.results(position)
         return [result for result in results if result is not None]
 
+    def _refuse(self, error: InvalidEventError | UnroutableEventError) -> PublishResults:
+        refused = PublishResult(ROUTER, Outcome.REJECTED, error)
+        if self._hooks:
+            self._hooks(Settled(ROUTER, [refused]))
+        return PublishResults({ROUTER: refused}, delivered=False, rule=None, strategy=None)
+
     async def _deliver(self, deliveries: Sequence[Delivery], deadline: float) -> None:
         await deliver_batch(
             deliveries, self._destinations, deadline,
-            clock=self._clock, sticky=self._sticky, on_failover=self._failed_over,
+            clock=self._clock, sticky=self._sticky, hooks=self._hooks,
         )  # fmt: skip
 
     def _deadline(self, timeout: float | None) -> float:
-        if not self._is_open:
-            raise RouterClosedError("the router is not open; publish inside `async with router:`")
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"timeout = {timeout}: give a positive number of seconds, or None")
+        self._require_open()
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError("timeout = nan: give a number of seconds, or None")
         return self._clock.monotonic() + (self._config.timeout if timeout is None else timeout)
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise RouterClosedError("the router is not open; use it inside `async with router:`")
 
     def _begin(self) -> asyncio.Future[None]:
         token: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -225,14 +246,6 @@ class EventRouter:
             self._plans[name] = plan
         return plan
 
-    def _failed_over(self, rule: str | None, source: str, target: str, events: int) -> None:
-        if self._hooks:
-            self._hooks(FailedOver(rule, source, target, events))
-
-    def _check_ok(self, platform: str) -> None:
-        if platform == self._primary:
-            self._sticky.forget()
-
     # ------------------------------------------------------------------ rules
 
     @property
@@ -248,12 +261,12 @@ class EventRouter:
         """
         self._require_known_platforms(rule)
         self._rules.add(rule, replace=replace)
-        self._plans.clear()
+        self._forget(rule.name)
 
     def remove_routing_rule(self, name: str) -> RoutingRule:
         """Removes a rule by name and gives it back. Raises `RuleError` when there is none."""
         rule = self._rules.remove(name)
-        self._plans.clear()
+        self._forget(name)
         return rule
 
     def replace_routing_rules(self, rules: Iterable[RoutingRule]) -> None:
@@ -261,17 +274,27 @@ class EventRouter:
         fresh = list(rules)
         for rule in fresh:
             self._require_known_platforms(rule)
+        gone = [rule.name for rule in self._rules]
         self._rules.replace_all(fresh)
-        self._plans.clear()
+        for name in gone:
+            self._forget(name)
+
+    def _forget(self, rule: str) -> None:
+        self._plans.pop(rule, None)
+        self._sticky.forget(rule)
 
     def explain(self, event: CloudEvent | object, *, assume_down: Collection[str] = ()) -> Explanation:
         """Says which rule takes an event, why the others do not, and where it would go; publishes nothing."""
         encoded = encode(event)
+        plan = self._plan(encoded)
         return explain(
-            encoded, self._rules.explain(encoded), self._plan(encoded), self._destinations, set(assume_down)
-        )
+            encoded, self._rules.explain(encoded), plan, self._destinations, set(assume_down),
+            sticky=self._sticky.get(plan),
+        )  # fmt: skip
 
-    def _require_known_platforms(self, rule: RoutingRule) -> None:
+    def _require_known_platforms(self, rule: RoutingRule | object) -> None:
+        if not isinstance(rule, RoutingRule):
+            raise RuleError("routing rule", [f"{rule!r} is no RoutingRule; make one, or read it with load_rules"])
         known = {*self._destinations, *(platform.value for platform in Platform)}
         if unknown_platforms(rule, known):
             raise unknown_platforms_error(rule, known)
@@ -287,7 +310,8 @@ class EventRouter:
         self._destination(platform).disabled = False
 
     async def check_platforms(self) -> None:
-        """Checks all platforms now instead of at the next interval."""
+        """Checks all platforms now instead of at the next interval. Raises `RouterClosedError` when not open."""
+        self._require_open()
         await asyncio.gather(*(destination.check() for destination in self._destinations.values()))
 
     def get_platform_status(self) -> dict[str, Any]:
@@ -331,8 +355,14 @@ def _check_platforms(publishers: Mapping[str, Publisher], primary: str | None, c
         problems.append("has no platforms; give it at least one publisher")
     if primary is not None and primary not in publishers:
         problems.append(f"primary = {primary!r} is not among its platforms: {', '.join(publishers) or 'none'}")
-    if ROUTER in publishers:
-        problems.append(f"platform name {ROUTER!r} is reserved; take another")
+    given: list[tuple[object, object]] = list(publishers.items())
+    for name, publisher in given:
+        try:
+            check_platform_name(name)
+        except ValueError as error:
+            problems.append(str(error))
+        if not isinstance(publisher, Publisher):
+            problems.append(f"{publisher!r} for platform {name!r} is no Publisher; see oms_events.Publisher")
     problems += [
         f"config.platforms names {name!r}, which nobody knows; its platforms: {', '.join(publishers) or 'none'}"
         for name in config.platforms

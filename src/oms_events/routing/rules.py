@@ -124,7 +124,7 @@ class RoutingRule(ConfigModel):
         if not names:
             raise ValueError("no platform; name at least one, such as {'nats'}")
         for name in names:
-            _check_platform_name(name)
+            check_platform_name(name)
         plain = tuple(str(name) for name in names)
         if len(set(plain)) < len(plain):
             raise ValueError(f"a platform stands twice in {list(plain)}; name each once")
@@ -153,10 +153,13 @@ class RoutingRule(ConfigModel):
             rule._ordered = not is_set  # noqa: SLF001 - its own, in a classmethod
             # Not through `model_fields_set`: a copy with another pattern gets that pattern as its name.
             rule.__dict__["name"] = rule.name or rule.event_type_pattern
+            # Compiled now, so that what happens to the caller's own objects later changes nothing.
+            _ = rule.pattern, rule.condition
         return rule
 
 
-def _check_platform_name(name: object) -> None:
+def check_platform_name(name: object) -> None:
+    """Raises `ValueError` for what no platform can be called."""
     if not isinstance(name, str):
         raise ValueError(f"platform {name!r} is no name; write text, such as 'nats'")
     if _PLATFORM_NAME.fullmatch(name) is None:

@@ -51,7 +51,17 @@ def test_the_code_of_an_entry_decides_its_failure(code: str, kind: type[PublishE
         {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}] * 3},
         {"FailedEntryCount": 0, "Entries": [{}, None]},
         {"FailedEntryCount": 0, "Entries": [{"EventId": ""}, {"ErrorCode": None}]},
+        {"FailedEntryCount": 1, "Entries": [{"EventId": "1"}, {"EventId": "2"}]},
+        {"FailedEntryCount": 2, "Entries": [{"EventId": "1"}, {"ErrorCode": "InternalFailure"}]},
+        {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}, {"ErrorCode": "InternalFailure"}]},
+        {"FailedEntryCount": "none", "Entries": [{"EventId": "1"}, {"EventId": "2"}]},
     ],
 )
 def test_what_nobody_marked_is_unknown(answer: dict[str, Any]) -> None:
     assert [type(outcome) for outcome in read_answer(answer, 2)] == [UnknownOutcomeError] * 2
+
+
+@pytest.mark.parametrize("failed", [{}, {"FailedEntryCount": 0}, {"FailedEntryCount": 1}])
+def test_an_unmarked_entry_costs_no_other(failed: dict[str, int]) -> None:
+    outcomes = read_answer({**failed, "Entries": [{"EventId": "1"}, {}]}, 2)
+    assert [type(outcome) for outcome in outcomes] == [Receipt, UnknownOutcomeError]

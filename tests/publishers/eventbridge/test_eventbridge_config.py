@@ -28,6 +28,8 @@ SECRET = "hunter2-hunter2"
         ({"mapping": "plain", "detail_types": {"a.b": "A" * 129}}, "see a.b"),
         ({"resources": ("a" * 2049,)}, "1 to 2048"),
         ({"endpoint_url": "127.0.0.1:4566"}, "endpoint_url = '127.0.0.1:4566'"),
+        ({"endpoint_url": "http://host:port"}, "endpoint_url = 'http://host:port'"),
+        ({"endpoint_url": "http://me@host"}, "endpoint_url must not carry credentials"),
         ({"aws_access_key_id": "a"}, "give both"),
         ({"aws_session_token": "a"}, "aws_session_token needs"),
         ({"profile_name": "p", "aws_access_key_id": "a", "aws_secret_access_key": "b"}, "not both"),
@@ -62,6 +64,11 @@ def test_all_contradictions_are_told_together() -> None:
         {"aws_session_token": SECRET},
         {"proxies": {"ftp": f"http://user:{SECRET}@proxy"}},
         {"endpoint_url": f"http://user:{SECRET}@localhost"},
+        {"endpoint_url": f"ftp://user:{SECRET}@localhost"},
+        {"endpoint_url": f"user:{SECRET}@localhost"},
+        {"endpoint_url": f"https://user:#{SECRET}@localhost"},
+        {"endpoint_url": f"https://user:1/{SECRET}@localhost"},
+        {"sts_endpoint_url": f"user:{SECRET}@localhost", "role_arn": "arn:aws:iam::123456789012:role/r"},
     ],
 )
 def test_a_rejected_secret_is_not_in_the_message(fields: dict[str, Any]) -> None:

@@ -218,10 +218,15 @@ async def test_a_bus_that_does_not_exist_takes_nothing_until_it_does(
     (result,) = await publisher.publish(encoded(1), timeout=5)
     assert isinstance(result, Receipt)
     await aws("events").delete_event_bus(Name=name)
-    with pytest.raises(PlatformDeniedError):
-        await publisher.check()
+    for attempt in (publisher.check, publisher.open):
+        with pytest.raises(PlatformDeniedError):
+            await attempt()
+        (result,) = await publisher.publish(encoded(1), timeout=5)
+        assert isinstance(result, PlatformDeniedError)
+    await aws("events").create_event_bus(Name=name)
+    await publisher.open()
     (result,) = await publisher.publish(encoded(1), timeout=5)
-    assert isinstance(result, PlatformDeniedError)
+    assert isinstance(result, Receipt)
     await publisher.close()
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import orjson
@@ -75,6 +75,12 @@ def test_the_source_is_dotted_and_prefixed_once(source: str, prefix: str | None,
 )
 def test_the_detail_type_is_two_segments_in_title_case(kind: str, expected: str) -> None:
     assert document(build_event(kind, "/s"))["DetailType"] == expected
+
+
+@pytest.mark.parametrize("hours", [-9, 0, 5.5])
+def test_the_time_is_the_same_moment_wherever_it_was_told(hours: float) -> None:
+    time = TIME.astimezone(timezone(timedelta(hours=hours)))
+    assert document(build_event("a.b", "/s", time=time))["Time"] == 1770091506
 
 
 def test_wrapped_has_the_event_its_context_and_the_conversion() -> None:
@@ -231,3 +237,19 @@ def test_plain_comes_back_the_same(event: CloudEvent, value: Any, key: str) -> N
 def test_what_is_no_mapped_event_is_invalid(form: Any) -> None:
     with pytest.raises(InvalidEventError):
         from_eventbridge_event(form)
+
+
+@pytest.mark.parametrize("mapping", ["wrapped", "plain"])
+def test_integers_over_64_bits_come_back_as_they_were(mapping: str) -> None:
+    event = build_event("a.b", "/s", {"n": [2**64, -(2**63) - 1, 10**200]})
+    message = delivered(document(event, mapping=mapping)) | {"detail": "DETAIL"}
+    text = json.dumps(message).replace('"DETAIL"', document(event, mapping=mapping)["Detail"])
+    for body in (text, text.encode(), json.loads(text)):
+        assert from_eventbridge_event(body).get_data() == event.get_data()
+
+
+def test_plain_finds_its_own_key_beside_an_integer_that_no_float_can_hold() -> None:
+    beside = build_event("a.b", "/s", {"n": 10**400, "text": "cloudEvents"})
+    assert str(10**400) in document(beside, mapping="plain")["Detail"]
+    with pytest.raises(EventRejectedError, match="cloudEvents"):
+        document(build_event("a.b", "/s", {"n": 10**400, "cloudEvents": 1}), mapping="plain")

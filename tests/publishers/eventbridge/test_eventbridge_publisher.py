@@ -36,12 +36,14 @@ class TestContract(PublisherContract):
     ) -> AsyncIterator[EventBridgePublisher]:
         self.bus = bus
         self.proxy = oms_fault_proxy
-        publisher = EventBridgePublisher(
-            configure(endpoint_url=oms_fault_proxy.endpoint_url, direct_calls=direct_calls)
-        )
+        self.config = configure(endpoint_url=oms_fault_proxy.endpoint_url, direct_calls=direct_calls)
+        publisher = EventBridgePublisher(self.config)
         await publisher.open()
         yield publisher
         await publisher.close()
+
+    def unopened(self, publisher: Publisher) -> Publisher:
+        return EventBridgePublisher(self.config)
 
     async def stored(self, publisher: Publisher, count: int) -> list[CloudEvent]:
         return [from_eventbridge_event(body) for body in await self.bus.received(count)]

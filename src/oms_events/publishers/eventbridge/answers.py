@@ -32,14 +32,26 @@ _THROTTLED: Final = ("ThrottlingException",)
 
 
 def read_answer(answer: Mapping[str, Any], count: int) -> list[Receipt | PublishError]:
-    """One outcome for each of the `count` entries sent; an entry that nobody marked is unknown."""
+    """One outcome for each of the `count` entries sent; an entry that nobody marked is unknown.
+
+    So are all of them when the number of failures in the answer contradicts its marks.
+    """
     marks = answer.get("Entries")
     if not isinstance(marks, list) or len(marks) != count:
         found = len(marks) if isinstance(marks, list) else "no"
         # Which mark belongs to which entry cannot be told any more.
-        text = f"PutEvents answered with {found} results for {count} entries"
-        return [UnknownOutcomeError(text, code="MisalignedAnswer") for _ in range(count)]
-    return [_read_mark(mark) for mark in marks]
+        return _unknown(f"PutEvents answered with {found} results for {count} entries", count)
+    outcomes = [_read_mark(mark) for mark in marks]
+    stored = sum(isinstance(outcome, Receipt) for outcome in outcomes)
+    unmarked = sum(isinstance(outcome, UnknownOutcomeError) for outcome in outcomes)
+    said = answer.get("FailedEntryCount")
+    if said is not None and said not in range(count - stored - unmarked, count - stored + 1):
+        return _unknown(f"PutEvents answered that {said} entries failed, but marked {stored} as stored", count)
+    return outcomes
+
+
+def _unknown(text: str, count: int) -> list[Receipt | PublishError]:
+    return [UnknownOutcomeError(text, code="MisalignedAnswer") for _ in range(count)]
 
 
 def _read_mark(mark: object) -> Receipt | PublishError:

@@ -12,7 +12,7 @@ import orjson
 from cloudevents.core.v1.event import CloudEvent
 
 from oms_events.errors import AddressDeniedError, EventRejectedError, InvalidEventError
-from oms_events.events import CORE_ATTRIBUTES, EncodedEvent, event_from_attributes, parse_event
+from oms_events.events import CORE_ATTRIBUTES, EncodedEvent, event_from_attributes, load_json, parse_event
 from oms_events.publishers.eventbridge.config import DETAIL_TYPE_LENGTH, EventBridgeConfig
 from oms_events.publishers.eventbridge.entries import Entry, entry_size
 
@@ -88,7 +88,7 @@ def from_eventbridge_event(document: Mapping[str, Any] | str | bytes) -> CloudEv
     """
     if isinstance(document, str | bytes):
         try:
-            document = orjson.loads(document)
+            document = load_json(document)
         except orjson.JSONDecodeError as error:
             raise InvalidEventError(f"not JSON: {error}") from error
     if not isinstance(document, Mapping):
@@ -125,7 +125,7 @@ def _plain_detail(event: EncodedEvent) -> bytes:
     _check_depth(event, _MAX_DEPTH)
     # A search for the text is quick and never misses a key; what it finds may be a value, or lie deeper.
     for name in (_EVENT, _METADATA):
-        if name.encode() in payload and name in orjson.loads(payload):
+        if name.encode() in payload and name in (data if isinstance(data, dict) else orjson.loads(payload)):
             raise EventRejectedError(
                 f"data has a key {name!r}, which the mapping 'plain' needs for the attributes or to be read "
                 "back; rename it or use the mapping 'wrapped'",

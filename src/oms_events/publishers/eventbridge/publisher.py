@@ -81,7 +81,11 @@ class EventBridgePublisher:
         """
         self._wanted = True
         async with self._opening:
-            if self._aws is not None or not self._wanted:
+            if not self._wanted:
+                return
+            if self._aws is not None:
+                if self._denial is not None:
+                    await self.check()
                 return
             # Importing botocore takes most of a second.
             aws = await asyncio.to_thread(_load_aws)

@@ -31,6 +31,7 @@ _PLATFORM: Final = {
 }
 _ACCOUNT_IS_FULL: Final = 10002
 _TOO_MANY_REQUESTS: Final = 429
+_ALREADY_ON_ITS_WAY: Final = 10158
 _NOT_NOW: Final = frozenset((409, _TOO_MANY_REQUESTS, 500, 503))
 
 
@@ -64,6 +65,9 @@ def error_of(error: dict[str, Any], what: str) -> PublishError:
         return EventRejectedError(f"{text}; {_EVENT[number]}", code=code)
     if number in _PLATFORM:
         return PlatformDeniedError(f"{text}; {_PLATFORM[number]}", code=code)
+    if number == _ALREADY_ON_ITS_WAY:
+        # An earlier copy is being stored, and may still fail.
+        return UnknownOutcomeError(text, code=code)
     if status in _NOT_NOW or number == _ACCOUNT_IS_FULL:
         return TransientError(text, code=code, throttled=status == _TOO_MANY_REQUESTS)
     return AddressDeniedError(text, code=code)

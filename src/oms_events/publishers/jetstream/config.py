@@ -16,6 +16,7 @@ from oms_events.publishers.jetstream.subjects import SubjectTemplate, subject_pr
 _STREAM_NAME = re.compile(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}")
 _SCHEME = re.compile(r"[a-z]+://")
 _SCHEMES = ("nats", "tls", "ws", "wss")
+_NEXT_URL = re.compile(r",(?=\s*(?:nats|tls|ws|wss)://)")
 
 
 class ContentMode(StrEnum):
@@ -102,7 +103,7 @@ class NatsConfig(ConfigModel):
             return values
         servers = values.get("servers")
         if isinstance(servers, str):
-            servers = [part.strip() for part in servers.split(",") if part.strip()]
+            servers = _split(servers)
         if not isinstance(servers, list | tuple):
             return values
         plain: list[Any] = []
@@ -133,7 +134,13 @@ class NatsConfig(ConfigModel):
             problem = "no server; name at least one, like nats://127.0.0.1:4222"
             raise ValueError(problem)
         for server in servers:
-            url = urlsplit(server if "://" in server else f"nats://{server}")
+            try:
+                url = urlsplit(server if "://" in server else f"nats://{server}")
+                url.port  # noqa: B018 - looks whether it is one
+            except ValueError:
+                # What stands in the place of a port may be the beginning of a password, and is not shown.
+                problem = "a server's port is no number; write it like nats://host:4222"
+                raise ValueError(problem) from None
             if url.scheme not in _SCHEMES or not url.hostname:
                 problem = f"{server!r} is no NATS URL; write it like nats://host:4222 or tls://host:4222"
                 raise ValueError(problem)
@@ -275,6 +282,20 @@ class JetStreamOptions(ConfigModel):
     def stream_name(self) -> str | None:
         """The name of the stream, where one is configured."""
         return self.stream.name if isinstance(self.stream, StreamSpec) else self.stream
+
+
+def _split(servers: str) -> list[str]:
+    parts: list[str] = []
+    for url in _NEXT_URL.split(servers):
+        login, at, addresses = url.rpartition("@")
+        if "," in login:
+            problem = (
+                "a comma stands before an '@': write a comma in a password as %2C, and begin each server with "
+                "its scheme, like nats://host:4222"
+            )
+            raise ValueError(problem)
+        parts += f"{login}{at}{addresses}".split(",")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _checked(subjects: tuple[str, ...]) -> tuple[str, ...]:

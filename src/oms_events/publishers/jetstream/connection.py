@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import SecretStr
@@ -14,17 +15,27 @@ from pydantic import SecretStr
 from oms_events._aio import cancel_and_wait
 from oms_events.errors import PlatformDeniedError, PublishError, TransientError
 from oms_events.publishers.jetstream.config import ConnectionState, NatsConfig
-from oms_events.publishers.jetstream.frames import is_encrypted
-from oms_events.publishers.jetstream.nats_client import Client, errors
+from oms_events.publishers.jetstream.frames import NoTlsError, OnError, OwnClient, abort
+from oms_events.publishers.jetstream.nats_client import Client, RawCredentials, errors
 
 _log = logging.getLogger("oms_events")
 
 _CLOSE_TIMEOUT = 2.0
 _AFTER_DENIAL = (ConnectionResetError, BrokenPipeError)
-_DENIED = ("authorization", "authentication", "account", "expired", "revoked", "credentials", "tls")
+# What the server says, in lower case, when the same login will not be better later.
+_DENIED = frozenset(
+    (
+        "account authentication expired",
+        "authentication expired",
+        "authorization violation",
+        "secure connection - tls required",
+        "user authentication expired",
+        "user authentication revoked",
+    )
+)
+_CREDENTIALS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 OnState = Callable[[ConnectionState, str], None]
-OnError = Callable[[Exception], None]
 
 
 class Connection(Protocol):
@@ -83,7 +94,7 @@ class OwnConnection:
             if client.is_connected:
                 return client
             raise fault_of(client)
-        self._client = None
+        await self.close()
         client = await self._connect()
         self._client = client
         self._report(ConnectionState.CONNECTED, _address(client))
@@ -98,8 +109,9 @@ class OwnConnection:
         return [server.partition("://")[2] for server in self._config.servers]
 
     async def _connect(self) -> Client:
-        options = await self._options()
-        client = Client()
+        context, credentials = await self._read_files()
+        options = self._options(context, credentials)
+        client = OwnClient(needs_tls=self._config.wants_tls, before_login=lambda: self._read_again(credentials))
         failures: list[Exception] = []
         all_failed = asyncio.Event()
 
@@ -127,11 +139,6 @@ class OwnConnection:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if connecting.done() and connecting.exception() is None:
-                if self._config.wants_tls and is_encrypted(client) is False:
-                    raise PlatformDeniedError(
-                        f"{_address(client)} offers no TLS and the configuration demands it; "
-                        "turn it on at the server"
-                    )
                 return client
             if connecting.done() and (error := connecting.exception()) is not None:
                 failures.append(error if isinstance(error, Exception) else OSError(str(error)))
@@ -159,7 +166,7 @@ class OwnConnection:
         error.__cause__ = last
         return error
 
-    async def _options(self) -> dict[str, Any]:
+    def _options(self, context: ssl.SSLContext | None, credentials: RawCredentials | None) -> dict[str, Any]:
         config = self._config
         options: dict[str, Any] = {
             "servers": list(config.servers),
@@ -173,36 +180,40 @@ class OwnConnection:
             "password": _reveal(config.password),
             "token": _reveal(config.token),
             "nkeys_seed_str": _reveal(config.nkey_seed),
-            "user_credentials": str(config.credentials_file) if config.credentials_file else None,
+            "user_credentials": credentials,
         }
-        context = await self._read_files()
         if context is not None:
             options["tls"] = context
             options["tls_hostname"] = config.tls_hostname
             options["tls_handshake_first"] = config.tls_handshake_first
         return options
 
-    async def _read_files(self) -> ssl.SSLContext | None:
-        """The TLS context, where TLS is wanted; and a look at the credentials, which the client reads later."""
+    async def _read_files(self) -> tuple[ssl.SSLContext | None, RawCredentials | None]:
+        """The TLS context and the credentials, where they are wanted."""
         config = self._config
 
-        def read() -> ssl.SSLContext | None:
-            if config.credentials_file is not None:
-                config.credentials_file.read_bytes()
+        def read() -> tuple[ssl.SSLContext | None, RawCredentials | None]:
+            file = config.credentials_file
+            credentials = RawCredentials(_read_credentials(file)) if file is not None else None
             if not config.wants_tls:
-                return None
+                return None, credentials
             context = ssl.create_default_context(cafile=config.ca_file)
             if config.cert_file is not None:
                 context.load_cert_chain(config.cert_file, config.key_file)
-            return context
+            return context, credentials
 
         try:
             return await asyncio.to_thread(read)
-        except OSError as error:
+        except (OSError, ValueError, errors.InvalidUserCredentialsError) as error:
             raise PlatformDeniedError(
                 f"credentials_file = {config.credentials_file}, ca_file = {config.ca_file}, cert_file = "
                 f"{config.cert_file}, key_file = {config.key_file}: cannot be loaded: {error}; check the files"
             ) from error
+
+    def _read_again(self, credentials: RawCredentials | None) -> None:
+        """Takes credentials that were replaced since the last login. Blocks as long as reading a small file."""
+        if credentials is not None and self._config.credentials_file is not None:
+            credentials.data = _read_credentials(self._config.credentials_file)
 
     def _callbacks(self, is_ours: Callable[[], bool]) -> dict[str, Any]:
         # Callbacks of a client that never came to be ours say nothing about our connection.
@@ -243,16 +254,16 @@ def fault_of(client: Client) -> PublishError:
 
 
 def _is_denial(error: Exception) -> bool:
-    if isinstance(error, ssl.SSLError | errors.AuthorizationError | errors.InvalidUserCredentialsError):
+    if isinstance(
+        error, ssl.SSLError | NoTlsError | errors.AuthorizationError | errors.InvalidUserCredentialsError
+    ):
         return True
     if isinstance(error, OSError):
         return error.filename is not None
-    if isinstance(error, errors.TimeoutError | TimeoutError):
-        return False
-    if type(error) is errors.Error:
-        return any(word in str(error).lower() for word in _DENIED)
-    # nkeys and base64 raise their own errors for a seed or credentials that are none.
-    return not isinstance(error, errors.Error)
+    if isinstance(error, errors.Error):
+        return str(error).lower().removeprefix("nats: ").strip("' ") in _DENIED
+    # nkeys and base64 raise their own errors for a seed that is none.
+    return not isinstance(error, EOFError | asyncio.LimitOverrunError)
 
 
 def _address(client: Client) -> str:
@@ -260,12 +271,26 @@ def _address(client: Client) -> str:
     return f"{url.hostname}:{url.port}" if url is not None else "nowhere"
 
 
+def _read_credentials(file: Path) -> str:
+    text = file.read_text()
+    # Where one is missing, nats-py searches for ever.
+    if not all(part in text for part in _CREDENTIALS_PARTS):
+        raise errors.InvalidUserCredentialsError
+    return text
+
+
 def _reveal(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 
 async def _close(client: Client) -> None:
-    # A client that failed half-way stumbles over what it lacks; there is nothing left to close then.
-    with suppress(errors.Error, OSError, TimeoutError, AssertionError, AttributeError):
-        async with asyncio.timeout(_CLOSE_TIMEOUT):
-            await client.close()
+    # A server that hangs takes nothing, and the client would wait for it.
+    aborting = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT / 2, abort, client)
+    try:
+        # A client that failed half-way stumbles over what it lacks; there is nothing left to close then.
+        with suppress(errors.Error, OSError, TimeoutError, AssertionError, AttributeError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await client.close()
+    finally:
+        aborting.cancel()
+        abort(client)

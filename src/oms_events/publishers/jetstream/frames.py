@@ -2,7 +2,7 @@
 
 Everything that nats-py does not promise is in this file. `open_inbox` and `make_sender` look whether the
 client has what the fast way needs, in the shape it needs (seen in nats-py 2.11 to 2.16), else they take the
-public way.
+public way. `OwnClient` mends how an own connection logs in and comes back.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ Message = tuple[str, int, bytes, bytes]
 """Subject, token of the ack, header block, payload."""
 OnAck = Callable[[int, bytes, str | None], None]
 """Token, payload and inline status of an ack."""
+OnError = Callable[[Exception], None]
+"""What the server said went wrong."""
 
 _MOST_SUBJECTS: Final = 4096
 _MOST_UNWRITTEN: Final = 1 << 20
@@ -188,8 +190,18 @@ class _AckParser(Parser):
 
     ack: re.Pattern[bytes]
     on_ack: OnAck
+    on_error: OnError
+    last_error: Exception | None
 
     async def parse(self, data: bytes = b"") -> None:
+        # The client keeps its last error only. Cut before each, the data shows all of them.
+        start = 0
+        while (cut := data.find(b"-ERR", start + 1)) > 0:
+            await self._parse(data[start:cut])
+            start = cut
+        await self._parse(data[start:])
+
+    async def _parse(self, data: bytes) -> None:
         if self.state == AWAITING_CONTROL_LINE:
             self.buf.extend(data)
             data = b""
@@ -197,6 +209,13 @@ class _AckParser(Parser):
             if not self.buf:
                 return
         await super().parse(data)
+        last = self.nc.last_error
+        if last is not None and last is not self.last_error:
+            self.last_error = last
+            try:
+                self.on_error(last)
+            except Exception:
+                _log.exception("an error of the server could not be taken")
 
     def _take_acks(self) -> None:
         buffer, match_at, on_ack = self.buf, self.ack.match, self.on_ack
@@ -218,7 +237,9 @@ class _AckParser(Parser):
             self.nc.stats["in_bytes"] += size
 
     @classmethod
-    def install(cls, client: Client, inbox: str, subscription: Subscription, on_ack: OnAck) -> None:
+    def install(
+        cls, client: Client, inbox: str, subscription: Subscription, on_ack: OnAck, on_error: OnError
+    ) -> None:
         """Takes the place of the client's parser, where that is the one we know."""
         parser = getattr(client, "_ps", None)
         sid = getattr(subscription, "_id", None)
@@ -229,6 +250,8 @@ class _AckParser(Parser):
         mine.__dict__ = parser.__dict__
         mine.ack = re.compile(rb"MSG %b(\d+) %d (\d+)\r\n(\{[^\r\n]*\})\r\n" % (re.escape(inbox.encode()), sid))
         mine.on_ack = on_ack
+        mine.on_error = on_error
+        mine.last_error = client.last_error
         client._ps = mine  # noqa: SLF001
 
     @classmethod
@@ -248,14 +271,19 @@ def make_sender(client: Client, inbox: str, *, fast_path: bool) -> FrameSender |
     return PublicSender(client, inbox)
 
 
-async def open_inbox(client: Client, inbox: str, on_ack: OnAck, *, fast_path: bool) -> Subscription:
-    """Subscribes to the acks on `<inbox><token>`; `inbox` ends with a dot."""
+async def open_inbox(
+    client: Client, inbox: str, on_ack: OnAck, on_error: OnError, *, fast_path: bool
+) -> Subscription:
+    """Subscribes to the acks on `<inbox><token>`; `inbox` ends with a dot.
+
+    `on_error` hears each error of the server where the client allows it.
+    """
     sink = _AckSink(on_ack, len(inbox))
     if fast_path:
         future: Any = sink
         subscription = await client.subscribe(f"{inbox}*", future=future)
         if getattr(subscription, "_future", None) is sink:
-            _AckParser.install(client, inbox, subscription, on_ack)
+            _AckParser.install(client, inbox, subscription, on_ack, on_error)
             return subscription
         await subscription.unsubscribe()
     # Without limits: the pipeline's window bounds the acks, and a dropped one would be an unknown outcome.
@@ -290,9 +318,69 @@ async def round_trip(client: Client, timeout: float) -> None:
         raise TransientError(f"the NATS server did not answer within {timeout} s")
 
 
-def is_encrypted(client: Client) -> bool | None:
-    """Whether the connection has TLS; None when the client does not show it."""
-    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+class NoTlsError(errors.Error):
+    """The server offers no TLS, and TLS is demanded."""
+
+    def __str__(self) -> str:
+        return "the server offers no TLS and the configuration demands it; turn it on at the server"
+
+
+class OwnClient(Client):
+    """nats-py's client, which sends no login in the clear and comes back from whatever a server does.
+
+    With `needs_tls`, logging in without TLS raises `NoTlsError`: nats-py itself encrypts only where the server
+    asks for it. `before_login` is called before each login.
+    """
+
+    def __init__(self, *, needs_tls: bool, before_login: Callable[[], None]) -> None:
+        if needs_tls and not callable(getattr(Client, "_connect_command", None)):
+            raise errors.Error("TLS cannot be enforced in this version of nats-py; take one from 2.11 to 2.16")
+        super().__init__()
+        self._needs_tls = needs_tls
+        self._before_login = before_login
+
+    async def _connect_to_server(self, *args: Any) -> None:
+        # nats-py forgets the socket of a failed attempt without closing it.
+        abort(self)
+        await super()._connect_to_server(*args)
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except (errors.Error, OSError, TimeoutError):
+            raise
+        except Exception as error:
+            # Any other error would end the reconnecting for good.
+            raise errors.Error(f"the server's greeting cannot be read: {error}") from error
+
+    def _connect_command(self) -> bytes:
+        if self._needs_tls and not is_encrypted(self):
+            raise NoTlsError
+        try:
+            self._before_login()
+            return super()._connect_command()
+        except (errors.Error, OSError):
+            raise
+        except Exception as error:
+            raise errors.InvalidUserCredentialsError from error
+
+    async def _attempt_reconnect(self) -> None:
+        # nats-py waits until all that was written has left, which a server that hangs never lets happen.
+        abort(self)
+        await super()._attempt_reconnect()
+
+
+def is_encrypted(client: Client) -> bool:
+    """Whether the client shows that its connection has TLS."""
+    transport = getattr(client, "_transport", None)
+    writer = getattr(transport, "_io_writer", None)
     if writer is None:
-        return None
+        return getattr(transport, "_using_tls", None) is True
     return writer.get_extra_info("ssl_object") is not None
+
+
+def abort(client: Client) -> None:
+    """Closes the client's socket, if it has one, without sending what is still buffered."""
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()

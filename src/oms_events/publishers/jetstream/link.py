@@ -11,6 +11,7 @@ from oms_events.publishers.jetstream.connection import fault_of
 from oms_events.publishers.jetstream.frames import (
     FrameSender,
     OnAck,
+    OnError,
     PublicSender,
     close_inbox,
     make_sender,
@@ -24,7 +25,10 @@ _UNSUBSCRIBE_TIMEOUT = 1.0
 
 
 class Link:
-    """Made by `attach`. `epoch` is another number after each reconnect: older messages get no ack any more."""
+    """Made by `attach`. `epoch` is another number after each reconnect: older messages get no ack any more.
+
+    `may_diagnose` is turned off by whoever finds that the permissions do not allow to ask about streams.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Link:
         self.api = api
         self.epoch = 0
         self.lost = False
+        self.may_diagnose = True
         self._subscription = subscription
         self._on_ack = on_ack
         self._reconnects = client.stats["reconnects"]
@@ -46,13 +51,13 @@ class Link:
         self._last_error = client.last_error
 
     @classmethod
-    async def attach(cls, client: Client, on_ack: OnAck, options: JetStreamOptions) -> Link:
+    async def attach(cls, client: Client, on_ack: OnAck, on_error: OnError, options: JetStreamOptions) -> Link:
         """Subscribes the inbox and waits until the server has it. Raises a `PublishError`."""
         inbox = f"{client.new_inbox()}."
         seen = client.last_error
         try:
             async with asyncio.timeout(options.request_timeout):
-                subscription = await open_inbox(client, inbox, on_ack, fast_path=options.fast_path)
+                subscription = await open_inbox(client, inbox, on_ack, on_error, fast_path=options.fast_path)
         except (errors.Error, OSError) as error:
             raise TransientError(f"the inbox for acknowledgements could not be opened: {error}") from error
         sender = make_sender(client, inbox, fast_path=options.fast_path)

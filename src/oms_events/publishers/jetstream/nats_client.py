@@ -6,7 +6,7 @@ from oms_events.errors import MissingExtraError
 
 try:
     from nats import errors
-    from nats.aio.client import Client
+    from nats.aio.client import Client, RawCredentials
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
     from nats.aio.transport import TcpTransport
@@ -14,4 +14,13 @@ try:
 except ImportError as error:
     raise MissingExtraError("nats", needed_for="JetStreamPublisher") from error
 
-__all__ = ["AWAITING_CONTROL_LINE", "Client", "Msg", "Parser", "Subscription", "TcpTransport", "errors"]
+__all__ = [
+    "AWAITING_CONTROL_LINE",
+    "Client",
+    "Msg",
+    "Parser",
+    "RawCredentials",
+    "Subscription",
+    "TcpTransport",
+    "errors",
+]

@@ -14,12 +14,16 @@ _LONGEST_TICK = 0.1
 
 
 class Call:
-    """One call to `publish`: its results, and how many are still open."""
+    """One call to `publish`: its results, and how many are still open.
 
-    __slots__ = ("events", "no_responders", "open", "results", "waiter")
+    Events before `position` have a result, or are in a flight that will give them one.
+    """
+
+    __slots__ = ("events", "no_responders", "open", "position", "results", "waiter")
 
     def __init__(self, events: Sequence[EncodedEvent], waiter: asyncio.Future[None]) -> None:
         self.events = events
+        self.position = 0
         self.open = len(events)
         self.results: list[Receipt | PublishError | None] = [None] * self.open
         self.waiter = waiter
@@ -34,9 +38,9 @@ class Call:
         if not self.open and not self.waiter.done():
             self.waiter.set_result(None)
 
-    def fail_rest(self, error: PublishError, start: int = 0) -> None:
-        """Gives `error` to every event from `start` on that has no result."""
-        for index in range(start, len(self.results)):
+    def fail_rest(self, error: PublishError) -> None:
+        """Gives `error` to every event that was never in a flight and has no result."""
+        for index in range(self.position, len(self.results)):
             if self.results[index] is None:
                 self.settle(index, error)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from oms_events._aio import cancel_and_wait
@@ -32,8 +33,10 @@ from oms_events.publishers.jetstream.link import Link
 from oms_events.publishers.jetstream.nats_client import Client
 from oms_events.publishers.jetstream.pipeline import Call, Pipeline
 from oms_events.publishers.jetstream.streams import (
+    STREAM_NOT_FOUND,
     ApiForbiddenError,
     ApiRefusedError,
+    JetStreamApi,
     check_usable,
     denied_subject,
     prepare_stream,
@@ -46,6 +49,7 @@ _log = logging.getLogger("oms_events")
 _MOST_PER_WRITE: Final = 256
 _MOST_BYTES_PER_WRITE: Final = 256 * 1024
 _DIAGNOSIS_KEPT: Final = 1.0
+_LONGEST_DIAGNOSIS: Final = 0.5
 _MOST_DIAGNOSES: Final = 256
 _TRAITS: Final = PublisherTraits(max_batch=_MOST_PER_WRITE, deduplicates=True)
 
@@ -178,6 +182,10 @@ class JetStreamPublisher:
                 self._forbidden.add(probe)
                 _log.warning("no permission for %s; health checks do without", probe)
             except ApiRefusedError as refused:
+                if refused.number == STREAM_NOT_FOUND and self._options.stream_name is None:
+                    # Its name is known from an acknowledgement only; other streams may take the events.
+                    self._stream = None
+                    continue
                 raise _denied(error_of(refused.error, f"JetStream refuses {probe}")) from refused
             else:
                 if "config" in answer:
@@ -217,7 +225,7 @@ class JetStreamPublisher:
             self._pipeline.look()
             await link.detach()
         client = await self._connection.open()
-        link = await Link.attach(client, self._pipeline.acknowledge, self._options)
+        link = await Link.attach(client, self._pipeline.acknowledge, self._heard, self._options)
         try:
             stream = await prepare_stream(link.api, self._options)
         except BaseException:
@@ -246,22 +254,23 @@ class JetStreamPublisher:
 
     async def _send(self, call: Call) -> None:
         pipeline = self._pipeline
-        start, count = 0, len(call.events)
+        count = len(call.events)
         try:
             link = await self._ready()
-            while start < count:
+            while call.position < count:
                 async with pipeline.turn:
-                    room = await pipeline.room(min(count - start, _MOST_PER_WRITE))
+                    room = await pipeline.room(min(count - call.position, _MOST_PER_WRITE))
                     await link.sender.ready()
                     # Nothing is awaited between this look and the write.
                     if (fault := link.fault()) is not None:
                         raise fault
-                    start = await self._write(link, call, start, room)
+                    await self._write(link, call, room)
         except PublishError as error:
-            call.fail_rest(error, start)
+            call.fail_rest(error)
 
-    async def _write(self, link: Link, call: Call, start: int, room: int) -> int:
-        """Writes as many events as fit in the room and one write; gives the index of the next event."""
+    async def _write(self, link: Link, call: Call, room: int) -> None:
+        """Writes as many events as fit in the room and one write."""
+        start = call.position
         events, subject_of, message_of = call.events, self._subject_of, self._message_of
         limit = link.client.max_payload
         first = self._pipeline.reserve_tokens(len(events) - start)
@@ -288,6 +297,7 @@ class JetStreamPublisher:
             except (TypeError, ValueError) as error:
                 call.settle(index, EventRejectedError(f"the event has no form in NATS: {error}"))
             index += 1
+        call.position = index
         if tokens:
             flight = self._pipeline.launch(call, offset, tokens, link.epoch)
             sender = link.sender
@@ -300,22 +310,33 @@ class JetStreamPublisher:
             except asyncio.CancelledError:
                 self._pipeline.give_up(flight, _too_late(), tokens[sender.handed :])
                 raise
-        return index
 
     async def _diagnose(self, call: Call) -> None:
+        """Says why nobody listens, where that is soon known: all results of the call wait for it."""
         link = self._link
-        now = asyncio.get_running_loop().time()
-        for index, outcome in enumerate(call.results):
-            if link is None or not isinstance(outcome, PublishError) or outcome.code != NO_RESPONDERS:
-                continue
-            subject = self._subject_of(call.events[index])
-            known = self._diagnoses.get(subject)
-            if known is None or now - known[0] > _DIAGNOSIS_KEPT:
-                if len(self._diagnoses) >= _MOST_DIAGNOSES:
-                    self._diagnoses.clear()
-                why = await why_nobody_listens(link.api, subject, self._options.stream_name)
-                known = self._diagnoses[subject] = (now, why)
-            call.results[index] = known[1] or outcome
+        if link is None or not link.may_diagnose:
+            return
+        now = asyncio.get_running_loop().time
+        patience = min(self._options.request_timeout, _LONGEST_DIAGNOSIS / 2)
+        api = JetStreamApi(link.client, prefix=self._options.api_prefix, timeout=patience)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_DIAGNOSIS):
+                for index, outcome in enumerate(call.results):
+                    if not isinstance(outcome, PublishError) or outcome.code != NO_RESPONDERS:
+                        continue
+                    subject = self._subject_of(call.events[index])
+                    known = self._diagnoses.get(subject)
+                    if known is None or now() - known[0] > _DIAGNOSIS_KEPT:
+                        try:
+                            why = await why_nobody_listens(api, subject, self._options.stream_name)
+                        except ApiForbiddenError as forbidden:
+                            link.may_diagnose = False
+                            _log.warning("no permission for %s: uncovered subjects stay unexplained", forbidden)
+                            return
+                        if len(self._diagnoses) >= _MOST_DIAGNOSES:
+                            self._diagnoses.clear()
+                        known = self._diagnoses[subject] = (now(), why)
+                    call.results[index] = known[1] or outcome
 
     def _epoch(self) -> int | None:
         link = self._link

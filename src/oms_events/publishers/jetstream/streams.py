@@ -16,7 +16,7 @@ from oms_events.publishers.jetstream.subjects import covers
 _log = logging.getLogger("oms_events")
 
 _NANOSECONDS: Final = 1_000_000_000
-_STREAM_NOT_FOUND: Final = 10059
+STREAM_NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
 _SUBJECTS_OVERLAP: Final = 10065
 _NOT_NOW: Final = (429, 503)
@@ -78,7 +78,7 @@ class JetStreamApi:
         try:
             return await self.request(f"STREAM.INFO.{name}")
         except ApiRefusedError as refused:
-            if refused.number == _STREAM_NOT_FOUND:
+            if refused.number == STREAM_NOT_FOUND:
                 return None
             raise error_of(refused.error, f"stream {name!r} cannot be looked up") from refused
 
@@ -122,7 +122,10 @@ async def prepare_stream(api: JetStreamApi, options: JetStreamOptions) -> Stream
 
 
 async def why_nobody_listens(api: JetStreamApi, subject: str, stream: str | None) -> PublishError | None:
-    """Tells a subject that no stream covers from a stream without a leader, and from no stream at all."""
+    """Tells a subject that no stream covers from a stream without a leader, and from no stream at all.
+
+    Raises `ApiForbiddenError` when the permissions do not allow to ask; None when it cannot be told.
+    """
     try:
         for info in await api.streams(subject):
             return TransientError(
@@ -132,7 +135,7 @@ async def why_nobody_listens(api: JetStreamApi, subject: str, stream: str | None
             exists = await api.stream(stream) is not None
         else:
             exists = bool((await api.request("STREAM.NAMES")).get("streams"))
-    except (ApiForbiddenError, ApiRefusedError, TransientError):
+    except (ApiRefusedError, TransientError):
         return None
     except PublishError as error:
         return error
@@ -208,9 +211,12 @@ async def _make(api: JetStreamApi, spec: StreamSpec, *, update: bool) -> StreamC
         )
     subjects = list(config.get("subjects", []))
     subjects += _uncovered(config, spec.subjects)
-    changes = {_FIELDS[field][0]: wanted[_FIELDS[field][0]] for field, _, _ in differences}
+    # What `wanted` lacks is a switch that is off.
+    changes = {key: wanted.get(key, False) for key in (_FIELDS[field][0] for field, _, _ in differences)}
+    merged = {**config, **changes, "subjects": subjects}
+    if merged.get("max_age") and "duplicate_window" not in spec.model_fields_set:
+        merged["duplicate_window"] = min(merged["duplicate_window"], merged["max_age"])
     try:
-        merged = {**config, **changes, "subjects": subjects}
         updated: StreamConfig = (await api.request(f"STREAM.UPDATE.{spec.name}", merged))["config"]
         return updated
     except ApiRefusedError as refused:
