@@ -206,6 +206,8 @@ def encode(event: object) -> EncodedEvent:
     for name, value in attributes.items():
         if type(value) is not str:
             attributes[name] = _checked_attribute(name, value)
+    if type(attributes.get("time")) is str:
+        raise InvalidEventError(f"attribute 'time' = {attributes['time']!r}: give an aware datetime", field="time")
     for name in ("id", "source", "type"):
         if not attributes.get(name) or type(attributes[name]) is not str:
             raise InvalidEventError(
@@ -296,12 +298,14 @@ def _at_the_door(event: object) -> CloudEvent:
 
 
 def _checked_attribute(name: str, value: object) -> object:
-    """A value that is no text, as CloudEvents 1.0 (section 3.1, type system) allows it."""
+    """A value that is no plain text, as CloudEvents 1.0 (section 3.1, type system) allows it."""
+    if isinstance(value, str):
+        return str.__str__(value)
     if name in CORE_ATTRIBUTES and name != "time":
         raise InvalidEventError(f"attribute {name!r} = {value!r}: give it some text", field=name)
     if isinstance(value, datetime):
         return _moment(name, value)
-    if name == "time" or not isinstance(value, str | bool | int):
+    if name == "time" or not isinstance(value, bool | int):
         kinds = (
             "an aware datetime" if name == "time" else "text, true or false, a 32-bit integer or an aware datetime"
         )

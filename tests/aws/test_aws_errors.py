@@ -60,5 +60,10 @@ def test_every_error_has_its_class_and_keeps_its_cause(error: Exception, kind: t
 
 
 def test_what_was_not_sent_is_never_unknown() -> None:
-    for error in (answer("InternalException", 500), answer("408", 408), boto.ReadTimeoutError(endpoint_url="u"), ValueError("x")):
+    for error in (
+        answer("InternalException", 500),
+        answer("408", 408),
+        boto.ReadTimeoutError(endpoint_url="u"),
+        ValueError("x"),
+    ):
         assert type(publish_error(error, operation="PutEvents", sent=False)) is TransientError

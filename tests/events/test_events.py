@@ -125,9 +125,47 @@ def test_a_bad_attribute_is_named(attributes: dict[str, Any], field: str) -> Non
     assert caught.value.field == field
 
 
-def test_an_attribute_without_a_json_form_is_named() -> None:
-    with pytest.raises(InvalidEventError, match="'blob'"):
-        encode(CloudEvent({"type": "t", "source": "/s", "blob": object()}))
+@pytest.mark.parametrize(
+    "value",
+    [object(), {"a": 1}, 1.5, None, b"bytes", 2**31, -(2**31) - 1, datetime(2026, 1, 1)],  # noqa: DTZ001
+)
+def test_an_attribute_that_cloudevents_does_not_know_is_named(value: object) -> None:
+    with pytest.raises(InvalidEventError, match="'thing'") as caught:
+        encode(CloudEvent({"type": "t", "source": "/s", "thing": value}))
+    assert caught.value.field == "thing"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("id", None), ("id", 7), ("type", ""), ("source", 5), ("time", "x"), ("datacontenttype", 7), ("subject", 1)],
+)
+def test_an_event_that_was_damaged_after_it_was_made_is_refused(name: str, value: object) -> None:
+    event = build_event("t", "/s", {"a": 1})
+    event.get_attributes()[name] = value
+    with pytest.raises(InvalidEventError, match=f"'{name}'"):
+        encode(event)
+    del event.get_attributes()[name]
+    if name in ("id", "type", "source"):
+        with pytest.raises(InvalidEventError, match=f"'{name}'"):
+            encode(event)
+
+
+def test_what_happens_to_an_event_after_encoding_changes_nothing() -> None:
+    data = bytearray(b"abc")
+    event = build_event("t", "/s", data, branch="main")  # type: ignore[arg-type]
+    encoded = encode(event)
+    data[:] = b"XYZ"
+    event.get_attributes()["branch"] = "other"
+    assert encoded.payload == b"abc"
+    assert json.loads(encoded.json)["data_base64"] == base64.b64encode(b"abc").decode()
+    assert encoded.attributes["branch"] == "main"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json ; charset=utf-8", "model/gltf+json", "TEXT/JSON"]
+)
+def test_json_is_known_by_its_media_type(content_type: str) -> None:
+    assert encode(build_event("t", "/s", {"a": 1}, datacontenttype=content_type)).payload == b'{"a":1}'
 
 
 @pytest.mark.parametrize(
@@ -195,3 +233,21 @@ def test_an_identity_is_unambiguous_where_ids_hold_separators() -> None:
     one = encode(build_event("t", "b@/s", id="a"))
     two = encode(build_event("t", "/s", id="a@b"))
     assert one.identity != two.identity
+
+
+@given(st.lists(st.integers(-(2**70), 2**70) | st.floats(-1e40, 1e40) | st.just("12345678901234567890")))
+def test_integers_over_64_bits_are_read_as_they_were_written(numbers: list[Any]) -> None:
+    event = build_event("a.b", "/s", {"n": numbers})
+    for document in (encode(event).json, encode(event).json.decode()):
+        assert parse_event(document).get_data() == event.get_data()
+        assert list(map(type, parse_event(document).get_data()["n"])) == list(map(type, numbers))
+    assert read_payload(encode(event).payload, None) == event.get_data()
+
+
+def test_a_large_integer_far_down_is_still_read() -> None:
+    document = b'{"id":"1","type":"t","source":"/s","specversion":"1.0","data":%s18446744073709551616%s}'
+    depth = 1000
+    data = parse_event(document % (b"[" * depth, b"]" * depth)).get_data()
+    while isinstance(data, list):
+        (data,) = data
+    assert data == 2**64

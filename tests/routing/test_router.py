@@ -369,6 +369,13 @@ async def test_explain_says_which_rule_and_where_with_a_platform_down() -> None:
         }  # fmt: skip
 
 
+async def test_explain_knows_only_platforms_of_the_router() -> None:
+    async with make_router(Platforms(), "nats", "mine") as router:
+        assert router.explain(event(), assume_down="nats").goes_to == ("mine",)
+        with pytest.raises(ConfigurationError, match="no platform 'natz'"):
+            router.explain(event(), assume_down={"natz"})
+
+
 async def test_hooks_hear_of_decisions_calls_and_results_and_their_errors_harm_nothing() -> None:
     platforms = Platforms()
 

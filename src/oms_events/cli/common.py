@@ -101,9 +101,10 @@ def _errors_as_lines(*, debug: bool) -> Iterator[None]:
 def _fail(error: Exception, code: ExitCode, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    first, *more = str(error).splitlines() or [type(error).__name__]
-    hint = " (--debug shows all of it)" if more and not debug else ""
-    click.echo(f"Error: {first}{hint}", err=True)
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # What a program said last is most often why it ended.
+    rest = f" {more[-1]}" + (" (--debug shows all of it)" if len(more) > 1 and not debug else "") if more else ""
+    click.echo(f"Error: {first}{rest}", err=True)
     sys.exit(code)
 
 

@@ -86,7 +86,7 @@ def _build(
 ) -> EncodedEvent:
     values: dict[str, Any] = {
         "type": event_type,
-        "source": source or DEFAULT_SOURCE,
+        "source": DEFAULT_SOURCE if source is None else source,
         "id": event_id or str(uuid.uuid4()),
         "time": datetime.now(UTC).isoformat(),
         "subject": subject,

@@ -23,6 +23,7 @@ def create_oms_multi_platform_router(
     *,
     jetstream_options: JetStreamOptions | None = None,
     publishers: Mapping[str, Publisher] | None = None,
+    primary: str | None = None,
     rules: Iterable[RoutingRule] = (),
     config: RouterConfig | None = None,
     hooks: Iterable[Hook] = (),
@@ -31,9 +32,9 @@ def create_oms_multi_platform_router(
 
     `nats_publisher` is a connected nats-py client (borrowed, never closed), a `NatsConfig`, or a publisher;
     `jetstream_options` say how the first two publish. `eventbridge_config` is an `EventBridgeConfig` or a
-    publisher, `publishers` the platforms of your own by name. The first of them, in that order, is the
-    primary. `rules` stand beside the default rules, or alone without `add_default_rules`. Raises
-    `ConfigurationError`, `RuleError`, or `MissingExtraError`.
+    publisher, `publishers` the platforms of your own by name. The `primary`, for PRIMARY_ONLY and at the head
+    of FAILOVER, is the first of them in that order unless named. `rules` stand beside the default rules, or
+    alone without `add_default_rules`. Raises `ConfigurationError`, `RuleError`, or `MissingExtraError`.
     """
     platforms: dict[str, Publisher] = {}
     if nats_publisher is not None:
@@ -45,7 +46,7 @@ def create_oms_multi_platform_router(
             raise ConfigurationError("create_oms_multi_platform_router", [f"platform {name!r} is given twice"])
         platforms[str(name)] = publisher
     all_rules = [*rules, *(default_rules() if add_default_rules else ())]
-    return EventRouter(platforms, all_rules, config=config, hooks=hooks)
+    return EventRouter(platforms, all_rules, primary=primary, config=config, hooks=hooks)
 
 
 def _nats(client: Any, options: JetStreamOptions | None) -> Publisher:
@@ -56,7 +57,8 @@ def _nats(client: Any, options: JetStreamOptions | None) -> Publisher:
             )
         return client
     if not isinstance(client, NatsConfig) and not callable(getattr(client, "jetstream", None)):
-        problem = f"{client!r} is no nats-py client, NatsConfig or Publisher; write NatsConfig(servers=...)"
+        kind = type(client).__name__
+        problem = f"a {kind} is no nats-py client, NatsConfig or Publisher; write NatsConfig(servers=...)"
         raise ConfigurationError("nats_publisher", [problem])
     # Imported here, so that the extra is needed only by those who use NATS.
     from oms_events.publishers.jetstream.publisher import JetStreamPublisher
@@ -64,9 +66,12 @@ def _nats(client: Any, options: JetStreamOptions | None) -> Publisher:
     return JetStreamPublisher(client, options=options)
 
 
-def _eventbridge(config: EventBridgeConfig | Publisher) -> Publisher:
-    if not isinstance(config, EventBridgeConfig):
+def _eventbridge(config: object) -> Publisher:
+    if isinstance(config, Publisher):
         return config
+    if not isinstance(config, EventBridgeConfig):
+        problem = f"a {type(config).__name__} is no EventBridgeConfig or Publisher; write EventBridgeConfig(...)"
+        raise ConfigurationError("eventbridge_config", [problem])
     from oms_events.publishers.eventbridge.publisher import EventBridgePublisher
 
     return EventBridgePublisher(config)

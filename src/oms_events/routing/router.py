@@ -61,7 +61,9 @@ class EventRouter:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._config = config or RouterConfig()
+        self._config = RouterConfig() if config is None else config
+        if not isinstance(self._config, RouterConfig):
+            raise ConfigurationError("EventRouter", [f"config = {config!r} is no RouterConfig; make one"])
         self._clock = clock or SystemClock()
         self._hooks = Hooks(hooks)
         _check_platforms(publishers, primary, self._config)
@@ -100,7 +102,10 @@ class EventRouter:
         if self._is_open:
             raise ConfigurationError("EventRouter", ["is open already; give each `async with` its own router"])
         try:
-            await asyncio.gather(*(destination.open() for destination in self._destinations.values()))
+            opening = (destination.open() for destination in self._destinations.values())
+            for problem in await asyncio.gather(*opening, return_exceptions=True):
+                if problem is not None:
+                    raise problem
         except BaseException:
             await self._close_destinations()
             raise
@@ -285,10 +290,13 @@ class EventRouter:
 
     def explain(self, event: CloudEvent | object, *, assume_down: Collection[str] = ()) -> Explanation:
         """Says which rule takes an event, why the others do not, and where it would go; publishes nothing."""
+        for name in (assume_down,) if isinstance(assume_down, str) else assume_down:
+            self._destination(name)
         encoded = encode(event)
         plan = self._plan(encoded)
         return explain(
-            encoded, self._rules.explain(encoded), plan, self._destinations, set(assume_down),
+            encoded, self._rules.explain(encoded), plan, self._destinations,
+            {assume_down} if isinstance(assume_down, str) else set(assume_down),
             sticky=self._sticky.get(plan),
         )  # fmt: skip
 
@@ -361,7 +369,7 @@ def _check_platforms(publishers: Mapping[str, Publisher], primary: str | None, c
             check_platform_name(name)
         except ValueError as error:
             problems.append(str(error))
-        if not isinstance(publisher, Publisher):
+        if isinstance(publisher, type) or not isinstance(publisher, Publisher):
             problems.append(f"{publisher!r} for platform {name!r} is no Publisher; see oms_events.Publisher")
     problems += [
         f"config.platforms names {name!r}, which nobody knows; its platforms: {', '.join(publishers) or 'none'}"

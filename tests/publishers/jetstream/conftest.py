@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -12,7 +14,7 @@ from cloudevents.core.v1.event import CloudEvent
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 
-from oms_events.devstack import NatsServer
+from oms_events.devstack import NatsServer, NatsTls
 from oms_events.events import EncodedEvent, build_event, encode
 from oms_events.publishers.jetstream import JetStreamOptions, JetStreamPublisher, from_nats_message
 
@@ -27,6 +29,15 @@ async def until(holds: Callable[[], bool], seconds: float = 15) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - the server's doings are no events of this loop
             await asyncio.sleep(0.002)
+
+
+def certificate(folder: Path, name: str) -> NatsTls:
+    """A self-signed certificate that is its own authority."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return NatsTls(cert=cert, key=key)
 
 
 @dataclass

@@ -23,7 +23,7 @@ def test_an_ack_is_a_receipt() -> None:
         (503, 10077, FailureClass.TRANSIENT),
         (503, 10008, FailureClass.TRANSIENT),
         (500, 10047, FailureClass.TRANSIENT),
-        (409, 10158, FailureClass.TRANSIENT),
+        (409, 10158, FailureClass.UNKNOWN),
         (400, 10002, FailureClass.TRANSIENT),
         (400, 10060, FailureClass.ADDRESS_DENIED),
         (400, 10109, FailureClass.ADDRESS_DENIED),

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ from oms_events.publishers.jetstream import (
     StreamSpec,
 )
 from oms_events.publishing import Receipt
-from tests.publishers.jetstream.conftest import TYPE, make_events, until
+from tests.publishers.jetstream.conftest import TYPE, certificate, make_events, until
 
 SPEC = StreamSpec(name="OMS", subjects=("oms.>",))
 MAKE = JetStreamOptions(stream=SPEC, policy=StreamPolicy.CREATE)
@@ -185,8 +184,6 @@ async def test_a_connection_closed_for_good_is_made_anew() -> None:
         await publisher.close()
 
 
-# nats-py drops the socket of a refused reconnect without closing it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_revoked_user_is_denied_until_it_is_back() -> None:
     def users(name: str) -> str:
         return f"authorization {{ users: [{{user: {name}, password: p}}] }}\n"
@@ -302,15 +299,6 @@ async def test_without_its_inbox_it_does_not_open() -> None:
         await publisher.close()
 
 
-def certificate(folder: Path, name: str) -> NatsTls:
-    """A self-signed certificate that is its own authority."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
-    return NatsTls(cert=cert, key=key)
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 async def test_tls_with_client_certificates(tmp_path: Path, fast_path: bool) -> None:
     own, theirs = certificate(tmp_path, "server"), certificate(tmp_path, "client")
@@ -346,3 +334,68 @@ async def test_an_event_of_a_type_that_is_denied_by_case_only(fast_path: bool) -
             denied, fine = await publisher.publish([upper, *make_events(1)], timeout=5)
             assert isinstance(denied, AddressDeniedError | UnknownOutcomeError)
             assert isinstance(fine, Receipt)
+
+
+TWO_DENIED = """
+authorization {{ users: [
+  {{user: admin, password: p}},
+  {{user: oms, password: p, permissions: {{ publish: {{ deny: [{deny}] }} }} }}
+] }}
+"""
+
+
+@asynccontextmanager
+async def denying(*subjects: str) -> AsyncIterator[NatsServer]:
+    deny = ", ".join(f'"{subject}"' for subject in subjects)
+    async with (
+        NatsServer(config=TWO_DENIED.format(deny=deny)) as server,
+        JetStreamPublisher(config(server, user="admin", password="p"), options=MAKE),
+    ):
+        yield server
+
+
+def events_of(*types: str) -> list[Any]:
+    return [encode(build_event(f"com.foundry.{type_}", "/s")) for type_ in types]
+
+
+async def quiet(_: Exception) -> None:
+    pass
+
+
+async def test_of_two_denied_subjects_a_borrowed_client_shows_both() -> None:
+    async with denying("oms.account.>", "oms.branch.>") as server:
+        client = await nats.connect(server.url, user="oms", password="p", error_cb=quiet)
+        async with JetStreamPublisher(client, options=JetStreamOptions(stream="OMS")) as publisher:
+            events = events_of("oms.account.created", "oms.branch.created", "oms.schema.created")
+            async with asyncio.timeout(3):
+                results = await publisher.publish(events, timeout=30)
+            assert [type(result) for result in results] == [AddressDeniedError, AddressDeniedError, Receipt]
+            await client.close()
+            # A subject that holds such words says nothing about the login.
+            (closed,) = await publisher.publish(make_events(1), timeout=5)
+            assert isinstance(closed, TransientError)
+
+
+async def test_results_do_not_wait_for_a_reason_that_may_not_be_asked() -> None:
+    async with denying("$JS.API.STREAM.LIST") as server:
+        options = JetStreamOptions(stream="OMS")
+        async with JetStreamPublisher(config(server, user="oms", password="p"), options=options) as publisher:
+            events = events_of("oms.schema.created", *(f"elsewhere.number{number}" for number in range(20)))
+            for seconds in (1.0, 0.2):
+                async with asyncio.timeout(seconds):
+                    results = await publisher.publish(events, timeout=30)
+                assert [type(result) for result in results] == [Receipt] + [AddressDeniedError] * 20
+
+
+async def test_results_do_not_wait_for_a_reason_that_does_not_come() -> None:
+    async with NatsServer() as server, JetStreamPublisher(config(server), options=MAKE):
+        client = await nats.connect(server.url)
+        received = await client.subscribe("silent.API.>")
+        options = JetStreamOptions(policy=StreamPolicy.NONE, api_prefix="silent.API")
+        async with JetStreamPublisher(client, options=options) as publisher:
+            events = events_of("oms.schema.created", *(f"elsewhere.number{number}" for number in range(20)))
+            async with asyncio.timeout(1):
+                results = await publisher.publish(events, timeout=30)
+            assert [type(result) for result in results] == [Receipt] + [AddressDeniedError] * 20
+        assert received.pending_msgs > 0
+        await client.close()

@@ -21,6 +21,10 @@ def wire(subject: str, sid: int, payload: bytes) -> bytes:
     return b"MSG %b %d %d\r\n%b\r\n" % (subject.encode(), sid, len(payload), payload)
 
 
+def no_error(error: Exception) -> None:
+    raise error
+
+
 class Sink:
     def __init__(self, got: list[Any], prefix: str) -> None:
         self._got, self._prefix = got, prefix
@@ -68,7 +72,7 @@ async def test_the_short_way_reads_what_the_clients_parser_reads(
     )
     client, acks, others = listening()
     _AckParser.install(
-        client, INBOX, client._subs[1], lambda token, payload, _: acks.append((str(token), payload))
+        client, INBOX, client._subs[1], lambda token, payload, _: acks.append((str(token), payload)), no_error
     )
     assert type(client._ps) is _AckParser
     position = 0
@@ -88,7 +92,7 @@ async def test_the_parser_goes_back_in_the_middle_of_a_message() -> None:
         acks.append((str(token), payload))
 
     data = wire(f"{INBOX}1", 1, ACK % 1) + wire(f"{INBOX}2", 1, ACK % 2)
-    _AckParser.install(client, INBOX, client._subs[1], on_ack)
+    _AckParser.install(client, INBOX, client._subs[1], on_ack, no_error)
     await client._ps.parse(data[:-10])
     _AckParser.remove(client, on_ack)
     assert type(client._ps) is Parser
@@ -102,7 +106,7 @@ async def test_an_error_of_ours_does_not_end_the_clients_reading(caplog: pytest.
     def on_ack(token: int, payload: bytes, status: str | None) -> None:
         raise LookupError
 
-    _AckParser.install(client, INBOX, client._subs[1], on_ack)
+    _AckParser.install(client, INBOX, client._subs[1], on_ack, no_error)
     await client._ps.parse(wire(f"{INBOX}1", 1, ACK % 1) + wire("other", 2, b"x"))
     assert others == [("other", b"x")]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -114,10 +118,49 @@ def test_an_unknown_parser_stays() -> None:
 
     client, _, _ = listening()
     client._ps = Another(client)
-    _AckParser.install(client, INBOX, client._subs[1], lambda *_: None)
+    _AckParser.install(client, INBOX, client._subs[1], lambda *_: None, no_error)
     assert type(client._ps) is Another
 
 
 def test_a_client_of_another_shape_takes_the_public_way() -> None:
     client = Client()
     assert not isinstance(make_sender(client, INBOX, fast_path=True), FrameSender)
+
+
+DENIED = b"-ERR 'Permissions Violation for Publish to \"%b\"'\r\n"
+
+
+@given(st.lists(st.integers(1, 60)))
+async def test_each_error_of_the_server_is_heard_once(cuts: list[int]) -> None:
+    client, acks, others = listening()
+    client._error_cb = ignore
+    heard: list[str] = []
+    _AckParser.install(
+        client,
+        INBOX,
+        client._subs[1],
+        lambda token, payload, _: acks.append((str(token), payload)),
+        lambda error: heard.append(str(error)),
+    )
+    stream = wire("other", 2, DENIED % b"no.error") + DENIED % b"a" + DENIED % b"b"
+    stream += wire(f"{INBOX}1", 1, ACK % 1) + DENIED % b"c" + wire(f"{INBOX}2", 1, ACK % 2) + b"PONG\r\n"
+    position = 0
+    for cut in [*cuts, len(stream)]:
+        await client._ps.parse(stream[position : position + cut])
+        position += cut
+    assert heard == [f'nats: permissions violation for publish to "{subject}"' for subject in "abc"]
+    assert acks == [("1", ACK % 1), ("2", ACK % 2)]
+    assert others == [("other", DENIED % b"no.error")]
+
+
+async def test_an_error_in_hearing_does_not_end_the_clients_reading(caplog: pytest.LogCaptureFixture) -> None:
+    client, _, others = listening()
+    client._error_cb = ignore
+    _AckParser.install(client, INBOX, client._subs[1], lambda *_: None, no_error)
+    await client._ps.parse(DENIED % b"a" + wire("other", 2, b"x"))
+    assert others == [("other", b"x")]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def ignore(_: Exception) -> None:
+    pass

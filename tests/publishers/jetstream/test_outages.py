@@ -8,12 +8,13 @@ from typing import Any
 
 import nats
 import pytest
+from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from oms_events.devstack import NatsServer
 from oms_events.errors import TransientError, UnknownOutcomeError
-from oms_events.publishers.jetstream import JetStreamPublisher, NatsConfig
+from oms_events.publishers.jetstream import JetStreamOptions, JetStreamPublisher, NatsConfig
 from oms_events.publishing import Receipt
 from tests.publishers.jetstream.conftest import Stream, make_events, make_stream, until
 
@@ -190,3 +191,118 @@ async def test_a_paused_server_takes_no_unbounded_backlog(
     assert kinds[0] == {UnknownOutcomeError}
     assert kinds[-1] == {TransientError}
     await deliver(publisher, events)
+
+
+async def test_a_server_that_hangs_with_a_backlog_is_left_for_the_next(fast_path: bool) -> None:
+    async with NatsServer() as one, NatsServer() as two:
+        for each in (one, two):
+            async with await nats.connect(each.url) as client:
+                await client.jetstream().add_stream(name="S", subjects=["oms.>"])
+        config = NatsConfig(servers=(one.url, two.url), ping_interval=0.1, reconnect_wait=0.05)
+        options = JetStreamOptions(stream="S", fast_path=fast_path)
+        async with JetStreamPublisher(config, options=options) as publisher:
+            hanging = one if str(one.port) in publisher.describe()["connected_to"] else two
+            hanging.pause()
+            try:
+                await publisher.publish(make_events(100, padding="x" * 100_000), timeout=0.2)
+                async with asyncio.timeout(5):
+                    await deliver(publisher, make_events(1))
+            finally:
+                hanging.resume()
+
+
+async def test_closing_on_a_server_that_hangs_leaves_no_socket(server: NatsServer, stream: Stream) -> None:
+    publisher = JetStreamPublisher(NatsConfig(servers=(server.url,)), options=stream.options())
+    await publisher.open()
+    link = publisher._link
+    assert link is not None
+    writer: Any = link.client._transport._io_writer  # type: ignore[union-attr]
+    socket = writer.get_extra_info("socket")
+    server.pause()
+    try:
+        await publisher.publish(make_events(100, padding="x" * 100_000), timeout=0.2)
+        assert writer.transport.get_write_buffer_size()
+        async with asyncio.timeout(5):
+            await publisher.close()
+            await until(lambda: socket.fileno() == -1)
+    finally:
+        server.resume()
+
+
+async def test_reconnects_to_a_server_that_hangs_pile_up_no_sockets(server: NatsServer, stream: Stream) -> None:
+    config = NatsConfig(servers=(server.url,), ping_interval=0.05, reconnect_wait=0.01, connect_timeout=0.05)
+    async with JetStreamPublisher(config, options=stream.options()) as publisher:
+        link = publisher._link
+        assert link is not None
+        sockets: set[Any] = set()
+
+        def another() -> bool:
+            writer: Any = getattr(link.client._transport, "_io_writer", None)
+            if writer is not None and (socket := writer.get_extra_info("socket")) is not None:
+                sockets.add(socket)
+            return len(sockets) >= 5
+
+        server.pause()
+        try:
+            await until(another)
+            assert sum(socket.fileno() != -1 for socket in sockets) <= 1
+        finally:
+            server.resume()
+        await deliver(publisher, make_events(1))
+
+
+async def test_an_own_connection_buffers_nothing_while_it_is_away(server: NatsServer, stream: Stream) -> None:
+    config = NatsConfig(servers=(server.url,), reconnect_wait=0.05)
+    async with JetStreamPublisher(config, options=stream.options()) as publisher:
+        link = publisher._link
+        assert link is not None
+        await server.kill()
+        await until(lambda: not link.client.is_connected)
+        with pytest.raises(errors.OutboundBufferLimitError):
+            await link.client.publish(f"{stream.name}.x", b"")
+        await server.start()
+
+
+async def test_what_is_in_flight_over_a_quick_reconnect_is_unknown_at_once(
+    client: Client, stream: Stream, fast_path: bool
+) -> None:
+    # Somebody listens, and never acknowledges.
+    await client.subscribe("silent.>", cb=_ignore)
+    options = stream.options(subject="silent.{type}", fast_path=fast_path, ack_timeout=30)
+    async with JetStreamPublisher(client, options=options) as publisher:
+        publishing = asyncio.create_task(publisher.publish(make_events(3), timeout=30))
+        await until(lambda: publisher.describe()["in_flight"] == 3)
+        client.options["reconnect_time_wait"] = 0
+        await client.force_reconnect()
+        results = await asyncio.wait_for(publishing, 5)
+        assert {type(result) for result in results} == {UnknownOutcomeError}
+        assert "connection was lost" in str(results[0])
+        assert client.is_connected
+
+
+async def test_events_before_one_that_the_client_does_not_take_keep_their_acks(
+    server: NatsServer, stream: Stream
+) -> None:
+    class Full(Client):
+        """A client whose buffer is full at the sixth message."""
+
+        taken = 0
+
+        async def publish(self, subject: str, *args: Any, **options: Any) -> None:
+            if subject.startswith(stream.name):
+                self.taken += 1
+                if self.taken == 6:
+                    raise errors.OutboundBufferLimitError
+            await super().publish(subject, *args, **options)
+
+    client = Full()
+    await client.connect(server.url)
+    async with JetStreamPublisher(client, options=stream.options(fast_path=False)) as publisher:
+        results = await asyncio.wait_for(publisher.publish(make_events(10), timeout=5), 3)
+        assert [type(result) for result in results] == [Receipt] * 5 + [TransientError] * 5
+    assert await stream.size() == 5
+    await client.close()
+
+
+async def _ignore(_: Msg) -> None:
+    pass

@@ -192,6 +192,17 @@ async def test_a_configured_stream_that_went_away(client: Client, fast_path: boo
     await publisher.close()
 
 
+async def test_a_stream_known_from_acks_may_go_away(client: Client) -> None:
+    async with JetStreamPublisher(client, options=JetStreamOptions()) as publisher:
+        async with make_stream(client, subjects=["oms.schema.*"]) as stream:
+            (result,) = await publisher.publish(make_events(1), timeout=5)
+            assert isinstance(result, Receipt)
+            await publisher.check()
+            assert publisher.describe()["stream"] == stream.name
+        await publisher.check()
+        assert publisher.describe()["stream"] is None
+
+
 async def test_no_stream_at_all_is_the_platforms_fault(fast_path: bool) -> None:
     async with NatsServer() as server:
         client = await nats.connect(server.url)

@@ -166,3 +166,30 @@ async def test_none_asks_nothing(client: Client, name: str) -> None:
     )
     async with publisher:
         assert publisher.describe()["connected"]
+
+
+async def test_a_switch_is_turned_off(client: Client, name: str) -> None:
+    await opened(client, StreamPolicy.CREATE, spec(name, allow_direct=True, allow_atomic=True))
+    config = await opened(client, StreamPolicy.UPDATE, spec(name, allow_direct=False, allow_atomic=False))
+    assert not config.allow_direct
+    assert not config.allow_atomic
+
+
+async def test_a_shorter_life_shortens_the_window_that_was_not_asked_for(client: Client, name: str) -> None:
+    await opened(client, StreamPolicy.CREATE, spec(name))
+    config = await opened(client, StreamPolicy.UPDATE, spec(name, max_age=60))
+    assert (config.max_age, config.duplicate_window) == (60, 60)
+    config = await opened(client, StreamPolicy.UPDATE, spec(name, max_age=600))
+    assert (config.max_age, config.duplicate_window) == (600, 60)
+
+
+@pytest.mark.parametrize("policy", [StreamPolicy.CREATE, StreamPolicy.UPDATE])
+async def test_an_existing_stream_that_takes_nothing_is_not_taken_for_made(
+    client: Client, name: str, policy: StreamPolicy
+) -> None:
+    await client.jsm().add_stream(name=name, subjects=[f"{name}.>"], no_ack=True)
+    with pytest.raises(PlatformDeniedError, match="no_ack = true"):
+        await opened(client, policy, spec(name))
+    await client.jsm().update_stream(name=name, subjects=[f"{name}.>"], no_ack=False, sealed=True)
+    with pytest.raises(PlatformDeniedError, match="sealed = true"):
+        await opened(client, policy, spec(name))

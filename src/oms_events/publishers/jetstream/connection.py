@@ -33,6 +33,7 @@ _DENIED = frozenset(
         "user authentication revoked",
     )
 )
+_DENIALS = (ssl.SSLError, NoTlsError, errors.AuthorizationError, errors.InvalidUserCredentialsError)
 _CREDENTIALS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 OnState = Callable[[ConnectionState, str], None]
@@ -254,9 +255,7 @@ def fault_of(client: Client) -> PublishError:
 
 
 def _is_denial(error: Exception) -> bool:
-    if isinstance(
-        error, ssl.SSLError | NoTlsError | errors.AuthorizationError | errors.InvalidUserCredentialsError
-    ):
+    if isinstance(error, _DENIALS):
         return True
     if isinstance(error, OSError):
         return error.filename is not None

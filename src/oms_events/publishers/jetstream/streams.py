@@ -215,7 +215,8 @@ async def _make(api: JetStreamApi, spec: StreamSpec, *, update: bool) -> StreamC
     changes = {key: wanted.get(key, False) for key in (_FIELDS[field][0] for field, _, _ in differences)}
     merged = {**config, **changes, "subjects": subjects}
     if merged.get("max_age") and "duplicate_window" not in spec.model_fields_set:
-        merged["duplicate_window"] = min(merged["duplicate_window"], merged["max_age"])
+        # The server refuses a window that is longer than messages live.
+        merged["duplicate_window"] = min(merged.get("duplicate_window", 0), merged["max_age"])
     try:
         updated: StreamConfig = (await api.request(f"STREAM.UPDATE.{spec.name}", merged))["config"]
         return updated
