@@ -97,6 +97,15 @@ def test_dev_up_prints_settings_to_export_and_ends_when_a_server_does(cli: Cli) 
     wait_for_end(family)
 
 
+def test_dev_up_takes_the_subjects_of_one_s_own(cli: Cli) -> None:
+    with started(cli, "dev", "up", "--json", "--subject", "shop.>") as process:
+        env = json.loads(line_of(process))["environment"]
+        result = cli("publish", "--type", "shop.order.placed", **env)
+        assert result.exit_code == 0, result.stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
 def test_dev_up_says_which_port_is_taken(cli: Cli, oms_nats_server: Any) -> None:
     result = cli("dev", "up", "--nats-port", oms_nats_server.port)
     assert (result.exit_code, result.stdout) == (1, "")

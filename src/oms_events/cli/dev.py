@@ -16,7 +16,7 @@ from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig,
 
 BUS: Final = "oms-events"
 QUEUE: Final = "oms-events-all"
-STREAM: Final = StreamSpec(name="OMS", subjects=("oms.>",))
+STREAM: Final = "OMS"
 
 _WATCH_INTERVAL: Final = 0.5
 
@@ -26,25 +26,30 @@ _PORT = click.IntRange(1, 65_535)
 @click.command()
 @click.option("--nats-port", type=_PORT, metavar="PORT", help="The port of NATS.  [default: a free one]")
 @click.option("--aws-port", type=_PORT, metavar="PORT", help="The port of the emulator.  [default: a free one]")
+@click.option(
+    "--subject", "subjects", multiple=True, default=("oms.>",), show_default=True, metavar="SUBJECT",
+    help="What the stream takes; may be given several times.",
+)  # fmt: skip
 @ends_cleanly
-def up(*, nats_port: int | None, aws_port: int | None, as_json: bool) -> None:
+def up(*, nats_port: int | None, aws_port: int | None, subjects: tuple[str, ...], as_json: bool) -> None:
     """Run NATS and an AWS emulator on loopback until Ctrl-C, and print the settings to export.
 
-    Makes the stream OMS for oms.>, the event bus oms-events, and a queue that gets all its events. Everything
+    Makes the stream OMS, the event bus oms-events, and a queue that gets all its events. Everything
     ends, and is forgotten, with the command; a stop by Ctrl-C or SIGTERM once all is up is its normal end (0).
     """
     stack = DevStack(nats=NatsServer(port=nats_port), aws=AwsEmulator(port=aws_port, notify=tell), bus_name=BUS)
-    run(_keep_up(stack, as_json=as_json))
+    stream = StreamSpec(name=STREAM, subjects=subjects)
+    run(_keep_up(stack, stream, as_json=as_json))
 
 
-async def _keep_up(stack: DevStack, *, as_json: bool) -> None:
+async def _keep_up(stack: DevStack, stream: StreamSpec, *, as_json: bool) -> None:
     # First, so that a missing extra is told before anything is started.
     from oms_events._aws.config import AwsConfig
     from oms_events._aws.session import open_client
     from oms_events.publishers.jetstream.publisher import JetStreamPublisher
 
     async with stack:
-        options = JetStreamOptions(stream=STREAM, policy=StreamPolicy.CREATE)
+        options = JetStreamOptions(stream=stream, policy=StreamPolicy.CREATE)
         async with JetStreamPublisher(NatsConfig(servers=(stack.nats.url,)), options=options):
             pass
         keys = {"aws_access_key_id": stack.aws.access_key, "aws_secret_access_key": stack.aws.secret_key}
@@ -83,7 +88,7 @@ def _announce(stack: DevStack, queue_url: str, *, as_json: bool) -> None:
                 "environment": settings,
                 "nats_url": stack.nats.url,
                 "aws_endpoint_url": stack.endpoint_url,
-                "stream": STREAM.name,
+                "stream": STREAM,
                 "event_bus_name": BUS,
                 "queue_url": queue_url,
             }
@@ -92,7 +97,7 @@ def _announce(stack: DevStack, queue_url: str, *, as_json: bool) -> None:
         for name, value in settings.items():
             click.echo(f"export {name}={shlex.quote(value)}")
     tell(
-        f"The stack is up: stream {STREAM.name} on NATS, bus {BUS} on the AWS emulator; all events of the bus go "
+        f"The stack is up: stream {STREAM} on NATS, bus {BUS} on the AWS emulator; all events of the bus go "
         f"to the queue {queue_url}. Ctrl-C stops it."
     )
 

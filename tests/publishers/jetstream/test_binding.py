@@ -79,7 +79,7 @@ def test_offsets_with_seconds_become_utc() -> None:
 
 def test_an_attribute_without_text_form_rejects_the_event() -> None:
     with pytest.raises(EventRejectedError, match="'x' is list"):
-        binary_message(encode(CloudEvent({**base(), "x": [1]})))
+        attribute_text("x", [1])
 
 
 def base() -> dict[str, Any]:
