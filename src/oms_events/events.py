@@ -25,6 +25,7 @@ CORE_ATTRIBUTES: Final = frozenset(
 )
 """The attributes of CloudEvents 1.0 itself; every other attribute is an extension."""
 
+_TEXT_ATTRIBUTES: Final = CORE_ATTRIBUTES - {"time"}
 _JSON_OPTIONS: Final = orjson.OPT_UTC_Z
 _DIGITS_TO_ZERO: Final = bytes(ord("0") if chr(code) in "0123456789" else ord(" ") for code in range(256))
 _LONG_NUMBER: Final = b"0" * 19
@@ -202,17 +203,14 @@ def encode(event: object) -> EncodedEvent:
         if isinstance(event, EncodedEvent):
             return event
         event = _at_the_door(event)
-    attributes = dict(event.get_attributes())
-    for name, value in attributes.items():
-        if type(value) is not str:
-            attributes[name] = _checked_attribute(name, value)
-    if type(attributes.get("time")) is str:
-        raise InvalidEventError(f"attribute 'time' = {attributes['time']!r}: give an aware datetime", field="time")
-    for name in ("id", "source", "type"):
-        if not attributes.get(name) or type(attributes[name]) is not str:
-            raise InvalidEventError(
-                f"attribute {name!r} = {attributes.get(name)!r}: give it some text", field=name
-            )
+    attributes = event.get_attributes().copy()
+    if not (attributes.get("id") and attributes.get("source") and attributes.get("type")):
+        raise _missing_attribute(attributes)
+    time = attributes.get("time")
+    texts = list(map(type, attributes.values())).count(str)
+    # Nearly every event has text everywhere and a time in UTC: the look at each attribute is for the others.
+    if texts != len(attributes) - 1 or type(time) is not datetime or time.tzinfo is not UTC:
+        attributes = {name: _checked_attribute(name, value) for name, value in attributes.items()}
     data = event.get_data()
     content_type = attributes.get("datacontenttype")
     is_text = False
@@ -298,10 +296,10 @@ def _at_the_door(event: object) -> CloudEvent:
 
 
 def _checked_attribute(name: str, value: object) -> object:
-    """A value that is no plain text, as CloudEvents 1.0 (section 3.1, type system) allows it."""
-    if isinstance(value, str):
+    """A value as CloudEvents 1.0 (section 3.1, type system) allows it."""
+    if isinstance(value, str) and name != "time":
         return str.__str__(value)
-    if name in CORE_ATTRIBUTES and name != "time":
+    if name in _TEXT_ATTRIBUTES:
         raise InvalidEventError(f"attribute {name!r} = {value!r}: give it some text", field=name)
     if isinstance(value, datetime):
         return _moment(name, value)
@@ -313,6 +311,11 @@ def _checked_attribute(name: str, value: object) -> object:
     if isinstance(value, int) and not -(2**31) <= value < 2**31:
         raise InvalidEventError(f"attribute {name!r} = {value!r} is beyond 32 bits; give it as text", field=name)
     return value
+
+
+def _missing_attribute(attributes: Mapping[str, Any]) -> InvalidEventError:
+    name = next(name for name in ("id", "source", "type") if not attributes.get(name))
+    return InvalidEventError(f"attribute {name!r} = {attributes.get(name)!r}: give it some text", field=name)
 
 
 def _moment(name: str, value: datetime) -> datetime:

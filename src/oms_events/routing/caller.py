@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oms_events._aio import Clock, Slots
 from oms_events.errors import (
@@ -27,7 +27,7 @@ from oms_events.resilience.backoff import Pace
 from oms_events.resilience.breaker import BreakerState, CircuitBreaker
 from oms_events.resilience.health import Health
 from oms_events.routing.config import DestinationConfig
-from oms_events.routing.progress import Answer, NotSentError
+from oms_events.routing.progress import Answer, NotSentError, all_receipts
 
 _log = logging.getLogger("oms_events")
 _GRACE = 0.25
@@ -44,6 +44,7 @@ class _Call:
 
     admitted: int = 0
     epoch: int = 0
+    at_once: bool = False
     opening: bool = False
     on_wire: bool = False
     seconds: float = 0.0
@@ -127,18 +128,13 @@ class Caller:
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, or less when the router is closed meanwhile."""
-        with contextlib.suppress(TimeoutError):
-            async with self._interruptible(None):
-                await self._clock.sleep(seconds)
-
-    @contextlib.asynccontextmanager
-    async def _interruptible(self, timeout: float | None) -> AsyncIterator[asyncio.Timeout]:
-        """A timeout that `abort` brings forward to now."""
-        scope = asyncio.timeout(timeout)
+        scope = asyncio.timeout(None)
         try:
             async with scope:
                 self._active.add(scope)
-                yield scope
+                await self._clock.sleep(seconds)
+        except TimeoutError:
+            pass
         finally:
             self._active.discard(scope)
 
@@ -178,11 +174,17 @@ class Caller:
         if now >= wire_by:
             return self._not_sent(len(events))
         call = _Call()
-        taken = 0
+        taken = len(events) if self.slots.take_now(len(events)) else 0
+        timeout = deadline - now
+        # Nearly every call goes out at once: its time is then set once.
+        call.at_once = bool(taken) and self._is_open and not self._pace.wait()
+        scope = asyncio.timeout(timeout + grace(timeout) if call.at_once else wire_by - now)
         try:
-            async with self._interruptible(wire_by - now) as scope:
-                await self.slots.take(len(events))
-                taken = len(events)
+            async with scope:
+                self._active.add(scope)
+                if not taken:
+                    await self.slots.take(len(events))
+                    taken = len(events)
                 skipped = self.why_skipped()
                 if skipped is None:
                     call.admitted, call.epoch = self.breaker.admit(len(events))
@@ -195,6 +197,7 @@ class Caller:
                 return self._not_sent(len(events))
             call.answers = self._interrupted(call)
         finally:
+            self._active.discard(scope)
             if taken:
                 self.slots.give(taken)
             # Cancelled, closed or never sent: that says nothing of the platform.
@@ -213,27 +216,29 @@ class Caller:
         scope: asyncio.Timeout,
     ) -> None:
         """One call with events that the breaker admitted, once the platform's pace allows."""
-        pause = self._pace.wait()
-        if self._clock.monotonic() + pause >= wire_by:
-            call.answers = self._not_sent(len(events))
-            return
-        if pause:
-            await self._clock.sleep(pause)
+        if not call.at_once:
+            pause = self._pace.wait()
+            if self._clock.monotonic() + pause >= wire_by:
+                call.answers = self._not_sent(len(events))
+                return
+            if pause:
+                await self._clock.sleep(pause)
+            call.opening = True
+            error = None if self._is_open else await self.open()
+            if error is not None:
+                call.answers = [error] * len(events)
+                return
         started = self._clock.monotonic()
-        call.opening = True
-        error = None if self._is_open else await self.open()
-        if error is not None:
-            call.answers = [error] * len(events)
-            return
-        timeout = deadline - self._clock.monotonic()
-        scope.reschedule(asyncio.get_running_loop().time() + timeout + grace(timeout))
-        call.on_wire = True
+        timeout = deadline - started
+        if not call.at_once:
+            scope.reschedule(asyncio.get_running_loop().time() + timeout + grace(timeout))
+        call.opening = call.on_wire = True
         call.answers = await self._ask(events, timeout)
         call.seconds = self._clock.monotonic() - started
 
     async def _ask(self, events: Sequence[EncodedEvent], timeout: float) -> Sequence[Answer]:
         try:
-            answers = list(await self._publisher.publish(events, timeout=timeout))
+            answers: list[Any] = list(await self._publisher.publish(events, timeout=timeout))
         except PublishError as error:
             return [error] * len(events)
         except asyncio.CancelledError:
@@ -248,9 +253,10 @@ class Caller:
         if len(answers) != len(events):
             wrong = f"the publisher gave {len(answers)} answers for {len(events)} events"
             return [UnknownOutcomeError(wrong)] * len(events)
-        for index, answer in enumerate(answers):
-            if type(answer) is not Receipt and not isinstance(answer, PublishError):
-                answers[index] = UnknownOutcomeError(f"the publisher gave {answer!r}, which is no answer")
+        if not all_receipts(answers):
+            for index, answer in enumerate(answers):
+                if not isinstance(answer, Receipt | PublishError):
+                    answers[index] = UnknownOutcomeError(f"the publisher gave {answer!r}, which is no answer")
         return answers
 
     def _interrupted(self, call: _Call) -> Sequence[Answer]:
@@ -271,17 +277,14 @@ class Caller:
         """Tells breaker, pace, health and hooks how one call went."""
         failures: dict[FailureClass, int] = {}
         throttles: list[float] = []
-        for answer in call.answers:
-            if type(answer) is Receipt:
-                continue
-            if isinstance(answer, PublishError):
-                if answer.throttled:
-                    throttles.append(answer.retry_after or 0.0)
-                failures[answer.failure] = failures.get(answer.failure, 0) + 1
-                last_error = answer
-        delivered = len(call.answers) - sum(failures.values())
-        if failures:
-            self._health.failed(last_error, self._clock.now())
+        errors = [] if all_receipts(call.answers) else [e for e in call.answers if isinstance(e, PublishError)]
+        for error in errors:
+            if error.throttled:
+                throttles.append(error.retry_after or 0.0)
+            failures[error.failure] = failures.get(error.failure, 0) + 1
+        delivered = len(call.answers) - len(errors)
+        if errors:
+            self._health.failed(errors[-1], self._clock.now())
         denied = FailureClass.PLATFORM_DENIED in failures
         if denied:
             self.reopen()

@@ -99,6 +99,10 @@ async def deliver_batch(
 
     FAILOVER events go in calls of their own, since they have a part of the deadline only.
     """
+    if len(deliveries) == 1 and len(deliveries[0].plan.platforms) == 1:
+        (platform,) = deliveries[0].plan.platforms
+        await _send_all(platform, destinations.get(platform), deliveries, deadline, hooks)
+        return
     shared: dict[str, list[Delivery]] = {}
     jobs: list[Coroutine[Any, Any, None]] = []
     for delivery in deliveries:

@@ -13,6 +13,11 @@ Answer = Receipt | OmsEventsError
 _RETRYABLE = (FailureClass.TRANSIENT, FailureClass.UNKNOWN)
 
 
+def all_receipts(answers: Sequence[Answer]) -> bool:
+    """Whether every event was delivered: the common case, told at the speed of C."""
+    return set(map(type, answers)) == {Receipt}
+
+
 class NotSentError(TransientError):
     """The publisher was not even asked: no time was left. No attempt is counted for it."""
 
@@ -30,7 +35,7 @@ class Progress:
 
     def take(self, indices: Sequence[int], answers: Sequence[Answer]) -> None:
         """Takes the answers of one attempt."""
-        if not self.has_failures and all(type(answer) is Receipt for answer in answers):
+        if not self.has_failures and all_receipts(answers):
             # Nearly every call: all events at once, at the first attempt, without a failure.
             self._answers = list(answers)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -86,7 +87,9 @@ class EventRouter:
         self._rules = RuleSet()
         self._plans: dict[str | None, Plan] = {}
         self._is_open = False
-        self._under_way: set[asyncio.Future[None]] = set()
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         for rule in rules:
             self.add_routing_rule(rule)
 
@@ -128,15 +131,13 @@ class EventRouter:
         patience = self._config.close_timeout if timeout is None else timeout
         unfinished: dict[str, int] = {}
         try:
-            if self._under_way:
-                await asyncio.wait(self._under_way, timeout=patience)
+            await self._wait_until_idle(patience)
             for name, destination in self._destinations.items():
                 ended = destination.abort()
                 if ended:
                     unfinished[name] = ended
                     _log.warning("closing the router ended %d publish calls to %s", ended, name)
-            if self._under_way:
-                await asyncio.wait(self._under_way, timeout=_LAST_PATIENCE)
+            await self._wait_until_idle(_LAST_PATIENCE)
         finally:
             await self._close_destinations()
         return unfinished
@@ -162,11 +163,11 @@ class EventRouter:
         if self._hooks:
             self._hooks(Decided({(plan.rule, plan.strategy.value): 1}))
         delivery = Delivery(plan, (0,), (encoded,))
-        token = self._begin()
+        self._begin()
         try:
             await self._deliver([delivery], deadline)
         finally:
-            self._end(token)
+            self._end()
         return delivery.results(0)
 
     async def publish_events(
@@ -198,11 +199,11 @@ class EventRouter:
             counts = {(plan.rule, plan.strategy.value): len(members) for plan, members, _ in groups.values()}
             self._hooks(Decided(counts))
         deliveries = [Delivery(*group) for group in groups.values()]
-        token = self._begin()
+        self._begin()
         try:
             await self._deliver(deliveries, deadline)
         finally:
-            self._end(token)
+            self._end()
         for delivery in deliveries:
             for position, index in enumerate(delivery.indices):
                 results[index] = delivery.results(position)
@@ -230,14 +231,19 @@ class EventRouter:
         if not self._is_open:
             raise RouterClosedError("the router is not open; use it inside `async with router:`")
 
-    def _begin(self) -> asyncio.Future[None]:
-        token: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way.add(token)
-        return token
+    def _begin(self) -> None:
+        self._under_way += 1
+        self._idle.clear()
 
-    def _end(self, token: asyncio.Future[None]) -> None:
-        self._under_way.discard(token)
-        token.set_result(None)
+    def _end(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
+
+    async def _wait_until_idle(self, timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
 
     def _plan(self, event: EncodedEvent) -> Plan:
         return self._plan_of(self._rules.decide(event))

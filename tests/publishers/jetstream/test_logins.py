@@ -47,36 +47,28 @@ async def comes_to(publisher: JetStreamPublisher, expected: type) -> None:
 async def eavesdropper(server: NatsServer, port: int | None = None) -> AsyncIterator[tuple[int, bytearray]]:
     """Passes everything on in the clear, and gives its port and what clients send."""
     heard = bytearray()
-    talks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+    talks: list[asyncio.Task[Any]] = []
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bool) -> None:
-        while data := await reader.read(65_536):
-            if record:
-                heard.extend(data)
-            writer.write(data)
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if record:
+                    heard.extend(data)
+                writer.write(data)
+        writer.transport.abort()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talks.add(asyncio.current_task())  # type: ignore[arg-type]
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
-            async with asyncio.TaskGroup() as group:
-                back = group.create_task(pass_on(far_reader, writer, False))
-                with suppress(OSError):
-                    await pass_on(reader, far_writer, True)
-                back.cancel()
-        finally:
-            for one in (writer, far_writer):
-                one.transport.abort()
+        writers.extend((writer, far_writer))
+        talks.append(asyncio.create_task(pass_on(reader, far_writer, True)))
+        talks.append(asyncio.create_task(pass_on(far_reader, writer, False)))
 
-    listening = await asyncio.start_server(talk, "127.0.0.1", port)
-    try:
+    async with await asyncio.start_server(talk, "127.0.0.1", port) as listening:
         yield listening.sockets[0].getsockname()[1], heard
-    finally:
-        listening.close()
-        for one in talks:
-            one.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
-        await listening.wait_closed()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*talks)
 
 
 async def test_no_login_leaves_without_the_tls_that_is_wanted() -> None:

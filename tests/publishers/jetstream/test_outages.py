@@ -211,8 +211,11 @@ async def test_a_server_that_hangs_with_a_backlog_is_left_for_the_next(fast_path
                 hanging.resume()
 
 
-async def test_closing_on_a_server_that_hangs_leaves_no_socket(server: NatsServer, stream: Stream) -> None:
-    publisher = JetStreamPublisher(NatsConfig(servers=(server.url,)), options=stream.options())
+async def test_closing_on_a_server_that_hangs_leaves_no_socket(
+    server: NatsServer, stream: Stream, fast_path: bool
+) -> None:
+    options = stream.options(fast_path=fast_path)
+    publisher = JetStreamPublisher(NatsConfig(servers=(server.url,)), options=options)
     await publisher.open()
     link = publisher._link
     assert link is not None
@@ -273,11 +276,11 @@ async def test_what_is_in_flight_over_a_quick_reconnect_is_unknown_at_once(
         publishing = asyncio.create_task(publisher.publish(make_events(3), timeout=30))
         await until(lambda: publisher.describe()["in_flight"] == 3)
         client.options["reconnect_time_wait"] = 0
-        await client.force_reconnect()
+        client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
         results = await asyncio.wait_for(publishing, 5)
         assert {type(result) for result in results} == {UnknownOutcomeError}
         assert "connection was lost" in str(results[0])
-        assert client.is_connected
+        await until(lambda: client.is_connected)
 
 
 async def test_events_before_one_that_the_client_does_not_take_keep_their_acks(

@@ -169,10 +169,9 @@ async def test_none_asks_nothing(client: Client, name: str) -> None:
 
 
 async def test_a_switch_is_turned_off(client: Client, name: str) -> None:
-    await opened(client, StreamPolicy.CREATE, spec(name, allow_direct=True, allow_atomic=True))
-    config = await opened(client, StreamPolicy.UPDATE, spec(name, allow_direct=False, allow_atomic=False))
+    await opened(client, StreamPolicy.CREATE, spec(name, allow_direct=True))
+    config = await opened(client, StreamPolicy.UPDATE, spec(name, allow_direct=False))
     assert not config.allow_direct
-    assert not config.allow_atomic
 
 
 async def test_a_shorter_life_shortens_the_window_that_was_not_asked_for(client: Client, name: str) -> None:

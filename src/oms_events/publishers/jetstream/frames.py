@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
-from oms_events.errors import TransientError
+from oms_events.errors import PlatformDeniedError, TransientError
 from oms_events.publishers.jetstream.binding import read_header_block
 from oms_events.publishers.jetstream.nats_client import (
     AWAITING_CONTROL_LINE,
@@ -334,15 +334,15 @@ class OwnClient(Client):
 
     def __init__(self, *, needs_tls: bool, before_login: Callable[[], None]) -> None:
         if needs_tls and not callable(getattr(Client, "_connect_command", None)):
-            raise errors.Error("TLS cannot be enforced in this version of nats-py; take one from 2.11 to 2.16")
+            raise PlatformDeniedError("TLS cannot be enforced in this nats-py; take a version from 2.11 to 2.16")
         super().__init__()
         self._needs_tls = needs_tls
         self._before_login = before_login
 
-    async def _connect_to_server(self, *args: Any) -> None:
+    async def _select_next_server(self) -> None:
         # nats-py forgets the socket of a failed attempt without closing it.
         abort(self)
-        await super()._connect_to_server(*args)
+        await super()._select_next_server()
 
     async def _process_connect_init(self) -> None:
         try:
