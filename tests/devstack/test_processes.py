@@ -94,11 +94,12 @@ async def test_a_forked_worker_that_lives_on_does_not_keep_a_process_alive(tmp_p
     try:
         assert alive(child)
         parent.kill()
-        await parent.wait()
         await until(lambda: not alive(child))
         assert alive(worker)
     finally:
         os.kill(worker, signal.SIGKILL)
+        # Not before: the worker has inherited the output that this reads to its end.
+        await parent.communicate()
 
 
 async def test_unknown_program_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class Destination:
         Raises `ConfigurationError` or `MissingExtraError` when the publisher can never open.
         """
         self._caller.closing = False
+        self._caller.misconfigured = None
         await self.check()
         if self._caller.misconfigured is not None:
             raise self._caller.misconfigured
