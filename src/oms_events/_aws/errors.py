@@ -53,6 +53,7 @@ _UNUSABLE: Final = (
     boto.RefreshWithMFAUnsupportedError,
     boto.InvalidProxiesConfigError,
     boto.NoRegionError,
+    boto.InvalidRegionError,
     boto.UnknownCredentialError,
 )
 
@@ -110,7 +111,8 @@ def _unanswered(error: Exception, *, sent: bool) -> PublishError:
     if isinstance(error, boto.SSLError) or _is_tls(error) or _is_tls(cause):
         return PlatformDeniedError(f"TLS with AWS failed: {text}")
     if isinstance(error, _UNUSABLE):
-        return PlatformDeniedError(f"AWS credentials or settings cannot be used: {text}")
+        remedy = "give keys, a profile or a role, or set up the normal AWS chain, and check aws_region"
+        return PlatformDeniedError(f"AWS credentials or settings cannot be used: {text}; {remedy}")
     if isinstance(error, boto.ParamValidationError):
         return EventRejectedError(f"the AWS client refused the request: {text}")
     never_connected = isinstance(error, boto.ConnectTimeoutError | boto.ProxyConnectionError) or isinstance(

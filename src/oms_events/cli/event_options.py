@@ -14,7 +14,7 @@ import orjson
 
 from oms_events.cli.parsing import InputFormat
 from oms_events.errors import InvalidEventError
-from oms_events.events import EncodedEvent, encode, event_from_attributes, is_json_type
+from oms_events.events import EncodedEvent, encode, event_from_attributes, is_json_type, load_json
 
 DEFAULT_SOURCE: Final = "/oms/cli"
 
@@ -107,7 +107,7 @@ def _data(text: str | None, content_type: str | None) -> Any:
     if text is None or (content_type is not None and not is_json_type(content_type)):
         return text
     try:
-        return orjson.loads(text)
+        return load_json(text)
     except orjson.JSONDecodeError as error:
         message = f"is not JSON ({error}); quote text, or give --content-type text/plain"
         raise click.BadParameter(message, param_hint="--data") from error

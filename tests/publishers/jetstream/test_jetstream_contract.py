@@ -37,6 +37,9 @@ class JetStreamContract(PublisherContract):
         finally:
             await client.close()
 
+    def unopened(self, publisher: Any) -> JetStreamPublisher:
+        return JetStreamPublisher(NatsConfig(servers=(self.server.url,)))
+
     def too_large(self, publisher: Any) -> CloudEvent:
         return make_event("x" * 1_100_000)
 

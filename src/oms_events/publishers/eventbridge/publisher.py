@@ -242,11 +242,15 @@ class EventBridgePublisher:
             if may_not_look and not self._config.verify_bus:
                 self._denial = None
                 return
-            remedy = (
-                "; a role that may not call events:DescribeEventBus needs verify_bus=False" if may_not_look else ""
-            )
+            if may_not_look:
+                remedy = "; a role that may not call events:DescribeEventBus needs verify_bus=False"
+            elif error.code == "ResourceNotFoundException":
+                remedy = "; check event_bus_name and aws_region"
+            else:
+                remedy = ""
+            where = f"in region {self._config.aws_region}" if self._config.aws_region else "in the default region"
             self._denial = PlatformDeniedError(
-                f"event bus {name!r} cannot be used: {error}{remedy}", code=error.code
+                f"event bus {name!r} {where} cannot be used: {error}{remedy}", code=error.code
             )
             raise self._denial from error.__cause__
         self._denial = None
