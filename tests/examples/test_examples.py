@@ -22,7 +22,7 @@ KEY_LINES = {
     "connections.py": [
         "AWS chain, role arn:aws:iam::111122223333:role/oms-publisher",
         "Receipt(id=None, stream='OMS', sequence=1, duplicate=False)",
-        "event bus 'no-such-bus' cannot be used",
+        "event bus 'no-such-bus' in region us-east-1 cannot be used",
     ],
     "custom_rules.py": [
         "RE2 refuses it",
