@@ -36,13 +36,30 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+_PATIENCE = 1.0
+_TRIES = 3
+
+
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancels tasks and waits until they have ended; their errors were theirs to report."""
-    live = [task for task in tasks if task is not None and not task.done()]
+    """Cancels tasks and waits until they have ended; their errors were theirs to report.
+
+    A task may lose a cancellation to a race inside a library: it is cancelled again each second, three times.
+    """
+    live = {task for task in tasks if task is not None and not task.done()}
+    for _ in range(_TRIES):
+        if not live:
+            return
+        for task in live:
+            task.cancel()
+        _, live = await asyncio.wait(live, timeout=_PATIENCE)
     for task in live:
-        task.cancel()
-    if live:
-        await asyncio.wait(live)
+        _log.error("task %s does not end", task.get_name())
+
+
+def cancelled_from_outside() -> bool:
+    """In an `except CancelledError`: whether somebody cancelled this task, and not something that it awaited."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class PeriodicTask:
@@ -67,7 +84,8 @@ class PeriodicTask:
         await cancel_and_wait(task)
 
     async def _run(self) -> None:
-        while True:
+        # Not for ever: a call may swallow the cancellation that was to end this task.
+        while not cancelled_from_outside():
             await self._clock.sleep(self._interval)
             try:
                 await self._call()

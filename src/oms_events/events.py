@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
@@ -375,6 +376,8 @@ def _utf8(text: str, field: str) -> bytes:
 
 
 def _has_non_finite(value: object) -> bool:
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):

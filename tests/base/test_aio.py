@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,23 @@ async def test_a_periodic_task_calls_at_its_interval_and_survives_errors(caplog:
     await task.stop()
     await clock.advance(100)
     assert len(calls) == 3
+
+
+async def test_a_periodic_task_ends_even_when_its_call_swallows_the_cancellation() -> None:
+    clock, entered = ManualClock(), asyncio.Event()
+
+    async def call() -> None:
+        entered.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    task = PeriodicTask(call, interval=10, name="test-task", clock=clock)
+    task.start()
+    await clock.someone_sleeps()
+    await clock.advance(10)
+    await entered.wait()
+    async with asyncio.timeout(0.5):
+        await task.stop()
 
 
 async def test_the_manual_clock_wakes_sleepers_in_the_order_of_their_times() -> None:

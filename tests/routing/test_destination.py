@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -171,9 +172,86 @@ async def test_a_gathered_event_is_never_sent_after_its_own_deadline() -> None:
         long = asyncio.create_task(router.publish_event(event("long"), timeout=20))
         result = (await short)["nats"]
         assert (result.outcome, result.attempts) == (Outcome.FAILED, 0)
-        await long
-        await clock.advance(30)
-        assert "short" not in platforms.stored("nats")
+        await clock.advance(6)
+        assert (await long)["nats"].attempts == 1
+        assert platforms.stored("nats") == ["long"]
+
+
+async def test_a_gathered_event_whose_deadline_has_passed_is_not_sent_and_harms_no_other() -> None:
+    platforms = Platforms(traits=PublisherTraits(gather=True, max_batch=2))
+    async with make_router(platforms, "nats", destination=ONE_ATTEMPT) as router:
+        kept, late = await asyncio.gather(
+            router.publish_event(event("kept")), router.publish_event(event("late"), timeout=0)
+        )
+        assert kept.delivered
+        assert (late["nats"].outcome, late["nats"].attempts) == (Outcome.FAILED, 0)
+        assert platforms.stored("nats") == ["kept"]
+
+
+async def test_a_publisher_that_swallows_the_end_of_its_time_while_opening_harms_nobody() -> None:
+    class Swallowing(Stubborn):
+        async def open(self) -> None:
+            if not self.log:
+                self.log.append("refused")
+                raise TransientError("refused")
+            with contextlib.suppress(asyncio.CancelledError):
+                await super().open()
+
+    async with router_of(Swallowing(at="open")) as router:
+        result = (await router.publish_event(event(), timeout=0.05))["mine"]
+        assert (result.outcome, "could not be opened" in str(result.error)) == (Outcome.FAILED, True)
+
+
+async def test_a_cancellation_inside_opening_or_checking_ends_neither_the_publish_nor_the_checks() -> None:
+    clock = ManualClock()
+
+    class Inner(MemoryPublisher):
+        broken = True
+        checks = 0
+
+        async def open(self) -> None:
+            if self.broken:
+                raise asyncio.CancelledError
+            await super().open()
+
+        async def check(self) -> None:
+            self.checks += 1
+            raise asyncio.CancelledError
+
+    publisher = Inner()
+    async with router_of(publisher, clock=clock) as router:
+        result = (await router.publish_event(event()))["mine"]
+        assert (result.outcome, "cancelled from inside" in str(result.error)) == (Outcome.FAILED, True)
+        publisher.broken = False
+        assert (await router.publish_event(event())).delivered
+        for _ in range(3):
+            await clock.advance(1000)
+        assert publisher.checks == 3
+
+
+async def test_single_failed_checks_between_good_ones_never_open_the_breaker() -> None:
+    platforms = Platforms()
+    async with make_router(platforms, "nats") as router:
+        for _ in range(10):
+            platforms.flaky["nats"].down()
+            await router.check_platforms()
+            platforms.flaky["nats"].up()
+            await router.check_platforms()
+        assert router.get_platform_status()["platforms"]["nats"]["breaker"] == "closed"
+
+
+async def test_a_publisher_that_opens_while_the_router_closes_is_closed_again() -> None:
+    publisher = Stubborn(at="open")
+    quick = ONE_ATTEMPT.model_copy(update={"check_timeout": 0.01})
+    async with router_of(publisher, destination=quick) as router:
+        publisher.reached.clear()
+        checking = asyncio.create_task(router.check_platforms())
+        await publisher.reached.wait()
+        closing = asyncio.create_task(router.close(timeout=0))
+        await asyncio.sleep(0)
+        publisher.go.set()
+        await asyncio.gather(checking, closing)
+    assert publisher.log[-1] == "close"
 
 
 async def test_a_cancellation_inside_the_publisher_is_unknown_and_cancels_nobody_else() -> None:

@@ -11,7 +11,7 @@ from oms_events._aio import cancel_and_wait
 from oms_events.errors import SkippedError, UnknownOutcomeError
 from oms_events.events import EncodedEvent
 from oms_events.publishing import PublisherTraits
-from oms_events.routing.progress import Answer
+from oms_events.routing.progress import Answer, NotSentError
 
 _log = logging.getLogger("oms_events")
 
@@ -59,11 +59,13 @@ class Batcher:
             self._timer = loop.call_later(self._traits.linger, self._flush)
         return waiting
 
-    def withdraw(self, waiting: Waiting) -> None:
-        """Takes an event back if its call has not begun; else it may have been sent."""
-        if waiting in self._queue:
-            self._queue.remove(waiting)
-            self._bytes -= waiting.event.size
+    def withdraw(self, waiting: Waiting) -> bool:
+        """Takes an event back if its call has not begun, and says whether it did; else it may have been sent."""
+        if waiting not in self._queue:
+            return False
+        self._queue.remove(waiting)
+        self._bytes -= waiting.event.size
+        return True
 
     async def close(self) -> None:
         """Ends the calls under way; whoever still waits in the queue is told that the event was not sent."""
@@ -90,16 +92,28 @@ class Batcher:
         return batch
 
     async def _call(self, batch: list[Waiting]) -> None:
-        deadlines = [waiting.deadline for waiting in batch]
-        answers: Sequence[Answer] = ()
+        left = batch
         try:
-            answers = await self._send([waiting.event for waiting in batch], min(deadlines), max(deadlines))
+            while left:
+                left = await self._send_once(left)
         except Exception:
             _log.exception("%s: a gathered call failed", self._name)
         finally:
-            for index, waiting in enumerate(batch):
-                lost = UnknownOutcomeError("the call ended before the platform answered")
-                _answer(waiting, answers[index] if index < len(answers) else lost)
+            for waiting in left:
+                _answer(waiting, UnknownOutcomeError("the call ended before the platform answered"))
+
+    async def _send_once(self, batch: list[Waiting]) -> list[Waiting]:
+        """Sends and answers; gives those that were not sent for an earlier deadline than their own."""
+        deadlines = [waiting.deadline for waiting in batch]
+        earliest = min(deadlines)
+        answers = await self._send([waiting.event for waiting in batch], earliest, max(deadlines))
+        left = []
+        for waiting, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, NotSentError) and waiting.deadline > earliest:
+                left.append(waiting)
+            else:
+                _answer(waiting, answer)
+        return left
 
 
 def _answer(waiting: Waiting, answer: Answer) -> None:

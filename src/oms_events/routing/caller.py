@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oms_events._aio import Clock, Slots
+from oms_events._aio import Clock, Slots, cancelled_from_outside
 from oms_events.errors import (
     ConfigurationError,
     FailureClass,
@@ -31,6 +31,7 @@ from oms_events.routing.progress import Answer, NotSentError, all_receipts
 
 _log = logging.getLogger("oms_events")
 _GRACE = 0.25
+_LATE_CLOSE = 1.0
 
 
 def grace(timeout: float) -> float:
@@ -88,20 +89,33 @@ class Caller:
         async with self._opening:
             if self._is_open:
                 return None
-            if self.closing:
-                return NotSentError("the router is closed")
-            try:
-                await self._publisher.open()
-            except PublishError as error:
-                return error
-            except (ConfigurationError, MissingExtraError) as error:
-                self.misconfigured = error
-                return PlatformDeniedError(str(error))
-            except Exception as error:
-                _log.exception("opening the publisher of platform %s failed", self._name)
-                return TransientError(f"opening the publisher failed: {error!r}")
-            self._is_open = True
-            return None
+            error = self._closed() if self.closing else await self._try_to_open()
+            if error is None and self.closing:
+                # Closed while it opened: nobody else would close it now.
+                await self.close(timeout=_LATE_CLOSE)
+                return self._closed()
+            self._is_open = error is None
+            return error
+
+    async def _try_to_open(self) -> PublishError | None:
+        try:
+            await self._publisher.open()
+        except PublishError as error:
+            return error
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+            return TransientError("opening the publisher was cancelled from inside")
+        except (ConfigurationError, MissingExtraError) as error:
+            self.misconfigured = error
+            return PlatformDeniedError(str(error))
+        except Exception as error:
+            _log.exception("opening the publisher of platform %s failed", self._name)
+            return TransientError(f"opening the publisher failed: {error!r}")
+        return None
+
+    def _closed(self) -> PublishError:
+        return NotSentError("the router is closed")
 
     def reopen(self) -> None:
         """Has the publisher opened again before the next call: the platform denied us."""
@@ -228,6 +242,10 @@ class Caller:
             if error is not None:
                 call.answers = [error] * len(events)
                 return
+            if scope.expired():
+                # The publisher swallowed the end of its time.
+                call.answers = self._interrupted(call)
+                return
         started = self._clock.monotonic()
         timeout = deadline - started
         if not call.at_once:
@@ -242,8 +260,7 @@ class Caller:
         except PublishError as error:
             return [error] * len(events)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if cancelled_from_outside():
                 raise
             # Nobody cancelled us: something inside the publisher was.
             return [UnknownOutcomeError("the publisher's call was cancelled from inside")] * len(events)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from oms_events._aio import Clock, PeriodicTask
+from oms_events._aio import Clock, PeriodicTask, cancelled_from_outside
 from oms_events.errors import (
     FailureClass,
     PublishError,
@@ -24,7 +24,7 @@ from oms_events.resilience.health import Health
 from oms_events.routing.batcher import Batcher
 from oms_events.routing.caller import Caller, grace
 from oms_events.routing.config import DestinationConfig
-from oms_events.routing.progress import Answer, Progress
+from oms_events.routing.progress import Answer, NotSentError, Progress
 from oms_events.routing.retry import retry
 from oms_events.routing.strategies import Availability
 
@@ -55,6 +55,7 @@ class Destination:
         self._rng = rng
         self._hooks = hooks
         self._on_check_ok = on_check_ok
+        self._failed_checks = 0
         self._caller = Caller(name, publisher, config, clock=clock, rng=rng, hooks=hooks, health=self.health)
         self._batcher = Batcher(self._caller.send, self._traits, name=f"oms-events-{name}")
         self._checks = PeriodicTask(
@@ -169,13 +170,18 @@ class Destination:
             progress.take(indices, await self._caller.send(events, deadline, deadline))
 
     async def _gathered(self, event: EncodedEvent, deadline: float) -> Answer:
+        timeout = deadline - self._clock.monotonic()
+        not_sent = NotSentError(f"the deadline passed before the event could be sent to {self.name}")
+        if timeout <= 0:
+            return not_sent
         waiting = self._batcher.submit(event, deadline)
-        timeout = max(0.0, deadline - self._clock.monotonic())
         try:
             # The call keeps its deadline and answers first; this is for events with an earlier one than others.
             async with asyncio.timeout(timeout + 2 * grace(timeout)):
                 return await waiting.answer
         except TimeoutError:
+            if self._batcher.withdraw(waiting):
+                return not_sent
             return UnknownOutcomeError("the time was up before the platform answered")
         finally:
             self._batcher.withdraw(waiting)
@@ -210,6 +216,8 @@ class Destination:
 
     def _learn(self, error: PublishError | None) -> None:
         breaker = self._caller.breaker
+        if error is None:
+            self._failed_checks = 0
         admitted, epoch = breaker.admit(1)
         if not admitted:
             return
@@ -220,7 +228,12 @@ class Destination:
             breaker.release(1, epoch)
         else:
             self.health.failed(error, self._clock.now())
-            breaker.record(1, epoch, failed=1, denied=error.failure is FailureClass.PLATFORM_DENIED)
+            self._failed_checks += 1
+            # A row of its own: good checks do not end a row of failed publishes, but one of failed checks.
+            in_a_row = self._failed_checks >= self._config.breaker.failure_threshold
+            denied = in_a_row or error.failure is FailureClass.PLATFORM_DENIED
+            failed = breaker.state is BreakerState.HALF_OPEN
+            breaker.record(1, epoch, failed=int(failed), denied=denied)
 
     async def _probe(self) -> PublishError | None:
         try:
@@ -229,6 +242,10 @@ class Destination:
                 if error is not None:
                     return error
                 await self._publisher.check()
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+            return TransientError("the check was cancelled from inside")
         except TimeoutError:
             return UnknownOutcomeError(f"no answer to the check within {self._config.check_timeout} s")
         except PublishError as error:
