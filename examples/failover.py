@@ -75,11 +75,11 @@ async def main() -> None:
         await router.check_platforms()
         show(await publish(router))
 
-        print("-- a primary that is down: after three failed calls its breaker opens, and it is passed over")
+        print("-- a primary that is down: after three failed checks its breaker opens, and it is passed over")
         nats.down()
-        await router.check_platforms()
-        for _ in range(2):
-            show(await publish(router))
+        for _ in range(3):
+            await router.check_platforms()
+        show(await publish(router))
         print(router.get_platform_status()["platforms"]["nats"]["breaker"])
 
 
