@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
 from typing import Any
 
 import cloudevents.v1.http
@@ -17,6 +18,10 @@ from hypothesis import strategies as st
 from oms_events.errors import InvalidEventError
 from oms_events.events import build_event, encode, parse_event, read_payload
 from tests.strategies import events, json_values
+
+
+class NotANumber(Enum):
+    VALUE = math.nan
 
 
 @given(events())
@@ -81,6 +86,7 @@ def test_each_encoding_is_made_once() -> None:
     [
         ({"x": math.nan}, None, "NaN"),
         ([1, [math.inf]], None, "infinity"),
+        ({"x": NotANumber.VALUE}, None, "NaN"),
         ({"x": object()}, None, "cannot be written as JSON"),
         ({"x": {1, 2}}, None, "cannot be written as JSON"),
         ("\ud800", "text/plain", "surrogate"),
