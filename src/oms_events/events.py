@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 from cloudevents.core.exceptions import CloudEventValidationError
@@ -33,6 +33,9 @@ _LONG_NUMBER: Final = b"0" * 19
 
 Data = Mapping[str, Any] | Sequence[Any] | str | bytes | int | float | bool | None
 """What an event may carry: JSON, text or bytes. `None` is no data, or JSON null with a JSON content type."""
+
+PayloadKind = Literal["json", "text", "binary"]
+"""What a payload is: JSON text (or nothing), other text, or bytes."""
 
 
 def build_event(
@@ -130,36 +133,48 @@ def _make(attributes: dict[str, Any], data: Data) -> CloudEvent:
 class EncodedEvent:
     """An event on its way: its attributes at hand, and each of its encodings made once for all platforms.
 
-    `payload` is the data alone (the body of binary content mode; empty when there is none); `json` is the
-    structured JSON form. Made by `encode`; constant from then on.
+    `payload` is the data alone (the body of binary content mode; empty when there is none), `head` the
+    attributes as a JSON object, `json` the structured JSON form. Made by `encode`; constant from then on.
     """
 
     __slots__ = (
-        "_head",
+        "_event",
         "_identity",
         "_json",
         "attributes",
-        "event",
+        "head",
         "id",
-        "is_text",
+        "kind",
         "payload",
         "source",
         "type",
     )
 
     def __init__(
-        self, event: CloudEvent, attributes: Mapping[str, Any], head: bytes, payload: bytes, is_text: bool
+        self,
+        event: CloudEvent | None,
+        attributes: Mapping[str, Any],
+        head: bytes,
+        payload: bytes,
+        kind: PayloadKind,
     ) -> None:
-        self.event = event
+        self._event = event
         self.attributes = attributes
         self.type: str = attributes["type"]
         self.source: str = attributes["source"]
         self.id: str = attributes["id"]
         self.payload = payload
-        self.is_text = is_text
-        self._head = head
+        self.kind: PayloadKind = kind
+        self.head = head
         self._json: bytes | None = None
         self._identity: str | None = None
+
+    @property
+    def event(self) -> CloudEvent:
+        """The event itself; made of the encodings when this one was read from where it was stored."""
+        if self._event is None:
+            self._event = event_from_attributes(dict(self.attributes), self._stored_data())
+        return self._event
 
     @property
     def data(self) -> Any:
@@ -177,7 +192,7 @@ class EncodedEvent:
     def json(self) -> bytes:
         """The structured JSON form, in UTF-8."""
         if self._json is None:
-            self._json = self._head[:-1] + self._data_member() + b"}"
+            self._json = self.head[:-1] + self._data_member() + b"}"
         return self._json
 
     @property
@@ -186,12 +201,18 @@ class EncodedEvent:
         return len(self.json)
 
     def _data_member(self) -> bytes:
-        data = self.event.get_data()
-        if isinstance(data, bytes | bytearray | memoryview):
+        if self.kind == "binary":
             return b',"data_base64":"' + base64.b64encode(self.payload) + b'"'
-        if self.is_text:
+        if self.kind == "text":
             return b',"data":' + orjson.dumps(self.payload.decode())
         return b',"data":' + self.payload if self.payload else b""
+
+    def _stored_data(self) -> Data:
+        if self.kind == "binary":
+            return self.payload
+        if self.kind == "text":
+            return self.payload.decode()
+        return load_json(self.payload) if self.payload else None
 
 
 def encode(event: object) -> EncodedEvent:
@@ -216,18 +237,19 @@ def encode(event: object) -> EncodedEvent:
         attributes = {name: _checked_attribute(name, value) for name, value in attributes.items()}
     data = event.get_data()
     content_type = attributes.get("datacontenttype")
-    is_text = False
+    kind: PayloadKind = "json"
     is_json = content_type is None or is_json_type(content_type)
     if is_json and type(data) is dict:
         payload = _dump(data, "data")
     elif data is None:
         payload = b"null" if is_json and content_type is not None else b""
     elif isinstance(data, bytes | bytearray | memoryview):
+        kind = "binary"
         payload = bytes(data)
     elif is_json:
         payload = _dump(data, "data")
     elif isinstance(data, str):
-        is_text = True
+        kind = "text"
         payload = _utf8(data, "data")
     else:
         raise InvalidEventError(
@@ -239,7 +261,7 @@ def encode(event: object) -> EncodedEvent:
         head = orjson.dumps(attributes, option=_JSON_OPTIONS)
     except TypeError as error:
         raise _bad_attribute(attributes) from error
-    return EncodedEvent(event, attributes, head, payload, is_text)
+    return EncodedEvent(event, attributes, head, payload, kind)
 
 
 @lru_cache(maxsize=256)

@@ -101,6 +101,16 @@ class PublishResults(Mapping[str, PublishResult]):
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What the rules decided for one event: its platforms in order, all of them or the first that works."""
+
+    rule: str | None
+    strategy: str
+    platforms: tuple[str, ...]
+    first_that_works: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PublisherTraits:
     """What the layers above need to know of a platform.
 
@@ -162,6 +172,28 @@ class EventPublisher(Protocol):
     async def publish_events(
         self, events: Sequence[CloudEvent], *, timeout: float | None = None
     ) -> list[PublishResults]: ...
+
+
+class PlanPublisher(EventPublisher, Protocol):
+    """What decides and delivers in two steps: the router, as the outbox's relay sees it."""
+
+    @property
+    def platforms(self) -> Sequence[str]:
+        """The platforms that are configured, in registration order."""
+        ...
+
+    def plan_event(self, event: EncodedEvent) -> Plan:
+        """What the rules decide for an event now. Raises `UnroutableEventError` when no rule takes it."""
+        ...
+
+    async def publish_planned(
+        self, deliveries: Sequence[tuple[EncodedEvent, Plan]], *, timeout: float
+    ) -> list[PublishResults]:
+        """Carries out the given plans, whatever the rules say now: one attempt per platform, never retried here.
+
+        Results are aligned with `deliveries`. Raises nothing but `RouterClosedError` and `CancelledError`.
+        """
+        ...
 
 
 class OutboxWriter(Protocol):

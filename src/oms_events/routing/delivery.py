@@ -10,23 +10,22 @@ from oms_events._aio import Clock
 from oms_events.errors import SkippedError
 from oms_events.events import EncodedEvent
 from oms_events.instrumentation.hooks import FailedOver, Hooks, Settled
-from oms_events.publishing import Outcome, PublishResult, PublishResults
+from oms_events.publishing import Outcome, Plan, PublishResult, PublishResults
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.destination import Destination
-from oms_events.routing.strategies import Availability, Plan, budget, failover_order
+from oms_events.routing.strategies import Availability, budget, failover_order
 
 
 class Delivery:
     """Events of one publish call that share a plan, where they stood in the call, and their results so far."""
 
-    __slots__ = ("_results", "_strategy", "events", "indices", "plan")
+    __slots__ = ("_results", "events", "indices", "plan")
 
     def __init__(self, plan: Plan, indices: Sequence[int], events: Sequence[EncodedEvent]) -> None:
         self.plan = plan
         self.indices = indices
         self.events = events
         self._results: dict[str, list[PublishResult | None]] = {}
-        self._strategy = plan.strategy.value
 
     def take(self, platform: str, positions: Sequence[int], results: Sequence[PublishResult]) -> None:
         """Takes one platform's results for the events at `positions`."""
@@ -48,7 +47,7 @@ class Delivery:
                 delivered += result.outcome is Outcome.DELIVERED
         needed = 1 if self.plan.first_that_works else len(self.plan.platforms)
         return PublishResults(
-            by_platform, delivered=delivered >= needed, rule=self.plan.rule, strategy=self._strategy
+            by_platform, delivered=delivered >= needed, rule=self.plan.rule, strategy=self.plan.strategy
         )
 
 
@@ -94,25 +93,27 @@ async def deliver_batch(
     clock: Clock,
     sticky: Sticky,
     hooks: Hooks,
+    retry: bool = True,
 ) -> None:
     """Carries all plans out at the same time; each platform gets the events of all plans in one call.
 
-    FAILOVER events go in calls of their own, since they have a part of the deadline only.
+    FAILOVER events go in calls of their own, since they have a part of the deadline only. Without `retry` each
+    platform is tried once.
     """
     if len(deliveries) == 1 and len(deliveries[0].plan.platforms) == 1:
         (platform,) = deliveries[0].plan.platforms
-        await _send_all(platform, destinations.get(platform), deliveries, deadline, hooks)
+        await _send_all(platform, destinations.get(platform), deliveries, deadline, hooks, retry)
         return
     shared: dict[str, list[Delivery]] = {}
     jobs: list[Coroutine[Any, Any, None]] = []
     for delivery in deliveries:
         if delivery.plan.first_that_works:
-            jobs.append(_fail_over(delivery, destinations, deadline, clock, sticky, hooks))
+            jobs.append(_fail_over(delivery, destinations, deadline, clock, sticky, hooks, retry))
         else:
             for platform in delivery.plan.platforms:
                 shared.setdefault(platform, []).append(delivery)
     jobs += [
-        _send_all(platform, destinations.get(platform), members, deadline, hooks)
+        _send_all(platform, destinations.get(platform), members, deadline, hooks, retry)
         for platform, members in shared.items()
     ]
     if len(jobs) == 1:
@@ -124,12 +125,18 @@ async def deliver_batch(
 
 
 async def _send_all(
-    platform: str, destination: Destination | None, members: Sequence[Delivery], deadline: float, hooks: Hooks
+    platform: str,
+    destination: Destination | None,
+    members: Sequence[Delivery],
+    deadline: float,
+    hooks: Hooks,
+    retry: bool,
 ) -> None:
     if len(members) == 1:
         (delivery,) = members
         positions = range(len(delivery.events))
-        delivery.take(platform, positions, await _publish(platform, destination, delivery.events, deadline, hooks))
+        results = await _publish(platform, destination, delivery.events, deadline, hooks, retry)
+        delivery.take(platform, positions, results)
         return
     merged = sorted(
         (index, number, position)
@@ -137,7 +144,7 @@ async def _send_all(
         for position, index in enumerate(delivery.indices)
     )
     events = [members[number].events[position] for _, number, position in merged]
-    results = await _publish(platform, destination, events, deadline, hooks)
+    results = await _publish(platform, destination, events, deadline, hooks, retry)
     columns: list[tuple[list[int], list[PublishResult]]] = [([], []) for _ in members]
     for (_, number, position), result in zip(merged, results, strict=True):
         columns[number][0].append(position)
@@ -147,11 +154,16 @@ async def _send_all(
 
 
 async def _publish(
-    platform: str, destination: Destination | None, events: Sequence[EncodedEvent], deadline: float, hooks: Hooks
+    platform: str,
+    destination: Destination | None,
+    events: Sequence[EncodedEvent],
+    deadline: float,
+    hooks: Hooks,
+    retry: bool,
 ) -> list[PublishResult]:
     if destination is None:
         return _not_configured(platform, len(events), hooks)
-    return await destination.publish(events, deadline)
+    return await destination.publish(events, deadline, retry=retry)
 
 
 def _not_configured(platform: str, count: int, hooks: Hooks) -> list[PublishResult]:
@@ -169,6 +181,7 @@ async def _fail_over(
     clock: Clock,
     sticky: Sticky,
     hooks: Hooks,
+    retry: bool,
 ) -> None:
     plan = delivery.plan
 
@@ -195,7 +208,8 @@ async def _fail_over(
             hooks(FailedOver(plan.rule, previous, name, len(positions)))
         now = clock.monotonic()
         events = [delivery.events[position] for position in positions]
-        results = await destinations[name].publish(events, now + budget(deadline - now, len(order) - turn))
+        until = now + budget(deadline - now, len(order) - turn)
+        results = await destinations[name].publish(events, until, retry=retry)
         delivery.take(name, positions, results)
         left = [position for position, result in zip(positions, results, strict=True) if not result.success]
         if len(left) < len(positions):

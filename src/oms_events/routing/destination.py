@@ -134,8 +134,10 @@ class Destination:
 
     # ------------------------------------------------------------------ publishing
 
-    async def publish(self, events: Sequence[EncodedEvent], deadline: float) -> list[PublishResult]:
-        """Delivers events until `deadline` (of the clock's monotonic time), retries included.
+    async def publish(
+        self, events: Sequence[EncodedEvent], deadline: float, *, retry: bool = True
+    ) -> list[PublishResult]:
+        """Delivers events until `deadline` (of the clock's monotonic time), retries included if wanted.
 
         Results are aligned with `events`. Cancelled, each event may or may not have been stored.
         """
@@ -144,7 +146,7 @@ class Destination:
         started = self._clock.monotonic()
         progress = Progress(events)
         await self._attempt(progress, range(len(events)), deadline)
-        if progress.has_failures:
+        if retry and progress.has_failures:
             await self._retry(progress, deadline)
         latency = self._clock.monotonic() - started
         return self._settle(progress.results(self.name, latency, deduplicates=self._traits.deduplicates))

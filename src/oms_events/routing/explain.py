@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from oms_events.events import EncodedEvent
+from oms_events.publishing import Plan
 from oms_events.routing.destination import Destination
 from oms_events.routing.rules import RuleVerdict
-from oms_events.routing.strategies import Availability, Plan, failover_order
+from oms_events.routing.strategies import Availability, failover_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def explain(
             states[name] = "gets it, as a probe of its half-open breaker" if probe else "gets it"
         else:
             states[name] = "backup: gets it when those before it fail"
-    return Explanation(event.type, plan.rule, plan.strategy.value, tuple(goes_to), states, verdicts)
+    return Explanation(event.type, plan.rule, plan.strategy, tuple(goes_to), states, verdicts)
 
 
 def _why_down(name: str, destinations: Mapping[str, Destination], assume_down: Collection[str]) -> str:

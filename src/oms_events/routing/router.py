@@ -23,7 +23,7 @@ from oms_events.errors import (
 )
 from oms_events.events import EncodedEvent, encode
 from oms_events.instrumentation.hooks import Decided, Hook, Hooks, Settled
-from oms_events.publishing import ROUTER, Outcome, Platform, Publisher, PublishResult, PublishResults
+from oms_events.publishing import ROUTER, Outcome, Plan, Platform, Publisher, PublishResult, PublishResults
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.delivery import Delivery, Sticky, deliver_batch
 from oms_events.routing.destination import Destination
@@ -35,7 +35,7 @@ from oms_events.routing.rules import (
     unknown_platforms,
     unknown_platforms_error,
 )
-from oms_events.routing.strategies import Plan, make_plan
+from oms_events.routing.strategies import make_plan
 
 _log = logging.getLogger("oms_events")
 _LAST_PATIENCE = 1.0
@@ -161,7 +161,7 @@ class EventRouter:
         deadline = self._deadline(timeout)
         plan = self._plan(encoded)
         if self._hooks:
-            self._hooks(Decided({(plan.rule, plan.strategy.value): 1}))
+            self._hooks(Decided({(plan.rule, plan.strategy): 1}))
         delivery = Delivery(plan, (0,), (encoded,))
         self._begin()
         try:
@@ -196,7 +196,7 @@ class EventRouter:
             group[1].append(index)
             group[2].append(encoded)
         if self._hooks and groups:
-            counts = {(plan.rule, plan.strategy.value): len(members) for plan, members, _ in groups.values()}
+            counts = {(plan.rule, plan.strategy): len(members) for plan, members, _ in groups.values()}
             self._hooks(Decided(counts))
         deliveries = [Delivery(*group) for group in groups.values()]
         self._begin()
@@ -209,16 +209,50 @@ class EventRouter:
                 results[index] = delivery.results(position)
         return [result for result in results if result is not None]
 
+    def plan_event(self, event: EncodedEvent) -> Plan:
+        """What the rules decide for an event now.
+
+        Raises `UnroutableEventError` when no rule takes it and `RouterConfig.unrouted` says to refuse it.
+        """
+        return self._plan(event)
+
+    async def publish_planned(
+        self, deliveries: Sequence[tuple[EncodedEvent, Plan]], *, timeout: float
+    ) -> list[PublishResults]:
+        """Carries out plans that were made before, whatever the rules say now; results aligned with `deliveries`.
+
+        Each platform is tried once: whoever keeps events (the outbox) keeps the time of their retries too.
+        Raises `RouterClosedError` when the router is not open. Cancelled, each event may or may not have been
+        stored by each platform of its plan.
+        """
+        deadline = self._deadline(timeout)
+        groups: dict[Plan, tuple[list[int], list[EncodedEvent]]] = {}
+        for index, (event, plan) in enumerate(deliveries):
+            indices, events = groups.setdefault(plan, ([], []))
+            indices.append(index)
+            events.append(event)
+        batches = [Delivery(plan, indices, events) for plan, (indices, events) in groups.items()]
+        self._begin()
+        try:
+            await self._deliver(batches, deadline, retry=False)
+        finally:
+            self._end()
+        results: dict[int, PublishResults] = {}
+        for batch in batches:
+            for position, index in enumerate(batch.indices):
+                results[index] = batch.results(position)
+        return [results[index] for index in range(len(deliveries))]
+
     def _refuse(self, error: InvalidEventError | UnroutableEventError) -> PublishResults:
         refused = PublishResult(ROUTER, Outcome.REJECTED, error)
         if self._hooks:
             self._hooks(Settled(ROUTER, [refused]))
         return PublishResults({ROUTER: refused}, delivered=False, rule=None, strategy=None)
 
-    async def _deliver(self, deliveries: Sequence[Delivery], deadline: float) -> None:
+    async def _deliver(self, deliveries: Sequence[Delivery], deadline: float, *, retry: bool = True) -> None:
         await deliver_batch(
             deliveries, self._destinations, deadline,
-            clock=self._clock, sticky=self._sticky, hooks=self._hooks,
+            clock=self._clock, sticky=self._sticky, hooks=self._hooks, retry=retry,
         )  # fmt: skip
 
     def _deadline(self, timeout: float | None) -> float:
@@ -258,6 +292,11 @@ class EventRouter:
         return plan
 
     # ------------------------------------------------------------------ rules
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """The names of the platforms in registration order."""
+        return tuple(self._destinations)
 
     @property
     def routing_rules(self) -> tuple[RoutingRule, ...]:

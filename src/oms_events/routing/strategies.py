@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from oms_events.errors import UnroutableEventError
+from oms_events.publishing import Plan
 from oms_events.routing.rules import RoutingRule, RoutingStrategy
 
 
@@ -16,16 +16,6 @@ class Availability(Enum):
     USABLE = auto()
     PROBE = auto()
     DOWN = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a rule means on a given router. `first_that_works` tells FAILOVER from the rest."""
-
-    rule: str | None
-    strategy: RoutingStrategy
-    platforms: tuple[str, ...]
-    first_that_works: bool
 
 
 def make_plan(rule: RoutingRule | None, *, registered: Sequence[str], primary: str | None) -> Plan:
@@ -39,7 +29,7 @@ def make_plan(rule: RoutingRule | None, *, registered: Sequence[str], primary: s
             raise UnroutableEventError(
                 "no rule takes the event; add a rule for its type, or set unrouted to 'primary'"
             )
-        return Plan(None, RoutingStrategy.PRIMARY_ONLY, (primary,), first_that_works=False)
+        return Plan(None, RoutingStrategy.PRIMARY_ONLY.value, (primary,), first_that_works=False)
     named = rule.platforms
     if not rule.ordered:
         known = [name for name in registered if name in named]
@@ -49,7 +39,7 @@ def make_plan(rule: RoutingRule | None, *, registered: Sequence[str], primary: s
         platforms = (_single(named, registered=registered, primary=primary),)
     elif rule.strategy is RoutingStrategy.FAILOVER and primary in named:
         platforms = (primary, *(name for name in named if name != primary))
-    return Plan(rule.name, rule.strategy, platforms, rule.strategy is RoutingStrategy.FAILOVER)
+    return Plan(rule.name, rule.strategy.value, platforms, rule.strategy is RoutingStrategy.FAILOVER)
 
 
 def _single(named: Sequence[str], *, registered: Sequence[str], primary: str | None) -> str:

@@ -20,7 +20,6 @@ _JSON_OPTIONS: Final = orjson.OPT_UTC_Z
 _MAX_DEPTH: Final = 1000
 _CACHED: Final = 4096
 
-_BINARY: Final = (bytes, bytearray, memoryview)
 
 _EVENT, _METADATA = "cloudEvents", "eventBridgeMetadata"
 _WRAPPED_HEAD: Final = b'{"cloudEvents":'
@@ -115,17 +114,19 @@ def _wrapped_detail(event: EncodedEvent) -> bytes:
 
 
 def _plain_detail(event: EncodedEvent) -> bytes:
-    payload, data = event.payload, event.data
-    if event.is_text or isinstance(data, _BINARY) or not payload.startswith(b"{"):
+    payload = event.payload
+    if event.kind != "json" or not payload.startswith(b"{"):
         raise EventRejectedError(
-            f"data is {type(data).__name__}, and the mapping 'plain' takes JSON objects only; "
+            f"data is {type(event.data).__name__}, and the mapping 'plain' takes JSON objects only; "
             "use the mapping 'wrapped'",
             code="DataNotAnObject",
         )
     _check_depth(event, _MAX_DEPTH)
     # A search for the text is quick and never misses a key; what it finds may be a value, or lie deeper.
     for name in (_EVENT, _METADATA):
-        if name.encode() in payload and name in (data if isinstance(data, dict) else orjson.loads(payload)):
+        if name.encode() in payload and name in (
+            event.data if isinstance(event.data, dict) else orjson.loads(payload)
+        ):
             raise EventRejectedError(
                 f"data has a key {name!r}, which the mapping 'plain' needs for the attributes or to be read "
                 "back; rename it or use the mapping 'wrapped'",
@@ -138,7 +139,7 @@ def _plain_detail(event: EncodedEvent) -> bytes:
 
 def _check_depth(event: EncodedEvent, limit: int) -> None:
     payload = event.payload
-    if event.is_text or isinstance(event.data, _BINARY) or payload.count(b"{") + payload.count(b"[") <= limit:
+    if event.kind != "json" or payload.count(b"{") + payload.count(b"[") <= limit:
         return
     depth = deepest = 0
     for bracket in _NOT_NESTING.sub(b"", _STRINGS.sub(b"", payload)):
