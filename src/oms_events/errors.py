@@ -114,3 +114,71 @@ class EventRejectedError(PublishError):
     """This platform can never accept this event: too large, malformed for it."""
 
     failure = FailureClass.EVENT_REJECTED
+
+
+class StorageError(OmsEventsError):
+    """DynamoDB did not do what was asked; nothing is half-written. `code` is AWS's own, where there is one.
+
+    `retry_after` is in seconds, where AWS said so; the driver's own error is the `__cause__`.
+    """
+
+    def __init__(self, message: str, *, code: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class StorageUnavailableError(StorageError):
+    """Certainly not done, and may work later: throttled, or no connection."""
+
+
+class StorageDeniedError(StorageError):
+    """No such table, or no permission: the message names what is missing."""
+
+
+class StorageRejectedError(StorageError, ValueError):
+    """DynamoDB can never do this: an expression, a key or a size is wrong."""
+
+
+class StorageOutcomeUnknownError(StorageError):
+    """Sent, but no answer came: it may or may not have been done."""
+
+
+class CommitOutcomeUnknownError(StorageOutcomeUnknownError):
+    """The transaction was sent again with its token for as long as that is safe, and no answer came.
+
+    It may or may not have been committed: read the business item before doing it again.
+    """
+
+
+class TransactionCanceledError(StorageError):
+    """The transaction was refused as a whole. `reasons` has a code per action, in order; "None" is fine."""
+
+    def __init__(self, message: str, *, reasons: Sequence[str] = (), code: str = "") -> None:
+        super().__init__(message, code=code or "TransactionCanceledException")
+        self.reasons: Sequence[str] = tuple(reasons)
+
+
+class ConditionFailedError(TransactionCanceledError):
+    """A condition did not hold: `reasons` shows whose. Nothing was written, and no event is in the outbox."""
+
+
+class TransactionConflictError(TransactionCanceledError):
+    """Other writers were at the same items at the same time, at every attempt. Nothing was written."""
+
+
+class OutboxLimitError(OmsEventsError, ValueError):
+    """More than a DynamoDB transaction or item takes; `limit` and `actual` are the numbers."""
+
+    def __init__(self, message: str, *, limit: int, actual: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class PreparedActionsError(OmsEventsError):
+    """Prepared actions were used twice, or too late: prepare the events again."""
+
+
+class EpochClosedError(OmsEventsError):
+    """The bucket count was changed: this layout epoch takes no more reservations. Writers meet it inside only."""

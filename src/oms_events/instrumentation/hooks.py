@@ -80,7 +80,115 @@ class CheckEnded:
     seconds: float
 
 
-Detail = Decided | CallEnded | Retried | Settled | FailedOver | BreakerChanged | CheckEnded
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The outbox settled `events` records for good; `seconds` has each one's time from commit to now.
+
+    It is the difference of two hosts' wall clocks, and never below 0.
+    """
+
+    events: int
+    seconds: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRetried:
+    """The outbox will try `events` events again on `platform`."""
+
+    platform: str
+    events: int
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered:
+    """An event became a dead letter of `platform`: it was refused for good, or ran out of attempts or time."""
+
+    platform: str
+    event_type: str | None
+    event_id: str | None
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseChanged:
+    """A processor's lease of a bucket was `taken`, `released`, `lost` (to another) or `expired`."""
+
+    epoch: int
+    bucket: int
+    change: str
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class GapsProbed:
+    """Sequence numbers that were missing below a record were looked for; `found` of them were there."""
+
+    numbers: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class LateRecords:
+    """Records showed behind others that had been read before: their transactions committed late."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateAcks:
+    """A platform had events already at their first attempt here: a takeover, or ids that are used twice.
+
+    An id that is used for two events loses the second one without a word.
+    """
+
+    platform: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogMeasured:
+    """What one processor's buckets hold. `available` is False when it could not be measured: the rest is then old.
+
+    `pending` counts up to a limit (`bounded`: there is more); `oldest_age` is in seconds, None when empty.
+    """
+
+    pending: int
+    bounded: bool
+    oldest_age: float | None
+    in_flight: int
+    dead_letters: Mapping[str, int]
+    buckets: int
+    available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxAlert:
+    """Something an operator should know: `kind` is stable (docs/reference/metrics.md), `text` says what to do."""
+
+    kind: str
+    text: str
+
+
+Detail = (
+    Decided
+    | CallEnded
+    | Retried
+    | Settled
+    | FailedOver
+    | BreakerChanged
+    | CheckEnded
+    | Relayed
+    | RelayRetried
+    | DeadLettered
+    | LeaseChanged
+    | GapsProbed
+    | LateRecords
+    | DuplicateAcks
+    | BacklogMeasured
+    | OutboxAlert
+)
 Hook = Callable[[Detail], None]
 """Called on the event loop: it must not block. An error in a hook is logged and harms nothing."""
 
