@@ -178,6 +178,13 @@ def metrics(_: str) -> str:
         hooks.FailedOver("orders", "nats", "eventbridge", 1),
         hooks.BreakerChanged("nats", "closed", "open", "refused"),
         hooks.CheckEnded("nats", None, 0.01),
+        hooks.Relayed(1, [0.01]),
+        hooks.RelayRetried("nats", 1, {FailureClass.TRANSIENT: 1}),
+        hooks.DeadLettered("nats", "shop.order.placed", "1", "too_large", "too large"),
+        hooks.LeaseChanged(1, 0, "taken", 1),
+        hooks.DuplicateAcks("nats", 1),
+        hooks.BacklogMeasured(1, False, 1.0, 1, {"nats": 1}, 32, True),
+        hooks.OutboxAlert("kind", "text"),
     ):
         hook(detail)
     rows = []

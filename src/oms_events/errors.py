@@ -176,9 +176,47 @@ class OutboxLimitError(OmsEventsError, ValueError):
         self.actual = actual
 
 
+class OutboxClosedError(OmsEventsError):
+    """The outbox is closed, or the transaction is over: open another one."""
+
+
 class PreparedActionsError(OmsEventsError):
     """Prepared actions were used twice, or too late: prepare the events again."""
 
 
 class EpochClosedError(OmsEventsError):
     """The bucket count was changed: this layout epoch takes no more reservations. Writers meet it inside only."""
+
+
+class IdempotencyError(OmsEventsError):
+    """The root of what idempotent runs refuse; `key` is the record's key, with its prefix."""
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class IdempotencyArgumentError(IdempotencyError, ValueError):
+    """The key, or the payload to check, cannot be had from the arguments. Nothing has run."""
+
+
+class PayloadMismatchError(IdempotencyError):
+    """The key was used before, with another payload. Nothing has run; a new payload needs a new key."""
+
+
+class RunInProgressError(IdempotencyError):
+    """Another run of the key is at work. Nothing has run here; try again later.
+
+    `expires_in` is in seconds: then at the latest the other has ended, or may be taken over.
+    """
+
+    def __init__(self, message: str, *, key: str, expires_in: float) -> None:
+        super().__init__(message, key=key)
+        self.expires_in = expires_in
+
+
+class ResultNotStoredError(IdempotencyError):
+    """The function has run, now or before, but its result is too large, or no JSON: it cannot be replayed.
+
+    The run counts as done and is not repeated.
+    """

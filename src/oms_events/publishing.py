@@ -182,6 +182,10 @@ class PlanPublisher(EventPublisher, Protocol):
         """The platforms that are configured, in registration order."""
         ...
 
+    def is_available(self, platform: str) -> bool:
+        """Whether a platform is configured, enabled, and its breaker closed."""
+        ...
+
     def plan_event(self, event: EncodedEvent) -> Plan:
         """What the rules decide for an event now. Raises `UnroutableEventError` when no rule takes it."""
         ...

@@ -1,4 +1,4 @@
-"""A whole router's configuration, from the environment and one TOML or YAML file.
+"""A whole router's and outbox's configuration, from the environment and one TOML or YAML file.
 
 Only main modules read settings; everything below takes the objects. A file has these parts, all optional:
 
@@ -17,6 +17,12 @@ Only main modules read settings; everything below takes the objects. A file has 
     [router]                            # RouterConfig
     timeout = 20.0
 
+    [outbox]                            # OutboxConfig
+    table_name = "orders-outbox"
+
+    [processor]                         # ProcessorConfig
+    after_dead_letter = "hold"
+
     [[rules]]                           # RoutingRule
     event_type_pattern = '.*\\.schema\\..*'
     platforms = ["eventbridge"]
@@ -32,15 +38,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import StrictBool
 
 from oms_events._config import ConfigModel
 from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
-from oms_events.oms.environment import eventbridge_config, make_config, nats_config, rules_of_environment
+from oms_events.oms.environment import (
+    eventbridge_config,
+    make_config,
+    nats_config,
+    outbox_config,
+    rules_of_environment,
+)
 from oms_events.oms.factory import create_oms_multi_platform_router
+from oms_events.outbox.config import OutboxConfig, ProcessorConfig
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
 from oms_events.publishing import Publisher
@@ -49,11 +62,14 @@ from oms_events.routing.router import EventRouter
 from oms_events.routing.rulefile import read_document, read_rules
 from oms_events.routing.rules import RoutingRule
 
-_SECTIONS: Final = ("nats", "jetstream", "eventbridge", "router")
+if TYPE_CHECKING:
+    from oms_events.outbox.outbox import DynamoDBOutbox
+
+_SECTIONS: Final = ("nats", "jetstream", "eventbridge", "router", "outbox", "processor")
 
 
 class Settings(ConfigModel):
-    """A router's platforms, rules and habits. A platform that is None is not configured."""
+    """A router's platforms, rules and habits, and the outbox. What is None is not configured."""
 
     nats: NatsConfig | None = None
     jetstream: JetStreamOptions = JetStreamOptions()
@@ -61,6 +77,8 @@ class Settings(ConfigModel):
     rules: tuple[RoutingRule, ...] = ()
     add_default_rules: StrictBool = True
     router: RouterConfig = RouterConfig()
+    outbox: OutboxConfig | None = None
+    processor: ProcessorConfig = ProcessorConfig()
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -93,6 +111,16 @@ class Settings(ConfigModel):
             hooks=hooks,
         )
 
+    def create_outbox(self) -> DynamoDBOutbox:
+        """The outbox, not yet open. Raises `ConfigurationError` when none is configured."""
+        if self.outbox is None:
+            problem = "no outbox is configured; set OMS_OUTBOX_TABLE, or give the file a part [outbox]"
+            raise ConfigurationError("settings", [problem])
+        # Imported here, so that the extra is needed only by those who use DynamoDB.
+        from oms_events.outbox.outbox import DynamoDBOutbox
+
+        return DynamoDBOutbox(self.outbox)
+
     def _nats_publisher(self) -> Publisher | None:
         if self.nats is None:
             return None
@@ -113,6 +141,8 @@ class Settings(ConfigModel):
             "jetstream": make_config(JetStreamOptions, "jetstream", tables.get("jetstream") or {}, problems),
             "eventbridge": eventbridge_config(env, tables.get("eventbridge"), problems),
             "router": make_config(RouterConfig, "router", tables.get("router") or {}, problems),
+            "outbox": outbox_config(env, tables.get("outbox"), problems),
+            "processor": make_config(ProcessorConfig, "processor", tables.get("processor") or {}, problems),
             "rules": _rules(rest.pop("rules", []), env, problems),
         }
         try:

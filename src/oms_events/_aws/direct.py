@@ -89,6 +89,8 @@ def _client_error(status: int, headers: Mapping[str, str], content: bytes, opera
     code = str(document.get("__type") or document.get("code") or headers.get("x-amzn-errortype") or status)
     message = document.get("message") or document.get("Message") or ""
     parsed: Any = {
+        # What DynamoDB says of failed conditions, as botocore's own parser puts it beside the error.
+        **{name: document[name] for name in ("CancellationReasons", "Item") if name in document},
         "Error": {"Code": code.rpartition("#")[2].partition(":")[0], "Message": str(message)},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": dict(headers)},
     }

@@ -20,6 +20,7 @@ from oms_events._aws.config import AwsConfig
 from oms_events._aws.direct import DirectCaller
 from oms_events._aws.errors import publish_error
 from oms_events._aws.http import CURRENT_SENDING, HttpSession, http_session_of
+from oms_events._aws.marshal import binary_text
 from oms_events._aws.sending import Sending
 from oms_events.errors import ConfigurationError
 
@@ -57,14 +58,15 @@ class AwsClient:
     async def send(self, operation: str, parameters: Mapping[str, Any], sending: Sending) -> Mapping[str, Any]:
         """Calls an operation that stores something, once; raises a `PublishError`.
 
-        `parameters` are JSON as the wire has it. `sending` tells after a cancellation whether it was sent.
+        `parameters` are JSON as the wire has it, but for `bytes`. `sending` tells after a cancellation whether it
+        was sent.
         """
         # A client over another HTTP session than ours does not tell when it sends.
         sending.begun = not self._marks
         token = CURRENT_SENDING.set(sending)
         try:
             if self._direct is not None and self._direct.ready:
-                return await self._direct.call(operation, orjson.dumps(parameters))
+                return await self._direct.call(operation, orjson.dumps(parameters, default=binary_text))
             return await self._ordinary(operation, parameters)
         except Exception as error:
             failure = publish_error(error, operation=operation, sent=sending.begun)

@@ -151,14 +151,15 @@ class DuplicateAcks:
 class BacklogMeasured:
     """What one processor's buckets hold. `available` is False when it could not be measured: the rest is then old.
 
-    `pending` counts up to a limit (`bounded`: there is more); `oldest_age` is in seconds, None when empty.
+    `pending` counts up to a limit (`bounded`: there is more); `oldest_age` is in seconds, None when empty;
+    `dead_letters` is None for all processors but the one that has the first bucket.
     """
 
     pending: int
     bounded: bool
     oldest_age: float | None
     in_flight: int
-    dead_letters: Mapping[str, int]
+    dead_letters: Mapping[str, int] | None
     buckets: int
     available: bool
 

@@ -6,27 +6,50 @@ import dataclasses
 import logging
 
 from oms_events.instrumentation.hooks import (
+    BacklogMeasured,
     BreakerChanged,
     CallEnded,
     CheckEnded,
+    DeadLettered,
+    Decided,
     Detail,
+    DuplicateAcks,
     FailedOver,
+    GapsProbed,
+    LateRecords,
+    LeaseChanged,
+    OutboxAlert,
+    Relayed,
+    RelayRetried,
     Retried,
     Settled,
 )
 
 _ACTIONS = {
+    BacklogMeasured: "backlog_measured",
     BreakerChanged: "breaker_changed",
     CallEnded: "call_ended",
     CheckEnded: "check_ended",
+    DeadLettered: "dead_lettered",
+    Decided: "decided",
+    DuplicateAcks: "duplicate_acks",
     FailedOver: "failed_over",
+    GapsProbed: "gaps_probed",
+    LateRecords: "late_records",
+    LeaseChanged: "lease_changed",
+    OutboxAlert: "outbox_alert",
+    Relayed: "relayed",
+    RelayRetried: "relay_retried",
     Retried: "retried",
     Settled: "settled",
 }
 
 
 class LoggingHook:
-    """Logs failures, retries, failovers and breaker changes as warnings, and all else at debug level.
+    """Logs what an operator should see as a warning, and all else at debug level.
+
+    Warnings are failures, retries in place, failovers and breaker changes; of the outbox dead letters, leases that
+    were lost or expired, duplicate acknowledgements, alerts, and a backlog that could not be measured.
 
     Records have `action` (`breaker_changed`, `retried`, ...) and the detail's fields as `extra` attributes
     with the prefix `oms_`; events' data and secrets are never among them.
@@ -40,7 +63,7 @@ class LoggingHook:
         if not self._log.isEnabledFor(level):
             return
         fields = _fields(detail)
-        action = _ACTIONS.get(type(detail), "decided")
+        action = _ACTIONS[type(detail)]
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         extra = {f"oms_{name}": value for name, value in fields.items()}
         self._log.log(level, "%s %s", action, text, extra={"action": action, **extra})
@@ -48,8 +71,12 @@ class LoggingHook:
 
 def _is_notable(detail: Detail) -> bool:
     match detail:
-        case BreakerChanged() | Retried() | FailedOver():
+        case BreakerChanged() | Retried() | FailedOver() | DeadLettered() | DuplicateAcks() | OutboxAlert():
             return True
+        case LeaseChanged(change=change):
+            return change in ("lost", "expired")
+        case BacklogMeasured(available=available):
+            return not available
         case CheckEnded(error=error):
             return error is not None
         case Settled(results=results):
@@ -64,4 +91,6 @@ def _fields(detail: Detail) -> dict[str, object]:
             outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
         error = next((str(result.error) for result in detail.results if result.error is not None), None)
         return {"platform": detail.platform, **outcomes, **({"error": error} if error else {})}
+    if isinstance(detail, Relayed):
+        return {"events": detail.events, "slowest": max(detail.seconds, default=None)}
     return {field.name: getattr(detail, field.name) for field in dataclasses.fields(detail)}

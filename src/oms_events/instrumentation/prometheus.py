@@ -1,4 +1,4 @@
-"""A hook that counts in Prometheus; the only module that imports `prometheus_client` (extra `prometheus`)."""
+"""A hook that counts in Prometheus (extra `prometheus`)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from oms_events.instrumentation.hooks import (
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+    from oms_events.instrumentation.prometheus_outbox import OutboxMetrics
 except ImportError as error:
     raise MissingExtraError("prometheus", needed_for="PrometheusHook") from error
 
@@ -26,7 +28,8 @@ _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class PrometheusHook:
     """Metrics in the registry that is given; docs/reference/metrics.md lists them.
 
-    One hook object per registry and prefix: give the same one to all routers of a process.
+    One hook object per registry and prefix: give the same one to all routers and to the outbox processor of a
+    process.
     """
 
     def __init__(self, registry: CollectorRegistry, *, prefix: str = "oms_events") -> None:
@@ -53,6 +56,7 @@ class PrometheusHook:
             f"{prefix}_batch_fill_ratio", "Events in a call by what a full call carries.", ("platform",),
             buckets=[step / 10 for step in range(1, 11)], registry=registry,
         )  # fmt: skip
+        self._outbox = OutboxMetrics(registry, prefix=prefix)
 
     def __call__(self, detail: Detail) -> None:
         match detail:
@@ -79,6 +83,8 @@ class PrometheusHook:
                 if detail.platform not in self._shown:
                     self._show_breaker(detail.platform, _STATES[0])
                 self._checks.labels(detail.platform, str(detail.error is None).lower()).inc()
+            case _:
+                self._outbox(detail)
 
     def _show_breaker(self, platform: str, now: str) -> None:
         self._shown.add(platform)

@@ -9,8 +9,11 @@
 | `OMS_ENABLE_NATS` | true or false, whatever the others imply; true without a URL is nats://127.0.0.1:4222 |
 | `OMS_EVENTBRIDGE_BUS_NAME` | the event bus, by name or ARN; turns EventBridge on |
 | `OMS_ENABLE_EVENTBRIDGE` | true or false, whatever the others imply |
-| `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of the bus |
+| `OMS_OUTBOX_TABLE` | the outbox's table on DynamoDB; turns the outbox on |
+| `OMS_OUTBOX_BUCKETS` | the number of buckets that the table must have |
+| `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of the bus and the table |
 | `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL` | another endpoint: a VPC endpoint, an emulator |
+| `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL` | the same for the table |
 | `OMS_RULES_FILE` | a TOML or YAML file of rules, which stand beside the default rules |
 
 An empty variable counts as not set. AWS credentials come from the normal AWS chain.
@@ -28,6 +31,7 @@ from typing import Any, Final, TypeVar
 from oms_events._config import ConfigModel
 from oms_events.errors import ConfigurationError
 from oms_events.oms.factory import create_oms_multi_platform_router
+from oms_events.outbox.config import OutboxConfig
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 from oms_events.publishers.jetstream.config import NatsConfig
 from oms_events.routing.router import EventRouter
@@ -47,6 +51,12 @@ _EVENTBRIDGE: Final = {
     "event_bus_name": ("OMS_EVENTBRIDGE_BUS_NAME",),
     "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "endpoint_url": ("AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS_ENDPOINT_URL"),
+}
+_OUTBOX: Final = {
+    "table_name": ("OMS_OUTBOX_TABLE",),
+    "buckets": ("OMS_OUTBOX_BUCKETS",),
+    "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint_url": ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"),
 }
 _SWITCH: Final = {
     "true": True,
@@ -130,6 +140,20 @@ def eventbridge_config(
     return make_config(
         EventBridgeConfig, "eventbridge", {**(table or {}), **values}, problems, variables=variables
     )
+
+
+def outbox_config(
+    env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]
+) -> OutboxConfig | None:
+    """The outbox: the values of `table` under those of the environment; None when not wanted.
+
+    `table` is a part of a configuration file. What is wrong is added to `problems`.
+    """
+    variables = _set_variables(env, _OUTBOX)
+    values: dict[str, Any] = {field: env[name] for field, name in variables.items()}
+    if table is None and "table_name" not in values:
+        return None
+    return make_config(OutboxConfig, "outbox", {**(table or {}), **values}, problems, variables=variables)
 
 
 def rules_of_environment(env: Mapping[str, str], problems: list[str]) -> list[RoutingRule] | None:

@@ -28,16 +28,16 @@ class ClaimCheckConfig(ConfigModel):
     """Where S3 is; the regional endpoint when absent."""
 
 
-class OutboxConfig(AwsConfig):
-    """The outbox's table, and how its transactions are committed; times in seconds.
+class WriterConfig(ConfigModel):
+    """How an outbox commits, wherever it is kept; times in seconds.
 
-    `buckets` is the number that the table must have (it is made with 32 unless given); `key_of` gives the order
-    key of an event that has no `partitionkey`. A transaction is tried `conflict_attempts` times when others write
-    the same items; after an unanswered commit the same request is sent for `commit_timeout`, at most 300 s of the
-    600 s that DynamoDB remembers a token (API_TransactWriteItems).
+    `buckets` is the number that the table must have when the outbox first looks (it is made with 32 unless
+    given); `key_of` gives the order key of an event that has no `partitionkey`. A transaction is tried
+    `conflict_attempts` times when others write the same items or DynamoDB throttles; after an unanswered commit
+    the same request is sent for `commit_timeout`, at most 300 s of the 600 s that DynamoDB remembers a token
+    (API_TransactWriteItems).
     """
 
-    table_name: str = Field(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")
     buckets: int | None = Field(default=None, ge=1, le=1024)
     key_of: Callable[[Any], str | None] | None = None
     conflict_attempts: int = Field(default=8, ge=1)
@@ -46,6 +46,12 @@ class OutboxConfig(AwsConfig):
     """Seconds that a reservation may wait for its commit to be sent; then it must be prepared again."""
     layout_ttl: float = Field(default=60.0, gt=0)
     """Seconds after which a writer reads the table's layout again."""
+
+
+class OutboxConfig(WriterConfig, AwsConfig):
+    """The outbox's table on DynamoDB, and how its transactions are committed."""
+
+    table_name: str = Field(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")
     connections: int = Field(default=32, ge=1)
     claim_check: ClaimCheckConfig | None = None
 

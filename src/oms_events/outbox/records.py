@@ -77,7 +77,7 @@ class NewRecord(NamedTuple):
 
 
 class StoredRecord(NamedTuple):
-    """A record as it was read. `event` is None for an unknown `format`, or when it cannot be read (`problem`)."""
+    """A record as it was read. `event` is None for an unknown `format`, or when it cannot be read (`problem`, `raw`)."""
 
     partition: Partition
     sk: str
@@ -89,6 +89,9 @@ class StoredRecord(NamedTuple):
     size: int = 0
     history: Sequence[Mapping[str, Any]] = ()
     problem: str | None = None
+    raw: Mapping[str, Any] | None = None
+    """The stored item, of a record that cannot be read."""
+    raw: Mapping[str, Any] | None = None
 
 
 class Page(NamedTuple):

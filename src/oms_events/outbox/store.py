@@ -114,6 +114,13 @@ class OutboxStore(Protocol):
         """
         ...
 
+    async def forget_plan(self, partition: Partition, sk: str, *, generation: int) -> bool:
+        """Removes a record's plan, so that it is decided anew; its states stay, and its generation is raised.
+
+        False when the record is gone, of another generation, or has no plan.
+        """
+        ...
+
     async def bury(self, letter: DeadLetter, state: RecordState | None) -> bool:
         """Stores a dead letter and, in the same transaction, the record's state, or its removal (None).
 

@@ -35,7 +35,7 @@ from oms_events.routing.rules import (
     unknown_platforms,
     unknown_platforms_error,
 )
-from oms_events.routing.strategies import make_plan
+from oms_events.routing.strategies import Availability, make_plan
 
 _log = logging.getLogger("oms_events")
 _LAST_PATIENCE = 1.0
@@ -297,6 +297,11 @@ class EventRouter:
     def platforms(self) -> tuple[str, ...]:
         """The names of the platforms in registration order."""
         return tuple(self._destinations)
+
+    def is_available(self, platform: str) -> bool:
+        """Whether a platform is configured, enabled, and its breaker closed."""
+        destination = self._destinations.get(platform)
+        return destination is not None and destination.availability is Availability.USABLE
 
     @property
     def routing_rules(self) -> tuple[RoutingRule, ...]:

@@ -1,0 +1,117 @@
+"""What the outbox's commands share: filters, times, an open outbox, a progress bar."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from oms_events.cli.common import read_settings
+from oms_events.outbox.admin import OutboxAdmin
+from oms_events.outbox.filters import OutboxFilter
+from oms_events.outbox.selection import OnDone
+from oms_events.routing.patterns import Pattern, compile_pattern
+
+_AGO: Final = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:(s|sec|seconds?)|(m|min|minutes?)|(h|hours?)|(d|days?)|(w|weeks?))(?:\s+ago)?"
+)
+_UNITS: Final = ("seconds", "minutes", "hours", "days", "weeks")
+
+
+class Time(click.ParamType):
+    """A date and time, or how long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        text = str(value).strip()
+        if found := _AGO.fullmatch(text.lower()):
+            amount, *units = found.groups()
+            unit = next(name for name, given in zip(_UNITS, units, strict=True) if given)
+            try:
+                return datetime.now(UTC) - timedelta(**{unit: float(amount)})
+            except OverflowError:
+                self.fail(f"{text!r} is too long ago", param, ctx)
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(
+                f"{text!r} is no time; write 2026-01-31, 2026-01-31T12:00:00+01:00, '90 minutes ago' or 2d",
+                param,
+                ctx,
+            )
+        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+class TypePattern(click.ParamType):
+    """A regular expression for whole event types, as in rules."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Pattern:
+        try:
+            return compile_pattern(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_FILTERS: Final = (
+    click.option("--platform", metavar="NAME", help="Only those of this platform."),
+    click.option(
+        "--type",
+        "event_type",
+        type=TypePattern(),
+        metavar="PATTERN",
+        help="Only event types that this regular expression matches as a whole, as in rules.",
+    ),
+    click.option(
+        "--since", type=Time(), metavar="TIME", help="Only from this time on: a date, a time, or '1 hour ago'."
+    ),
+    click.option("--until", type=Time(), metavar="TIME", help="Only before this time."),
+    click.option("--key", metavar="TEXT", help="Only events with this order key."),
+    click.option("--event-id", metavar="ID", help="Only the event with this id, or identity (id@source)."),
+)
+
+
+def takes_filter(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the flags of a filter, as one `OutboxFilter` named `where`."""
+
+    @functools.wraps(command)
+    def with_filter(**options: Any) -> None:
+        names = ("platform", "event_type", "since", "until", "key", "event_id")
+        command(where=OutboxFilter(**{name: options.pop(name) for name in names}), **options)
+
+    decorated: Callable[..., None] = with_filter
+    for option in reversed(_FILTERS):
+        decorated = option(decorated)
+    return decorated
+
+
+@asynccontextmanager
+async def open_admin(config_file: Path | None) -> AsyncIterator[OutboxAdmin]:
+    """The admin of the settings' outbox, which is open for as long."""
+    async with read_settings(config_file).create_outbox() as outbox:
+        yield OutboxAdmin(outbox)
+
+
+@contextmanager
+def progress_bar(text: str, *, total: int | None = None, wanted: bool = True) -> Iterator[OnDone]:
+    """A bar on stderr, when that is a terminal; without a total it only moves."""
+    if not wanted or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counts = () if total is None else (MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(text), BarColumn(), *counts)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,117 @@
+"""Writes what became of records, and insists until it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from oms_events._aio import Clock, Slots, cancel_and_wait
+from oms_events.errors import StorageError
+from oms_events.instrumentation.hooks import Hooks, OutboxAlert
+from oms_events.outbox.records import Partition
+from oms_events.outbox.store import OutboxStore
+from oms_events.resilience.backoff import RetryConfig
+
+_log = logging.getLogger("oms_events")
+_T = TypeVar("_T")
+_BACKOFF: Final = RetryConfig(initial=0.1, maximum=5.0)
+_WRITERS: Final = 16
+_ALERT_AFTER: Final = 3
+
+Removed = Callable[[list[str]], None]
+
+
+class Settler:
+    """Removes and updates records in the background; what DynamoDB does not take is tried until it does.
+
+    Safe after the lease is lost: it writes only what this process saw. Ended before it is done, records stay and
+    are delivered again by whoever comes next.
+    """
+
+    def __init__(self, store: OutboxStore, *, clock: Clock, draw: Callable[[], float], hooks: Hooks) -> None:
+        self._store = store
+        self._clock = clock
+        self._draw = draw
+        self._hooks = hooks
+        self._slots = Slots(_WRITERS)
+        self._doomed: dict[Partition, list[tuple[str, Removed]]] = {}
+        self._removing: set[Partition] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything is written."""
+        return not self._tasks
+
+    def backlog(self, partition: Partition) -> int:
+        """Records of a partition that are still to be removed."""
+        return len(self._doomed.get(partition, ()))
+
+    def remove(self, partition: Partition, sk: str, removed: Removed) -> None:
+        """Removes a record; one call at a time per partition takes all that came together."""
+        self._doomed.setdefault(partition, []).append((sk, removed))
+        if partition not in self._removing:
+            self._removing.add(partition)
+            self._start(self._remove_all(partition))
+
+    def write(self, call: Callable[[], Awaitable[_T]], then: Callable[[_T], None]) -> None:
+        """Calls a method of the store until it has an answer, and hands that on."""
+        self._start(self._write(call, then))
+
+    async def flush(self, *, timeout: float) -> None:
+        """Waits until what is to be written now is written, for `timeout` seconds."""
+        tasks = set(self._tasks)
+        if tasks and timeout > 0:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    async def close(self, *, timeout: float) -> None:
+        """Lets writes finish for `timeout` seconds, then ends them."""
+        if self._tasks and timeout > 0:
+            await asyncio.wait(set(self._tasks), timeout=timeout)
+        if self._tasks:
+            _log.warning(
+                "%d outbox writes were not finished; their records will be delivered again", len(self._tasks)
+            )
+        await cancel_and_wait(*self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="oms-events-outbox-settle")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _remove_all(self, partition: Partition) -> None:
+        try:
+            # One turn of the loop: the other results of the same publish call come along.
+            await asyncio.sleep(0)
+            while batch := self._doomed.pop(partition, None):
+                sks = [sk for sk, _ in batch]
+                await self._insist(lambda sks=sks: self._store.remove(partition, sks))  # type: ignore[misc]
+                by_owner: dict[Removed, list[str]] = {}
+                for sk, removed in batch:
+                    by_owner.setdefault(removed, []).append(sk)
+                for removed, gone in by_owner.items():
+                    removed(gone)
+        finally:
+            self._removing.discard(partition)
+
+    async def _write(self, call: Callable[[], Awaitable[_T]], then: Callable[[_T], None]) -> None:
+        await self._slots.take(1)
+        try:
+            answer = await self._insist(call)
+        finally:
+            self._slots.give(1)
+        then(answer)
+
+    async def _insist(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        attempt = 0
+        while True:
+            try:
+                return await call()
+            except StorageError as error:
+                attempt += 1
+                if attempt == _ALERT_AFTER:
+                    _log.warning("the outbox cannot write to table %s: %s", self._store.table, error)
+                    self._hooks(OutboxAlert("storage", f"cannot write to table {self._store.table}: {error}"))
+                await self._clock.sleep(max(_BACKOFF.delay(attempt, self._draw), error.retry_after or 0.0))

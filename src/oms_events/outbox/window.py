@@ -1,0 +1,260 @@
+"""The records of one partition that are in memory, and which of them may be published now. Pure.
+
+For each key and platform there is a line of lanes; only its first may be published. A pass reads the partition
+from its first record on. What cannot be published in it stays in the table ("is left"): then all later records of
+that key and platform are left too, until a new pass begins, so that nothing overtakes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from oms_events.events import EncodedEvent
+from oms_events.outbox.records import PlatformState, StoredRecord, open_platforms
+from oms_events.publishing import Plan
+
+
+class Lane:
+    """The platforms of a record that are published to together: one, or those of a FAILOVER plan.
+
+    `platforms` are those in whose lines it stands, `plan` has those that are still to be tried.
+    """
+
+    __slots__ = (
+        "attempts",
+        "counted_at",
+        "entry",
+        "failed",
+        "in_flight",
+        "open",
+        "plan",
+        "platforms",
+        "unknown_since",
+    )
+
+    def __init__(self, entry: Entry, plan: Plan, attempts: int) -> None:
+        self.entry = entry
+        self.plan = plan
+        self.platforms = plan.platforms
+        self.attempts = attempts
+        self.failed = False
+        self.in_flight = False
+        self.open = True
+        self.counted_at: float | None = None
+        self.unknown_since: float | None = None
+
+
+class Entry:
+    """A record in memory: its event, its plan, its state so far, and the lanes that are open."""
+
+    __slots__ = ("dirty", "event", "lanes", "obsolete", "plan", "record", "states", "tried_for", "writes")
+
+    def __init__(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> None:
+        self.record = record
+        self.event = event
+        self.plan = plan
+        self.states: dict[str, PlatformState] = dict(record.state.states)
+        self.tried_for = record.state.tried_for
+        self.lanes: list[Lane] = []
+        self.dirty = False
+        self.writes = 0
+        self.obsolete = False
+
+
+Line = deque[Lane]
+
+
+class Window:
+    """What is in memory of a partition. `left` counts the records that the current pass left in the table."""
+
+    def __init__(self, *, keyed: bool) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.bytes = 0
+        self.left = 0
+        self._keyed = keyed
+        self._lines: dict[tuple[str, str], Line] = {}
+        self._closed: set[tuple[str, str]] = set()
+        self._closed_platforms: set[str] = set()
+
+    def begin_pass(self, gated: Iterable[str]) -> None:
+        """A new pass begins at the first record; `gated` platforms take nothing now."""
+        self._closed.clear()
+        self._closed_platforms = set(gated)
+        self.left = 0
+
+    def close_platform(self, platform: str) -> list[Entry]:
+        """For the rest of this pass nothing is loaded for a platform; gives the entries whose lanes were left.
+
+        A lane that is being published, or waits after a failure, stays.
+        """
+        self._closed_platforms.add(platform)
+        touched = []
+        for entry in list(self.entries.values()):
+            for lane in list(entry.lanes):
+                if not (lane.in_flight or lane.failed) and self._is_shut(lane.platforms):
+                    touched += self._leave_with_followers(lane)
+        return touched
+
+    def load(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> Sequence[Lane]:
+        """Takes a record in the order of the pass, and gives its lanes that may be published now."""
+        entry = self.entries.get(record.sk)
+        if entry is None:
+            entry = Entry(record, event, plan)
+            owed = open_platforms(plan, entry.states)
+            if PlatformState.HELD in entry.states.values():
+                self._hold(entry)
+        elif entry.obsolete:
+            return ()
+        else:
+            # Loaded in an earlier pass: platforms that were left then may have their turn now.
+            busy = {platform for lane in entry.lanes for platform in lane.platforms}
+            owed = tuple(p for p in open_platforms(entry.plan, entry.states) if p not in busy)
+            plan = entry.plan
+            if plan.first_that_works and busy:
+                return ()
+        if not owed:
+            return ()
+        ready = []
+        plans = (
+            (Plan(plan.rule, plan.strategy, owed, first_that_works=True),)
+            if plan.first_that_works
+            else (plan,)
+            if owed == plan.platforms and len(owed) == 1
+            else tuple(Plan(plan.rule, plan.strategy, (platform,), first_that_works=False) for platform in owed)
+        )
+        was_left = False
+        for lane_plan in plans:
+            if self._is_closed(record.key, lane_plan.platforms):
+                self._close(record.key, lane_plan.platforms)
+                was_left = True
+                continue
+            lane = Lane(entry, lane_plan, record.state.attempts)
+            entry.lanes.append(lane)
+            if self._line_up(lane):
+                ready.append(lane)
+        self.left += was_left
+        if entry.lanes and record.sk not in self.entries:
+            self.entries[record.sk] = entry
+            self.bytes += record.size
+        return ready
+
+    def finish(self, lane: Lane) -> Sequence[Lane]:
+        """The lane needs no more attempts: the key goes on. Gives the lanes that may be published now."""
+        entry = lane.entry
+        entry.lanes.remove(lane)
+        lane.open = False
+        key = entry.record.key
+        ready: list[Lane] = []
+        if key is not None and self._keyed:
+            for platform in lane.platforms:
+                line = self._lines[key, platform]
+                line.remove(lane)
+                if line:
+                    if self._is_first(line[0]) and line[0] not in ready:
+                        ready.append(line[0])
+                else:
+                    del self._lines[key, platform]
+        self._drop_if_done(entry)
+        return ready
+
+    def fail(self, lane: Lane) -> list[Entry]:
+        """The lane waits for another attempt, and its key with it; gives the entries whose lanes were left."""
+        lane.failed = True
+        return self._leave_followers(lane)
+
+    def leave(self, lane: Lane) -> list[Entry]:
+        """The lane is left in the table, and its key with it; gives the entries whose lanes were left."""
+        return self._leave_with_followers(lane)
+
+    def _leave_with_followers(self, lane: Lane) -> list[Entry]:
+        if not lane.open:
+            return []
+        touched = self._leave_followers(lane)
+        self._leave_one(lane)
+        return [*touched, lane.entry]
+
+    def _leave_followers(self, lane: Lane) -> list[Entry]:
+        key = lane.entry.record.key
+        if key is None or not self._keyed:
+            return []
+        self._close(key, lane.platforms)
+        found: dict[Lane, None] = {}
+        todo = [lane]
+        while todo:
+            first = todo.pop()
+            for platform in first.platforms:
+                line = self._lines[key, platform]
+                for follower in list(line)[line.index(first) + 1 :]:
+                    if follower not in found:
+                        found[follower] = None
+                        todo.append(follower)
+        for follower in found:
+            self._leave_one(follower)
+        return [follower.entry for follower in found]
+
+    def _leave_one(self, lane: Lane) -> None:
+        entry, key = lane.entry, lane.entry.record.key
+        entry.lanes.remove(lane)
+        lane.open = False
+        self.left += 1
+        if key is not None and self._keyed:
+            self._close(key, lane.platforms)
+            for platform in lane.platforms:
+                line = self._lines[key, platform]
+                line.remove(lane)
+                if not line:
+                    del self._lines[key, platform]
+        self._drop_if_done(entry)
+
+    def _drop_if_done(self, entry: Entry) -> None:
+        if not entry.lanes and self.entries.pop(entry.record.sk, None) is not None:
+            self.bytes -= entry.record.size
+
+    def _line_up(self, lane: Lane) -> bool:
+        """Puts the lane at the end of its lines, and says whether it is the first of them all."""
+        key = lane.entry.record.key
+        if key is None or not self._keyed:
+            return True
+        is_first = True
+        for platform in lane.platforms:
+            line = self._lines.get((key, platform))
+            if line is None:
+                self._lines[key, platform] = deque((lane,))
+            else:
+                line.append(lane)
+                is_first = False
+        return is_first
+
+    def _is_first(self, lane: Lane) -> bool:
+        key = lane.entry.record.key
+        return key is None or all(self._lines[key, platform][0] is lane for platform in lane.platforms)
+
+    def _hold(self, entry: Entry) -> None:
+        key = entry.record.key
+        if key is not None and self._keyed:
+            self._close(key, [name for name, state in entry.states.items() if state is PlatformState.HELD])
+
+    def hold_key(self, key: str, platforms: Iterable[str]) -> None:
+        """Later records of a key are left in this pass: an earlier one waits for somebody else."""
+        self._close(key, platforms)
+
+    def _is_closed(self, key: str | None, platforms: Sequence[str]) -> bool:
+        if self._closed_platforms and self._is_shut(platforms):
+            return True
+        if key is None or not self._keyed:
+            return False
+        for platform in platforms:
+            if self._closed and ((key, platform) in self._closed or (key, "*") in self._closed):
+                return True
+            line = self._lines.get((key, platform))
+            if line and line[0].failed:
+                return True
+        return False
+
+    def _is_shut(self, platforms: Sequence[str]) -> bool:
+        return all(platform in self._closed_platforms for platform in platforms)
+
+    def _close(self, key: str | None, platforms: Iterable[str]) -> None:
+        if key is not None and self._keyed:
+            self._closed.update((key, platform) for platform in platforms)
