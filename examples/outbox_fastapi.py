@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypedDict
 
 import aioboto3
@@ -18,12 +18,13 @@ from starlette.types import Message
 
 from oms_events import EventRouter, MemoryPublisher, build_event
 from oms_events.devstack import AwsEmulator
+from oms_events.errors import ConditionFailedError
 from oms_events.outbox.config import OutboxConfig
 from oms_events.outbox.outbox import DynamoDBOutbox
 from oms_events.outbox.processor import OutboxProcessor
 from oms_events.outbox.table import create_table
 
-memory = MemoryPublisher()  # in place of your platforms
+memory = MemoryPublisher()
 
 
 # [start:lifespan]
@@ -32,12 +33,12 @@ class State(TypedDict):
     processor: OutboxProcessor
 
 
-def make_lifespan(config: OutboxConfig) -> Any:
+def make_lifespan(config: OutboxConfig) -> Callable[[object], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[State]:
         async with (
             DynamoDBOutbox(config) as outbox,
-            EventRouter({"nats": memory}) as router,
+            EventRouter({"nats": memory}) as router,  # your platforms and rules
             OutboxProcessor(outbox, router) as processor,
         ):
             yield {"outbox": outbox, "processor": processor}
@@ -52,9 +53,12 @@ def make_lifespan(config: OutboxConfig) -> Any:
 async def place_order(request: Request) -> JSONResponse:
     order = await request.json()
     event = build_event("shop.order.placed", "/shop/orders", order, partitionkey=order["pk"])
-    async with request.state.outbox.transaction() as tx:
-        tx.put("orders", order, condition="attribute_not_exists(pk)")
-        tx.add(event)
+    try:
+        async with request.state.outbox.transaction() as tx:
+            tx.put("orders", order, condition="attribute_not_exists(pk)")
+            tx.add(event)
+    except ConditionFailedError:
+        return JSONResponse({"error": "this order is there already"}, status_code=409)
     return JSONResponse(order, status_code=201)
 
 
@@ -133,7 +137,8 @@ async def main() -> None:
         await create_tables(config)
         app = make_app(config)
         async with served(app) as state:
-            print(await call(app, state, "POST", "/orders", {"pk": "A-1", "total": 12}))
+            for _ in range(2):
+                print(await call(app, state, "POST", "/orders", {"pk": "A-1", "total": 12}))
             print("the outbox is empty:", await state["processor"].drain(timeout=10))
             print(await call(app, state, "GET", "/health/outbox"))
     print("delivered:", [event.get_data() for event in memory.events])

@@ -18,6 +18,8 @@ from oms_events.outbox.outbox import DynamoDBOutbox
 from oms_events.outbox.processor import OutboxProcessor
 from oms_events.outbox.table import create_table
 
+DATA = {"note": "x" * 500_000}
+
 # [start:config]
 config = OutboxConfig(
     table_name="orders-outbox",
@@ -29,7 +31,7 @@ config = OutboxConfig(
 # [start:consume]
 async def consume(event: CloudEvent, s3: Any) -> None:
     whole = await resolve_dataref(event, s3, bucket="orders-outbox-data")
-    print(f"got {len(whole.get_data()['note'])} characters")
+    print("got the data:", whole.get_data() == DATA)
 
 
 # [end:consume]
@@ -37,7 +39,7 @@ async def consume(event: CloudEvent, s3: Any) -> None:
 
 async def main() -> None:
     memory = MemoryPublisher()
-    event = build_event("shop.order.placed", "/shop/orders", {"note": "x" * 500_000}, partitionkey="A-1")
+    event = build_event("shop.order.placed", "/shop/orders", DATA, partitionkey="A-1")
     async with AwsEmulator() as aws:
         os.environ.update(aws.environment())
         await create_table(config)

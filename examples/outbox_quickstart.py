@@ -87,7 +87,8 @@ async def read_stream(url: str, count: int) -> None:
         for _ in range(count):
             message = await consumer.next_msg(timeout=10)
             event = from_nats_message(message.headers, message.data)
-            print(f"JetStream has {event.get_type()} of {event.get_extension('partitionkey')}: {event.get_data()}")
+            key = event.get_extension("partitionkey")
+            print(f"JetStream has {event.get_type()} of {key}: {event.get_data()!r}")
     finally:
         await client.close()
 

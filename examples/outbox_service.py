@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -33,21 +34,16 @@ async def work(outbox: DynamoDBOutbox) -> None:
 
 # [start:serve]
 async def serve(config: OutboxConfig, router: EventRouter, hooks: Sequence[Hook] = ()) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with (
         DynamoDBOutbox(config) as outbox,
         router,
         OutboxProcessor(outbox, router, config=ProcessorConfig(stop_timeout=10.0), hooks=hooks),
     ):
         working = asyncio.create_task(work(outbox))
-        stop = asyncio.create_task(stopping.wait())
-        # Also when the work fails: its error is raised after everything was closed.
-        await asyncio.wait((working, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
 
 
 # [end:serve]
@@ -69,8 +65,8 @@ async def main() -> None:
         await relayed.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving
-        numbers = [event.get_data()["number"] for event in memory.events]
-        print("stopped cleanly; delivered in order:", numbers == list(range(1, len(numbers) + 1)))
+        in_order = [{"number": number} for number in range(1, len(memory.events) + 1)]
+        print("stopped cleanly; delivered in order:", [event.get_data() for event in memory.events] == in_order)
 
 
 if __name__ == "__main__":

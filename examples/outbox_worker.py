@@ -13,6 +13,7 @@ import nats
 from oms_events import build_event
 from oms_events.devstack import DevStack
 from oms_events.instrumentation import Detail, Hook, LoggingHook, Relayed
+from oms_events.outbox.config import OutboxConfig
 from oms_events.outbox.processor import OutboxProcessor
 from oms_events.outbox.table import create_table
 from oms_events.settings import Settings
@@ -47,7 +48,7 @@ async def main() -> None:
     async with DevStack() as stack:
         os.environ.update({**stack.environment(), "OMS_ENABLE_EVENTBRIDGE": "false"})
         settings = Settings.from_file(HERE / "outbox.toml")
-        await create_table(settings.outbox)
+        await create_table(OutboxConfig(table_name="orders-outbox"))
         relayed = asyncio.Semaphore(0)
 
         def heard(detail: Detail) -> None:

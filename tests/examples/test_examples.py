@@ -62,6 +62,7 @@ KEY_LINES = {
     ],
     "outbox_fastapi.py": [
         '201 {"pk":"A-1","total":12}',
+        '409 {"error":"this order is there already"}',
         "the outbox is empty: True",
         "200 {",
         "delivered: [{'pk': 'A-1', 'total': 12}]",
@@ -70,7 +71,7 @@ KEY_LINES = {
         "refused: ",
         "the outbox is empty: True",
         "delivered without data: True",
-        "got 500000 characters",
+        "got the data: True",
     ],
     "outbox_own_transaction.py": [
         "1 of 100 actions are the outbox's",

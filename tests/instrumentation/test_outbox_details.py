@@ -33,7 +33,7 @@ MEASURED = BacklogMeasured(
     buckets=4,
     available=True,
 )
-BLIND = BacklogMeasured(0, False, None, 0, {}, 4, False)
+BLIND = BacklogMeasured(0, False, None, 0, None, 4, False)
 
 
 class Outbox:
@@ -90,6 +90,12 @@ def test_a_platform_without_dead_letters_any_more_shows_none() -> None:
     outbox = Outbox(MEASURED, dataclasses.replace(MEASURED, dead_letters={"nats": 2}))
     assert outbox.value("dead_letters", platform="nats") == 2
     assert outbox.value("dead_letters", platform="unroutable") == 0
+
+
+def test_dead_letters_are_shown_by_the_processor_that_counts_them_only() -> None:
+    outbox = Outbox(MEASURED, dataclasses.replace(MEASURED, dead_letters=None))
+    assert outbox.value("dead_letters", platform="nats") is None
+    assert outbox.value("pending") == 1000
 
 
 def test_prometheus_counts_what_the_relay_does() -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import nats
 import pytest
 from prometheus_client import CollectorRegistry
 
-from oms_events.errors import ConfigurationError
+from oms_events import JetStreamOptions, StreamPolicy, StreamSpec, build_event
+from oms_events.devstack import NatsServer
+from oms_events.errors import ConfigurationError, OutboxClosedError, TransientError
 from oms_events.instrumentation import Detail, Relayed
 from oms_events.oms.builders import create_schema_change_event, create_system_event
 from oms_events.oms.outbox import create_oms_outbox_processor
@@ -69,14 +72,59 @@ async def test_a_hook_of_the_users_own_hears_router_and_processor(outbox: Outbox
 
 
 async def test_the_router_is_open_exactly_as_long_as_the_processor(outbox: Outbox) -> None:
-    nats = MemoryPublisher()
-    processor = create_oms_outbox_processor(outbox=outbox, nats_client=nats)
-    with pytest.raises(Exception, match="not open"):
-        await nats.check()
+    platform = MemoryPublisher()
+    processor = create_oms_outbox_processor(outbox=outbox, nats_client=platform)
+    with pytest.raises(TransientError, match="not open"):
+        await platform.check()
     async with processor:
-        await nats.check()
-    with pytest.raises(Exception, match="not open"):
-        await nats.check()
+        await platform.check()
+    with pytest.raises(TransientError, match="not open"):
+        await platform.check()
+
+
+async def test_a_start_that_fails_closes_the_router() -> None:
+    outbox, platform = MemoryOutbox(), MemoryPublisher()
+    await outbox.close()
+    processor = create_oms_outbox_processor(outbox=outbox, nats_client=platform)
+    with pytest.raises(OutboxClosedError):
+        await processor.__aenter__()
+    with pytest.raises(TransientError, match="not open"):
+        await platform.check()
+
+
+async def test_a_second_start_is_refused_and_harms_nothing(outbox: Outbox) -> None:
+    platform = MemoryPublisher()
+    async with create_oms_outbox_processor(outbox=outbox, nats_client=platform) as processor:
+        with pytest.raises(ConfigurationError):
+            await processor.__aenter__()
+        await platform.check()
+
+
+async def test_a_processor_that_was_stopped_runs_again(outbox: Outbox) -> None:
+    platform = MemoryPublisher()
+    processor = create_oms_outbox_processor(outbox=outbox, nats_client=platform)
+    for number in (1, 2):
+        await outbox.add(build_event("shop.order.placed", "/shop/orders"))
+        assert (await processor.run_once()).delivered == 1
+        assert len(platform.events) == number
+
+
+async def test_a_nats_client_is_borrowed(outbox: Outbox, oms_nats_server: NatsServer) -> None:
+    stream = StreamSpec(name="OUTBOX_FACTORY", subjects=("outbox-factory.>",))
+    client = await nats.connect(oms_nats_server.url)
+    try:
+        processor = create_oms_outbox_processor(
+            outbox=outbox,
+            nats_client=client,
+            jetstream_options=JetStreamOptions(stream=stream, policy=StreamPolicy.CREATE),
+        )
+        async with processor:
+            await outbox.add(build_event("outbox-factory.made", "/tests"))
+            assert await processor.drain(timeout=5)
+        assert client.is_connected
+        assert (await client.jetstream().stream_info("OUTBOX_FACTORY")).state.messages == 1
+    finally:
+        await client.close()
 
 
 @pytest.mark.parametrize(

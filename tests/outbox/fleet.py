@@ -41,7 +41,7 @@ class JumpingClock(ManualClock):
 
 
 class Line:
-    """One processor's line to the shared store: it counts calls and refusals, and can be cut or held."""
+    """One processor's line to the shared store: it counts calls and refusals, and can be cut or slow."""
 
     def __init__(self, store: MemoryOutboxStore) -> None:
         self._store = store
@@ -50,7 +50,8 @@ class Line:
         self.refused: list[str] = []
         self.down = False
         self.loses_answers_of: set[str] = set()
-        self.held_back: dict[str, asyncio.Event] = {}
+        self.late_requests: dict[str, asyncio.Event] = {}
+        self.late_answers: dict[str, asyncio.Event] = {}
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         method = getattr(self._store, name)
@@ -59,10 +60,12 @@ class Line:
             self.calls[name] += 1
             if self.down:
                 raise StorageUnavailableError("no connection")
+            if (event := self.late_requests.get(name)) is not None:
+                await event.wait()
             answer = await method(*args, **options)
             if name in ("take", "release", "forget") and not answer:
                 self.refused.append(name)
-            if (event := self.held_back.get(name)) is not None:
+            if (event := self.late_answers.get(name)) is not None:
                 await event.wait()
             if name in self.loses_answers_of:
                 raise StorageOutcomeUnknownError("no answer")
@@ -149,6 +152,7 @@ class Fleet:
         processor = self.add(name, wall=wall)
         await processor.clock.jump(monotonic)
         await processor.keeper.join()
+        await settle()
         return processor
 
     def add(self, name: str, *, wall: timedelta = timedelta()) -> Processor:
@@ -181,7 +185,9 @@ class Fleet:
         return passed
 
     def look(self) -> None:
-        holders = Counter(bucket for processor in self.processors for bucket in processor.publishing)
+        holders = Counter(
+            bucket for processor in self.processors if processor.is_running for bucket in processor.publishing
+        )
         self.publishes_twice |= any(count > 1 for count in holders.values())
 
     def sizes(self) -> list[int]:

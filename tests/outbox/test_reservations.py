@@ -195,7 +195,9 @@ async def test_of_two_first_writers_one_makes_the_layout_and_the_other_goes_by_i
 async def test_another_number_of_buckets_than_the_tables_is_a_configuration_error() -> None:
     store = FaultyStore()
     await _outbox(store, buckets=4).add(event())
-    with pytest.raises(ConfigurationError, match=r"buckets = 8, but the table 'outbox' has 4; leave `buckets` out"):
+    with pytest.raises(
+        ConfigurationError, match=r"buckets = 8, but the table 'outbox' has 4; leave `buckets` out"
+    ):
         await _outbox(store, buckets=8).add(event())
     assert len(store.commits) == 1
 

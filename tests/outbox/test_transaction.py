@@ -17,7 +17,8 @@ from oms_events.oms.service import EnhancedEventService
 from oms_events.outbox.config import WriterConfig
 from oms_events.outbox.outbox import MemoryOutbox, Outbox
 from oms_events.outbox.signals import Committed, Voided
-from tests.outbox.writing import FaultyStore, event, ids_of, listen, order, records_of
+from oms_events.outbox.transaction import Transaction
+from tests.outbox.writing import FaultyStore, event, ids_of, listen, order, records_of, transact
 
 
 def _outbox(store: FaultyStore | None = None) -> Outbox:
@@ -43,11 +44,12 @@ async def test_one_call_has_the_business_write_and_the_event() -> None:
 
 async def test_nothing_is_sent_when_the_body_raises() -> None:
     store = FaultyStore()
+
+    def fail(tx: Transaction) -> None:
+        raise KeyError
+
     with pytest.raises(KeyError):
-        async with _outbox(store).transaction() as tx:
-            tx.put("orders", order())
-            tx.add(event())
-            raise KeyError
+        await transact(_outbox(store), lambda tx: tx.put("orders", order()), lambda tx: tx.add(event()), fail)
     assert store.commits == []
     assert store.reserved == []
 
@@ -184,12 +186,9 @@ async def test_a_transaction_is_used_once_and_only_inside_its_block() -> None:
 
 async def test_more_than_100_actions_are_refused_where_the_101st_is_added() -> None:
     store = FaultyStore()
+    steps = [*[lambda tx: tx.put("orders", order())] * 60, *[lambda tx: tx.add(event())] * 41]
     with pytest.raises(OutboxLimitError, match="101 actions") as caught:
-        async with _outbox(store).transaction() as tx:
-            for number in range(60):
-                tx.put("orders", order(str(number)))
-            for _ in range(41):
-                tx.add(event())
+        await transact(_outbox(store), *steps)
     assert (caught.value.limit, caught.value.actual) == (100, 101)
     assert store.commits == []
 
@@ -215,22 +214,24 @@ async def test_an_item_over_400_kb_is_refused_before_anything_is_sent() -> None:
 
 async def test_more_than_4_mb_are_refused_before_anything_is_sent() -> None:
     store = FaultyStore()
+    steps = [
+        *[lambda tx: tx.put("orders", {"pk": "a", "text": "x" * 400_000})] * 5,
+        *[lambda tx: tx.add(event(data={"text": "x" * 370_000}))] * 6,
+    ]
     with pytest.raises(OutboxLimitError, match="a transaction takes 4194304") as caught:
-        async with _outbox(store).transaction() as tx:
-            for number in range(5):
-                tx.put("orders", {"pk": str(number), "text": "x" * 400_000})
-            for _ in range(6):
-                tx.add(event(data={"text": "x" * 370_000}))
+        await transact(_outbox(store), *steps)
     assert caught.value.limit == 4 * 1024 * 1024
     assert store.commits == []
 
 
 async def test_an_event_too_large_for_an_item_is_named_with_the_remedy() -> None:
     store = FaultyStore()
-    with pytest.raises(OutboxLimitError, match=r"event big@/orders is too large .* configure `claim_check`"):
-        async with _outbox(store).transaction() as tx:
-            tx.put("orders", order())
-            tx.add(event(id="big", data={"text": "x" * 410_000}))
+    with pytest.raises(OutboxLimitError, match=r"event 'big' has .* bytes.* configure a claim check"):
+        await transact(
+            _outbox(store),
+            lambda tx: tx.put("orders", order()),
+            lambda tx: tx.add(event(id="big", data={"text": "x" * 410_000})),
+        )
     assert store.commits == []
     assert store.reserved == []
 
@@ -242,10 +243,12 @@ async def test_a_failed_condition_names_the_action_and_leaves_nothing() -> None:
     outbox = MemoryOutbox(refuse=lambda action: action.get("Put", {}).get("TableName") == "orders")
     heard = listen(outbox)
     with pytest.raises(ConditionFailedError, match=r"action 1 \(Put, table 'orders'\)") as caught:
-        async with outbox.transaction() as tx:
-            tx.add(event())
-            tx.put("orders", order(), condition="attribute_not_exists(pk)")
-            tx.delete("carts", {"id": 1})
+        await transact(
+            outbox,
+            lambda tx: tx.add(event()),
+            lambda tx: tx.put("orders", order(), condition="attribute_not_exists(pk)"),
+            lambda tx: tx.delete("carts", {"id": 1}),
+        )
     assert list(caught.value.reasons) == ["None", "ConditionalCheckFailed", "None"]
     assert await records_of(outbox) == []
     assert outbox.store.committed == []

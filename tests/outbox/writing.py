@@ -17,6 +17,7 @@ from oms_events.outbox.records import Bucket, Layout, Partition, StoredRecord
 from oms_events.outbox.schema import bucket_of
 from oms_events.outbox.signals import Committed, Voided
 from oms_events.outbox.store import Action
+from oms_events.outbox.transaction import Transaction
 
 Faults = deque[BaseException | None]
 
@@ -37,6 +38,7 @@ class FaultyStore(MemoryOutboxStore):
         self.commits: list[tuple[list[Action], str]] = []
         self.reserved: list[tuple[Bucket, int]] = []
         self.layouts_read = 0
+        self.reserving = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -46,6 +48,7 @@ class FaultyStore(MemoryOutboxStore):
 
     async def reserve(self, bucket: Bucket, count: int) -> int:
         self.reserved.append((bucket, count))
+        self.reserving.set()
         await self.gate.wait()
         _raise_next(self.reserve_faults)
         return await super().reserve(bucket, count)
@@ -77,6 +80,13 @@ def order(number: str = "1") -> dict[str, Any]:
     return {"pk": f"order-{number}", "total": 12}
 
 
+async def transact(outbox: Outbox, *steps: Callable[[Transaction], None]) -> None:
+    """One transaction that takes these steps."""
+    async with outbox.transaction() as tx:
+        for step in steps:
+            step(tx)
+
+
 def listen(outbox: Outbox) -> list[Committed | Voided]:
     """Everything that the outbox tells its own process, from now on."""
     heard: list[Committed | Voided] = []
@@ -86,7 +96,9 @@ def listen(outbox: Outbox) -> list[Committed | Voided]:
 
 def numbers_of(actions: Sequence[Action]) -> list[str]:
     """The sort keys that a request puts records under."""
-    return [action["Put"]["Item"]["sk"]["S"] for action in actions if "sk" in action.get("Put", {}).get("Item", {})]
+    return [
+        action["Put"]["Item"]["sk"]["S"] for action in actions if "sk" in action.get("Put", {}).get("Item", {})
+    ]
 
 
 async def records_of(outbox: Outbox, key: str | None = "order-1") -> list[StoredRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from collections.abc import Mapping, Set
 from decimal import Decimal
@@ -143,6 +142,6 @@ def _from_binary(value: str | bytes) -> bytes:
     if isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise ValueError(f"a binary value is no base64: {error}") from error
     return bytes(value)

@@ -35,6 +35,7 @@ class IdempotencyConfig(AwsConfig):
     """The DynamoDB table of the records: a hash key of type string, no sort key; TTL should be on."""
 
     table_name: str = Field(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")
+    """The table's name; it may serve many functions and services."""
     hash_key: str = Field(default="pk", min_length=1, max_length=255)
     """The name of the table's hash key."""
     ttl_attribute: str = Field(default="ttl", min_length=1, max_length=255)
@@ -42,6 +43,7 @@ class IdempotencyConfig(AwsConfig):
     verify_table: bool = True
     """Whether opening looks at the table's keys, for which it needs `dynamodb:DescribeTable`."""
     connections: int = Field(default=16, ge=1)
+    """Connections to DynamoDB at once; more calls wait."""
     retry: RetryConfig = RetryConfig(max_attempts=4)
     """Calls that DynamoDB throttled, or did not answer, are made again; doing them twice is harmless."""
 

@@ -54,8 +54,8 @@ class DynamoDBIdempotencyStore:
     """Keeps records in a table; open it with `async with` (or `open`, `close`) before the first run.
 
     Needs `dynamodb:PutItem`, `GetItem`, `DeleteItem` and, with `verify_table`, `DescribeTable`. Give a `session`
-    (aioboto3) or a `client` (its `dynamodb` client) to use your own; neither is ever closed. A start and a
-    completion cost one write each, of the record's size; so does the write that a replay is refused.
+    (aioboto3) or a `client` (its `dynamodb` client) to use your own; neither is ever closed. A start, a
+    completion and a replay (a refused start) cost one write each, of the record's size.
     """
 
     max_result_bytes = _MAX_RESULT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -98,10 +99,18 @@ class OutboxMetrics:
         self._set("pending_bounded", detail.bounded)
         self._set("oldest_age_seconds", detail.oldest_age or 0.0)
         self._set("in_flight", detail.in_flight)
-        # A platform whose last dead letter was requeued or purged is not measured any more: it has none.
-        self._platforms.update(detail.dead_letters)
+        self._show_dead_letters(detail.dead_letters)
+
+    def _show_dead_letters(self, counts: Mapping[str, int] | None) -> None:
+        if counts is None:
+            # Another processor counts them now: what this one saw last would stand here for ever.
+            self._dead_letters.clear()
+            self._platforms.clear()
+            return
+        # A platform whose last dead letter was requeued or purged is not counted any more: it has none.
+        self._platforms.update(counts)
         for platform in self._platforms:
-            self._dead_letters.labels(platform).set(detail.dead_letters.get(platform, 0))
+            self._dead_letters.labels(platform).set(counts.get(platform, 0))
 
     def _set(self, name: str, value: float) -> None:
         gauge = self._gauges.get(name)

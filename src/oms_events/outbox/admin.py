@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock, SystemClock
 from oms_events.errors import InvalidEventError
@@ -18,7 +18,6 @@ from oms_events.outbox.filters import (
     platform_of,
     record_id,
 )
-from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.records import (
     NEW,
     DeadLetter,
@@ -30,8 +29,10 @@ from oms_events.outbox.records import (
 from oms_events.outbox.selection import Changes, Chosen, OnDone, Selection, Selector, Worker, steadily
 from oms_events.outbox.status import OutboxStatus, StatusReader
 
+if TYPE_CHECKING:
+    from oms_events.outbox.outbox import Outbox
+
 _PAGE: Final = 100
-_KEPT_HISTORY: Final = 20
 
 
 class OutboxAdmin:
@@ -46,6 +47,11 @@ class OutboxAdmin:
         self._store = outbox.store
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
+
+    @property
+    def table(self) -> str:
+        """The name of the outbox's table."""
+        return self._store.table
 
     # ------------------------------------------------------------------ looking
 
@@ -242,7 +248,7 @@ def _names(id: str, found: DeadLetter | StoredRecord) -> set[str]:  # noqa: A002
 
 
 def history_of(letter: DeadLetter, *, now: int) -> Sequence[Mapping[str, Any]]:
-    """What a record carries on of the dead letter that it was: the newest, so that it cannot grow for ever."""
+    """What a record carries on of the dead letter that it was; the store keeps the newest entries only."""
     entry = {
         "platform": letter.platform,
         "code": letter.code,
@@ -251,4 +257,4 @@ def history_of(letter: DeadLetter, *, now: int) -> Sequence[Mapping[str, Any]]:
         "failed": letter.failed,
         "requeued": now,
     }
-    return (*letter.history[1 - _KEPT_HISTORY :], entry)
+    return (*letter.history, entry)

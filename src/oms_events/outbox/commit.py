@@ -64,14 +64,13 @@ class Committer:
 
     def admit(self, event: object) -> tuple[EncodedEvent, int]:
         """An event and the bytes of its record, about. Raises `InvalidEventError` and `OutboxLimitError`."""
-        encoded = encode(event)
-        size = _RECORD_OVERHEAD + len(encoded.head)
+        encoded = stored = encode(event)
         if self._claim_check is not None and self._claim_check.takes(encoded):
-            return encoded, size
-        size += len(encoded.payload) * 4 // 3 if encoded.kind == "binary" else len(encoded.payload)
+            stored = EncodedEvent(None, encoded.attributes, encoded.head, b"", "json")
+        data = len(stored.payload) * 4 // 3 if stored.kind == "binary" else len(stored.payload)
+        size = _RECORD_OVERHEAD + len(stored.head) + data
         if size > ITEM_LIMIT // 2:
-            # Near the limit the store has the exact size; any place will do for it.
-            self._check_size(encoded)
+            self._check_size(stored)
         return encoded, size
 
     async def claimed(self, event: EncodedEvent) -> EncodedEvent:
@@ -143,17 +142,10 @@ class Committer:
         return self._clock.monotonic() + self._config.commit_timeout
 
     def _check_size(self, event: EncodedEvent) -> None:
+        """Near the limit the store knows the exact size: any place will do for it."""
         key = key_of(event, self._config.key_of)
         record = NewRecord(Partition(Bucket(0, 0), keyed=True), sequence_key(0), key, event, 0)
-        try:
-            self._store.put_action(record)
-        except OutboxLimitError as error:
-            raise OutboxLimitError(
-                f"event {event.identity} is too large for the outbox: {error}; configure `claim_check`, which "
-                "puts the data of large events to S3",
-                limit=error.limit,
-                actual=error.actual,
-            ) from error
+        self._store.put_action(record)
 
     async def _attempt(
         self, entries: Sequence[Entry], events: Sequence[EncodedEvent], deadline: float

@@ -169,6 +169,15 @@ class DynamoDBOutboxStore(DynamoLetters, DynamoLeases):
             else:
                 return schema.read_state(answer["Attributes"])
 
+    async def forget_plan(self, partition: Partition, sk: str, *, generation: int) -> bool:
+        forgetting = self._update(
+            schema.record_key(partition, sk),
+            "SET g = :next REMOVE p",
+            {":g": expressions.number(generation), ":next": expressions.number(generation + 1)},
+            condition=f"{expressions.SAME_GENERATION} AND {expressions.PLANNED}",
+        )
+        return await self._change("UpdateItem", **forgetting)
+
     # ------------------------------------------------------------------
 
     async def _get_together(self, partition: Partition, sks: Sequence[str]) -> list[Mapping[str, Any]]:

@@ -28,7 +28,7 @@ Capacity = Callable[[str, float, float], None]
 """Told of each call: the operation, and the read and the write units that it took."""
 
 _SENDS: Final = 2
-_KEYS: Final = {"pk": "HASH", "sk": "RANGE"}
+KEYS: Final = {"pk": "HASH", "sk": "RANGE"}
 _USABLE: Final = ("ACTIVE", "UPDATING")
 _VALIDATION: Final = "ValidationError"
 
@@ -202,7 +202,7 @@ def _problems(described: Mapping[str, Any] | None) -> Iterator[str]:
         return
     types = {entry["AttributeName"]: entry["AttributeType"] for entry in described["AttributeDefinitions"]}
     keys = {entry["AttributeName"]: entry["KeyType"] for entry in described["KeySchema"]}
-    if keys != _KEYS or any(types[name] != "S" for name in keys):
+    if keys != KEYS or any(types[name] != "S" for name in keys):
         found = ", ".join(f"{name} ({types[name]}, {kind})" for name, kind in keys.items())
         yield (
             f"its keys are {found}; an outbox needs pk (S, HASH) and sk (S, RANGE): create another table "

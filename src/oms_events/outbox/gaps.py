@@ -45,7 +45,7 @@ class Gaps:
         self._expire(now)
         return number == self._after_void(self.top) and not self._missing
 
-    def see(self, numbers: Sequence[int], now: float) -> Sequence[int]:
+    def see(self, numbers: Sequence[int], now: float) -> list[int]:
         """Takes the numbers of a page, ascending, and gives the missing ones to look for."""
         self._expire(now)
         fresh: list[int] = []
@@ -63,7 +63,7 @@ class Gaps:
                 self.top = number
             fresh.append(number)
         if not fresh and not self._due:
-            return ()
+            return []
         self._missing.update(dict.fromkeys(opened, now))
         if len(self._missing) > _KEPT:
             self._missing = dict(sorted(self._missing.items())[-_KEPT:])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from oms_events._aio import Clock
-from oms_events.errors import ConfigurationError
-from oms_events.outbox.config import DEFAULT_BUCKETS, WriterConfig
-from oms_events.outbox.records import Epoch, Layout
+from oms_events.outbox.config import WriterConfig
+from oms_events.outbox.epochs import ensure_layout
+from oms_events.outbox.records import Epoch
 from oms_events.outbox.store import OutboxStore
-
-_FIRST_EPOCH: Final = 1
 
 
 class Layouts:
@@ -39,11 +36,11 @@ class Layouts:
                 return epoch
             # Before the call: what was read may be as old as that.
             read_at = self._clock.monotonic()
-            epoch = (await self._read()).open_epoch
-            if epoch is not None and not self._checked:
-                self._check(epoch)
-            self._epoch, self._read_at = epoch, read_at
-            return epoch
+            # The number of buckets is compared once: a writer that runs while it is changed follows the table.
+            layout = await ensure_layout(self._store, None if self._checked else self._config.buckets)
+            self._epoch, self._read_at = layout.open_epoch, read_at
+            self._checked = self._checked or self._epoch is not None
+            return self._epoch
 
     def forget(self, epoch: Epoch) -> None:
         """This epoch is closed: the next question reads the layout again."""
@@ -53,22 +50,3 @@ class Layouts:
     def _fresh(self) -> Epoch | None:
         is_fresh = self._clock.monotonic() - self._read_at < self._config.layout_ttl
         return self._epoch if is_fresh else None
-
-    async def _read(self) -> Layout:
-        # Two rounds at most: who cannot write the first layout was second, and finds the other's.
-        while (layout := await self._store.read_layout()) is None:
-            first = Layout(1, (Epoch(_FIRST_EPOCH, self._config.buckets or DEFAULT_BUCKETS, is_open=True),))
-            if await self._store.write_layout(first):
-                return first
-        return layout
-
-    def _check(self, epoch: Epoch) -> None:
-        # Only once: a writer that runs while the bucket count is changed follows the table.
-        wanted = self._config.buckets
-        if wanted is not None and wanted != epoch.buckets:
-            problem = (
-                f"buckets = {wanted}, but the table {self._store.table!r} has {epoch.buckets}; leave `buckets` "
-                f"out or set it to {epoch.buckets}, or change the table's bucket count first"
-            )
-            raise ConfigurationError(type(self._config).__name__, [problem])
-        self._checked = True

@@ -207,7 +207,7 @@ class DynamoDBOutbox(Outbox):
         if config.claim_check is not None:
             claim_check = ClaimCheck(config.claim_check, config, session=session, client=s3_client)
         super().__init__(
-            DynamoDBOutboxStore(config, session=session, client=client),
+            DynamoDBOutboxStore(config, session=session, client=client, clock=clock, rng=rng),
             config,
             claim_check=claim_check,
             clock=clock,

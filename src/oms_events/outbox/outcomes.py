@@ -20,7 +20,7 @@ from oms_events.outbox.records import (
 from oms_events.outbox.shared import Shared
 from oms_events.outbox.verdict import Verdict, judge, reason_of
 from oms_events.outbox.window import Entry, Lane
-from oms_events.publishing import Outcome, PublishResult, PublishResults
+from oms_events.publishing import Outcome, Plan, PublishResult, PublishResults
 from oms_events.resilience.backoff import RetryConfig
 
 if TYPE_CHECKING:
@@ -189,6 +189,11 @@ class Outcomes:
         if lane.failed and self._window.left:
             self._relay.rescan()
         self._settle(entry)
+
+    def remove_settled(self, record: StoredRecord, plan: Plan) -> None:
+        """The record was read settled: it has only to be removed."""
+        if record.event is not None and record.sk not in self._window.entries:
+            self._remove(Entry(record, record.event, plan))
 
     def _settle(self, entry: Entry) -> None:
         if entry.obsolete:

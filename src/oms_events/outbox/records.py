@@ -90,8 +90,6 @@ class StoredRecord(NamedTuple):
     history: Sequence[Mapping[str, Any]] = ()
     problem: str | None = None
     raw: Mapping[str, Any] | None = None
-    """The stored item, of a record that cannot be read."""
-    raw: Mapping[str, Any] | None = None
 
 
 class Page(NamedTuple):

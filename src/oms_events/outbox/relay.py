@@ -22,6 +22,7 @@ from oms_events.outbox.records import (
     NewRecord,
     Partition,
     StoredRecord,
+    is_settled,
     sequence_key,
 )
 from oms_events.outbox.shared import Shared
@@ -359,6 +360,10 @@ class PartitionRelay:
             return False
         except OmsEventsError as error:
             self._outcomes.bury_whole(self._letter(record, UNREADABLE, str(error)))
+            return False
+        if record.state.states and is_settled(plan, record.state.states):
+            # Purged while it was held, or its owner ended before it could remove it.
+            self._outcomes.remove_settled(record, plan)
             return False
         lanes = self.window.load(record, event, plan)
         if not lanes:

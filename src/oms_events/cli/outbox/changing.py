@@ -147,7 +147,7 @@ def _report(change: Change, wanted: Wanted, selection: Selection, changes: Chang
     if wanted.as_json:
         found = {
             "selected": count,
-            "groups": [dict(zip(change.columns, group, strict=True)) for group in _rows(selection)],
+            "groups": [asdict(group) for group in selection.groups],
             "missing": selection.missing,
             "dry_run": wanted.dry_run,
         }

@@ -25,41 +25,30 @@ _AGO: Final = re.compile(
 _UNITS: Final = ("seconds", "minutes", "hours", "days", "weeks")
 
 
-class Time(click.ParamType):
-    """A date and time, or how long ago."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        text = str(value).strip()
-        if found := _AGO.fullmatch(text.lower()):
-            amount, *units = found.groups()
-            unit = next(name for name, given in zip(_UNITS, units, strict=True) if given)
-            try:
-                return datetime.now(UTC) - timedelta(**{unit: float(amount)})
-            except OverflowError:
-                self.fail(f"{text!r} is too long ago", param, ctx)
+def to_time(text: str) -> datetime:
+    """A date and time, or how long ago. Raises `BadParameter`."""
+    if found := _AGO.fullmatch(text.strip().lower()):
+        amount, *units = found.groups()
+        unit = next(name for name, given in zip(_UNITS, units, strict=True) if given)
         try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(
-                f"{text!r} is no time; write 2026-01-31, 2026-01-31T12:00:00+01:00, '90 minutes ago' or 2d",
-                param,
-                ctx,
-            )
-        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+            return datetime.now(UTC) - timedelta(**{unit: float(amount)})
+        except OverflowError:
+            raise click.BadParameter(f"{text!r} is too long ago") from None
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no time; write 2026-01-31, 2026-01-31T12:00:00+01:00, '90 minutes ago' or 2d"
+        ) from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
-class TypePattern(click.ParamType):
-    """A regular expression for whole event types, as in rules."""
-
-    name = "pattern"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Pattern:
-        try:
-            return compile_pattern(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def to_pattern(text: str) -> Pattern:
+    """A regular expression for whole event types, as in rules. Raises `BadParameter`."""
+    try:
+        return compile_pattern(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 _FILTERS: Final = (
@@ -67,14 +56,14 @@ _FILTERS: Final = (
     click.option(
         "--type",
         "event_type",
-        type=TypePattern(),
+        type=to_pattern,
         metavar="PATTERN",
         help="Only event types that this regular expression matches as a whole, as in rules.",
     ),
     click.option(
-        "--since", type=Time(), metavar="TIME", help="Only from this time on: a date, a time, or '1 hour ago'."
+        "--since", type=to_time, metavar="TIME", help="Only from this time on: a date, a time, or '1 hour ago'."
     ),
-    click.option("--until", type=Time(), metavar="TIME", help="Only before this time."),
+    click.option("--until", type=to_time, metavar="TIME", help="Only before this time."),
     click.option("--key", metavar="TEXT", help="Only events with this order key."),
     click.option("--event-id", metavar="ID", help="Only the event with this id, or identity (id@source)."),
 )

@@ -4,26 +4,76 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oms_events._aio import cancel_and_wait
-from oms_events.cli.common import ExitCode, config_option, ends_cleanly, make_router, read_settings, run
+from oms_events.cli.common import (
+    ExitCode,
+    config_option,
+    configured_platforms,
+    ends_cleanly,
+    read_settings,
+    run,
+)
 from oms_events.cli.outbox.options import progress_bar
 from oms_events.cli.output import print_json, tell
-from oms_events.instrumentation.hooks import BreakerChanged, DeadLettered, Detail, Hook, LeaseChanged, OutboxAlert
+from oms_events.instrumentation.hooks import (
+    BreakerChanged,
+    DeadLettered,
+    Detail,
+    Hook,
+    LeaseChanged,
+    OutboxAlert,
+    Relayed,
+)
 from oms_events.outbox.admin import OutboxAdmin
-from oms_events.outbox.processor import OutboxProcessor
 from oms_events.outbox.selection import OnDone
 from oms_events.outbox.status import OutboxStatus
 from oms_events.settings import Settings
 
-_LOOK_EVERY: Final = 0.2
-_COUNTED: Final = 100_000
+if TYPE_CHECKING:
+    from oms_events.outbox.processor import OutboxProcessor
+
+_COUNTED: Final = 10_000
+
+
+@dataclass(slots=True)
+class Work:
+    """A hook that counts what was done, and tells the human of what goes wrong."""
+
+    settled: int = 0
+    dead_letters: int = 0
+    on_settled: OnDone | None = None
+
+    def __call__(self, detail: Detail) -> None:
+        match detail:
+            case Relayed(events=events):
+                self.settled += events
+                if self.on_settled is not None:
+                    self.on_settled(events)
+            case DeadLettered():
+                self.dead_letters += 1
+                event = f"{detail.event_id} ({detail.event_type})"
+                tell(f"dead letter of {detail.platform}: {event}: {detail.reason}")
+            case OutboxAlert():
+                tell(f"alert: {detail.text}")
+            case BreakerChanged():
+                tell(f"the breaker of {detail.platform} is {detail.new}: {detail.reason}")
+            case LeaseChanged(change="lost" | "expired"):
+                tell(f"the lease of bucket {detail.epoch}/{detail.bucket} was {detail.change}")
+            case _:
+                pass
+
+    def describe(self) -> dict[str, Any]:
+        return {"settled": self.settled, "dead_letters": self.dead_letters}
+
+    def __str__(self) -> str:
+        return f"{self.settled} records settled, {self.dead_letters} dead letters made"
 
 
 @click.command()
@@ -40,46 +90,29 @@ _COUNTED: Final = 100_000
 def drain(*, timeout: float, config_file: Path | None, as_json: bool) -> None:
     """Deliver all that waits, in this process, and end.
 
-    Other processors may go on meanwhile. Ends with 1 when something remains, such as events whose platform is
-    down, or those of a key that is held.
+    Other processors may do their part. Ends with 1 when something remains: events whose platform is down, or whose
+    key is held.
     """
-    settings = read_settings(config_file)
-    done, status, left = run(_drain(settings, timeout, shows_bar=not (as_json and sys.stdout.isatty())))
-    found = {"drained": done, "delivered": status["delivered"], "dead_lettered": status["dead_lettered"]}
+    work = Work()
+    shows_bar = not (as_json and sys.stdout.isatty())
+    is_drained, left = run(_drain(read_settings(config_file), work, timeout, shows_bar=shows_bar))
     if as_json:
-        print_json({**found, "pending": left.pending, "bounded": left.bounded})
+        left_json = {"pending": left.pending, "bounded": left.bounded, "problems": left.problems}
+        print_json({"drained": is_drained, **work.describe(), **left_json})
+    elif is_drained:
+        click.echo(f"{work}; nothing remains")
     else:
-        rest = "unknown" if left.pending is None else f"{left.pending}{'+' if left.bounded else ''}"
-        click.echo(
-            f"{status['delivered']} records delivered, {status['dead_lettered']} dead letters made, {rest} remain"
-        )
-    sys.exit(ExitCode.OK if done else ExitCode.FAILED)
+        rest = "an unknown number" if left.pending is None else f"{left.pending}{'+' if left.bounded else ''}"
+        click.echo(f"{work}; {rest} of records remain, see oms-events outbox list --pending")
+    sys.exit(ExitCode.OK if is_drained else ExitCode.FAILED)
 
 
-async def _drain(
-    settings: Settings, timeout: float, *, shows_bar: bool
-) -> tuple[bool, dict[str, Any], OutboxStatus]:
-    async with _processor(settings, hooks=[_tell_troubles]) as (processor, admin):
-        before = await admin.status(limit=_COUNTED)
-        with progress_bar("draining", total=before.pending, wanted=shows_bar) as on_done:
-            watching = asyncio.create_task(_watch(processor, on_done), name="oms-events-drain-progress")
-            try:
-                async with processor:
-                    done = await processor.drain(timeout)
-                    status = processor.status()
-            finally:
-                await cancel_and_wait(watching)
-        return done, status, await admin.status()
-
-
-async def _watch(processor: OutboxProcessor, on_done: OnDone) -> None:
-    shown = 0
-    while True:
-        status = processor.status()
-        now = status["delivered"] + status["dead_lettered"]
-        on_done(now - shown)
-        shown = now
-        await asyncio.sleep(_LOOK_EVERY)
+async def _drain(settings: Settings, work: Work, timeout: float, *, shows_bar: bool) -> tuple[bool, OutboxStatus]:
+    async with _processor(settings, [work]) as (processor, admin):
+        total = (await admin.status(limit=_COUNTED)).pending if shows_bar else None
+        with progress_bar("draining", total=total, wanted=shows_bar) as work.on_settled:
+            is_drained = await processor.drain(timeout)
+        return is_drained, await admin.status()
 
 
 @click.command("run")
@@ -97,61 +130,50 @@ async def _watch(processor: OutboxProcessor, on_done: OnDone) -> None:
 def work(*, metrics_port: int | None, metrics_host: str, config_file: Path | None, as_json: bool) -> None:
     """Relay the outbox until Ctrl-C or SIGTERM, beside any number of other processors.
 
-    Then it finishes what is in flight and gives its buckets up at once; such a stop is its normal end (0). Dead
-    letters and alerts are told on stderr. With --json it prints what it did at the end.
+    Then it finishes what is in flight and gives its buckets up at once: such a stop is its normal end (0). Dead
+    letters, alerts and breakers are told on stderr; at the end it prints what it did.
     """
     settings = read_settings(config_file)
-    status = run(_work(settings, metrics_port=metrics_port, metrics_host=metrics_host))
+    work = Work()
+    with _metrics(metrics_port, metrics_host) as hooks:
+        run(_work(settings, [work, *hooks]))
     if as_json:
-        print_json(status)
+        print_json(work.describe())
     else:
-        click.echo(f"{status['delivered']} records delivered, {status['dead_lettered']} dead letters made")
+        click.echo(str(work))
 
 
-async def _work(settings: Settings, *, metrics_port: int | None, metrics_host: str) -> dict[str, Any]:
-    hooks: list[Hook] = [_tell_troubles]
-    with nullcontext() if metrics_port is None else _metrics(metrics_port, metrics_host, hooks):
-        async with _processor(settings, hooks=hooks) as (processor, _):
-            tell(f"relaying {settings.create_outbox().store.table}; Ctrl-C stops")
-            try:
-                await processor.run()
-            except asyncio.CancelledError:
-                tell("stopped")
-            return processor.status()
+async def _work(settings: Settings, hooks: Sequence[Hook]) -> None:
+    async with _processor(settings, hooks) as (processor, admin):
+        tell(f"relaying {admin.table} as processor {processor.id}; Ctrl-C stops")
+        try:
+            await processor.run()
+        except asyncio.CancelledError:
+            tell("stopped")
 
 
 @contextmanager
-def _metrics(port: int, host: str, hooks: list[Hook]) -> Iterator[None]:
+def _metrics(port: int | None, host: str) -> Iterator[Sequence[Hook]]:
+    if port is None:
+        yield ()
+        return
     # Imported here, so that the extra is needed only by those who ask for metrics.
-    from oms_events.instrumentation.metrics_server import make_registry, serve_metrics
-    from oms_events.instrumentation.prometheus import PrometheusHook
+    from oms_events.instrumentation.metrics_server import served_metrics
 
-    registry = make_registry()
-    hooks.append(PrometheusHook(registry))
-    with serve_metrics(registry, port=port, host=host) as served:
-        tell(f"metrics on http://{host}:{served}/metrics")
-        yield
+    with served_metrics(port=port, host=host) as (hook, served):
+        tell(f"metrics are at http://{host}:{served}/metrics")
+        yield (hook,)
 
 
 @asynccontextmanager
 async def _processor(
-    settings: Settings, *, hooks: list[Hook]
+    settings: Settings, hooks: Sequence[Hook]
 ) -> AsyncIterator[tuple[OutboxProcessor, OutboxAdmin]]:
-    """A processor that is not started, over the settings' outbox and router, which are open."""
-    router = make_router(settings, hooks=hooks)
+    """A processor that does not run yet, over the settings' outbox and router, which are open."""
+    # Imported here, so that the extra is needed only by those who use DynamoDB.
+    from oms_events.outbox.processor import OutboxProcessor
+
+    configured_platforms(settings, ())
+    router = settings.create_router(hooks=hooks)
     async with settings.create_outbox() as outbox, router:
         yield OutboxProcessor(outbox, router, config=settings.processor, hooks=hooks), OutboxAdmin(outbox)
-
-
-def _tell_troubles(detail: Detail) -> None:
-    match detail:
-        case DeadLettered():
-            tell(f"dead letter: {detail.platform} refused {detail.event_id} ({detail.event_type}): {detail.reason}")
-        case OutboxAlert():
-            tell(f"alert: {detail.text}")
-        case BreakerChanged():
-            tell(f"{detail.platform} is {detail.new}: {detail.reason}")
-        case LeaseChanged(change="lost" | "expired"):
-            tell(f"bucket {detail.epoch}/{detail.bucket} was {detail.change}; {detail.held} are left")
-        case _:
-            pass

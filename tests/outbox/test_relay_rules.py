@@ -1,0 +1,403 @@
+"""The rules of the relay: each test shows an interleaving, and fails when its rule is taken away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from oms_events.errors import EventRejectedError
+from oms_events.instrumentation.hooks import DeadLettered, GapsProbed, LateRecords, OutboxAlert
+from oms_events.outbox.epochs import change_buckets, ensure_layout
+from oms_events.outbox.memory import MemoryOutboxStore
+from oms_events.outbox.outbox import MemoryOutbox, Outbox
+from oms_events.outbox.processor import OutboxProcessor
+from oms_events.outbox.records import Bucket, Partition, PlatformState, RecordState
+from oms_events.outbox.store import OutboxStore
+from tests.outbox.relaying import (
+    KEYED,
+    PATIENT,
+    UNKEYED,
+    Details,
+    Script,
+    Told,
+    TornReads,
+    event,
+    failed,
+    pending,
+    put,
+    quick,
+    record,
+    refused,
+    routing,
+    rule,
+)
+
+
+async def outbox_on(store: OutboxStore, buckets: int = 1) -> Outbox:
+    await ensure_layout(store, buckets)
+    return Outbox(store, MemoryOutbox().config)
+
+
+async def test_a_failing_event_is_never_overtaken_by_the_next_of_its_key_in_the_same_call() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"a{n}", n, key="a") for n in range(1, 6)))
+    await put(store, *(record(f"b{n}", n + 5, key="b") for n in range(1, 4)))
+    platform = Told(Script(a1=[failed()], a3=[failed(), failed()]))
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick()) as processor,
+    ):
+        assert await processor.drain(10)
+    for call in platform.calls:
+        keys = [name[0] for name in call]
+        assert len(keys) == len(set(keys))
+    assert [name for name in platform.accepted if name[0] == "a"] == ["a1", "a2", "a3", "a4", "a5"]
+    assert platform.accepted.index("b3") < platform.accepted.index("a2")
+
+
+async def test_what_a_query_does_not_show_yet_goes_first_when_it_was_committed_before() -> None:
+    store = TornReads()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1), record("b", 2))
+    # B is in the page, A is not: its transaction is still being applied when the query passes.
+    store.hidden = {record("a", 1).sk}
+    platform, details = Told(), Details()
+    async with routing([rule("nats")], nats=platform) as router:
+        await OutboxProcessor(outbox, router, config=quick(), hooks=[details]).run_once()
+    assert platform.accepted == ["a", "b"]
+    assert [found.found for found in details.of(GapsProbed)] == [1]
+
+
+async def test_a_gap_is_not_waited_for_and_what_commits_late_is_delivered_late() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("second", 2))
+    platform, details = Told(), Details()
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick(), hooks=[details]) as processor,
+    ):
+        await platform.until(lambda: platform.accepted == ["second"])
+        await put(store, record("first", 1))
+        await platform.until(lambda: len(platform.accepted) == 2)
+        assert await processor.drain(10)
+    assert platform.accepted == ["second", "first"]
+    assert sum(found.count for found in details.of(LateRecords)) == 1
+
+
+async def test_a_late_record_behind_a_backlog_is_found_by_a_sweep() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"s{n}", n, key="stuck") for n in range(2, 60)))
+    platform = Told(lambda made: failed() if made.id.startswith("s") else Script()(made))
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick(page_size=10)),
+    ):
+        await platform.until(lambda: bool(platform.calls))
+        await put(store, record("late", 1, key="other"))
+        await platform.until(lambda: platform.accepted == ["late"])
+
+
+async def test_a_record_that_was_left_is_never_overtaken_after_its_platform_came_back() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"e{n}", n) for n in range(1, 30)))
+    platform = Told()
+    async with routing([rule("nats")], nats=platform) as router:
+        router.disable("nats")
+        async with OutboxProcessor(outbox, router, config=quick(page_size=3, window=10)) as processor:
+            await put(store, *(record(f"e{n}", n) for n in range(30, 40)))
+            router.enable("nats")
+            assert await processor.drain(10)
+    assert platform.accepted == [f"e{n}" for n in range(1, 40)]
+
+
+async def test_a_platform_that_is_down_never_stops_another() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"e{n}", n) for n in range(1, 50)))
+    nats, eventbridge = Told(), Told()
+    async with routing([rule("nats", "eventbridge")], nats=nats, eventbridge=eventbridge) as router:
+        router.disable("eventbridge")
+        async with OutboxProcessor(outbox, router, config=quick(window=10)) as processor:
+            await nats.until(lambda: len(nats.accepted) == 49)
+            assert eventbridge.accepted == []
+            router.enable("eventbridge")
+            assert await processor.drain(10)
+    # Nothing went twice, though memory never held more than ten records.
+    assert nats.accepted == eventbridge.accepted == [f"e{n}" for n in range(1, 50)]
+
+
+async def test_full_delivery_writes_nothing_but_the_delete() -> None:
+    class Watched(MemoryOutboxStore):
+        async def update(self, partition: Partition, sk: str, state: RecordState) -> RecordState | None:
+            written.append(sk)
+            return await super().update(partition, sk, state)
+
+    store, written = Watched(), list[str]()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1))
+    platform = Told()
+    async with routing([rule("nats")], nats=platform) as router:
+        await OutboxProcessor(outbox, router, config=quick()).run_once()
+    assert (platform.accepted, written, await pending(store)) == (["a"], [], [])
+
+
+async def test_a_reload_of_the_rules_does_not_touch_a_plan_that_was_begun() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("begun", 1))
+    nats, eventbridge = Told(), Told(lambda _: failed())
+    async with routing([rule("nats", "eventbridge")], nats=nats, eventbridge=eventbridge) as router:
+        async with OutboxProcessor(outbox, router, config=quick()) as processor:
+            await eventbridge.until(lambda: len(eventbridge.calls) >= 2)
+        (kept,) = await pending(store)
+        assert kept.state.plan is not None
+        assert dict(kept.state.states) == {"nats": PlatformState.DELIVERED}
+        router.replace_routing_rules([rule("nats", name="new")])
+        await put(store, record("fresh", 2, key="other"))
+        eventbridge.answer = Script()
+        async with OutboxProcessor(outbox, router, config=quick()) as processor:
+            assert await processor.drain(10)
+    assert nats.accepted == ["begun", "fresh"]
+    assert eventbridge.accepted == ["begun"]
+
+
+async def test_a_failover_rejection_is_history_once_another_platform_took_the_event() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1))
+    nats, eventbridge = Told(lambda _: refused()), Told()
+    either = rule("nats", "eventbridge", strategy="failover")
+    async with routing([either], nats=nats, eventbridge=eventbridge) as router:
+        summary = await OutboxProcessor(outbox, router, config=quick()).run_once()
+    assert eventbridge.accepted == ["a"]
+    assert (summary.delivered, summary.dead_lettered) == (1, 0)
+    assert (await store.dead_letters()).letters == []
+
+
+async def test_a_failover_record_goes_on_where_a_crash_left_it() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1))
+    nats, eventbridge = Told(lambda _: refused()), Told(lambda _: failed())
+    either = rule("nats", "eventbridge", strategy="failover")
+    async with routing([either], nats=nats, eventbridge=eventbridge) as router:
+        async with OutboxProcessor(outbox, router, config=quick()):
+            await eventbridge.until(lambda: len(eventbridge.calls) >= 2)
+        (kept,) = await pending(store)
+        assert dict(kept.state.states) == {"nats": PlatformState.REJECTED}
+        asked = len(nats.calls)
+        eventbridge.answer = Script()
+        await OutboxProcessor(outbox, router, config=quick()).run_once()
+    assert eventbridge.accepted == ["a"]
+    assert len(nats.calls) == asked == 1
+    assert await pending(store) == []
+
+
+async def test_a_failover_record_that_all_reject_is_one_dead_letter() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1), record("b", 2))
+    bad = Script(a=[refused()])
+    nats, eventbridge, details = Told(bad), Told(Script(a=[refused()])), Details()
+    either = rule("nats", "eventbridge", strategy="failover")
+    async with routing([either], nats=nats, eventbridge=eventbridge) as router:
+        await OutboxProcessor(outbox, router, config=quick(), hooks=[details]).run_once()
+    (letter,) = (await store.dead_letters()).letters
+    assert letter.platforms == ("nats", "eventbridge")
+    assert nats.accepted == ["b"]
+    assert [(dead.platform, dead.event_id) for dead in details.of(DeadLettered)] == [("nats", "a")]
+    assert await pending(store) == []
+
+
+async def test_a_rejection_is_a_dead_letter_of_that_platform_only() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1), record("b", 2))
+    nats, eventbridge = Told(), Told(Script(a=[refused()]))
+    async with routing([rule("nats", "eventbridge")], nats=nats, eventbridge=eventbridge) as router:
+        await OutboxProcessor(outbox, router, config=quick()).run_once()
+    (letter,) = (await store.dead_letters()).letters
+    assert (letter.platform, letter.code, letter.reason) == ("eventbridge", "TooLarge", "too large")
+    assert nats.accepted == ["a", "b"]
+    assert eventbridge.accepted == ["b"]
+    assert await pending(store) == []
+
+
+async def test_hold_keeps_the_key_until_the_letter_is_requeued() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1), record("b", 2), record("x", 3, key="other"))
+    nats = Told(Script(a=[refused()]))
+    config = quick(after_dead_letter="hold")
+    async with routing([rule("nats")], nats=nats) as router:
+        await OutboxProcessor(outbox, router, config=config).run_once()
+        assert nats.accepted == ["x"]
+        (letter,) = (await store.dead_letters()).letters
+        # Two operators at once: one of them frees it, the other hears that it is gone.
+        assert sorted(await asyncio.gather(store.requeue(letter, None), store.requeue(letter, None))) == [
+            False,
+            True,
+        ]
+        await OutboxProcessor(outbox, router, config=config).run_once()
+    assert nats.accepted == ["x", "a", "b"]
+    assert (await store.dead_letters()).letters == []
+
+
+async def test_purging_a_held_letter_lets_its_key_go_on_without_it() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1), record("b", 2))
+    nats = Told(Script(a=[refused()]))
+    config = quick(after_dead_letter="hold")
+    async with routing([rule("nats")], nats=nats) as router:
+        await OutboxProcessor(outbox, router, config=config).run_once()
+        (letter,) = (await store.dead_letters()).letters
+        assert await store.purge(letter)
+        await OutboxProcessor(outbox, router, config=config).run_once()
+    assert nats.accepted == ["b"]
+    assert await pending(store) == []
+
+
+async def test_attempts_that_an_open_breaker_explains_never_kill_an_event() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"e{n}", n, key=None, partition=UNKEYED) for n in range(1, 20)))
+    nats = Told(lambda _: failed())
+    config = PATIENT.model_copy(
+        update={
+            "destination": PATIENT.destination.model_copy(
+                update={
+                    "breaker": PATIENT.destination.breaker.model_copy(
+                        update={"failure_threshold": 1, "recovery_time": 0.02}
+                    )
+                }
+            )
+        }
+    )
+    async with (
+        routing([rule("nats")], config=config, nats=nats) as router,
+        OutboxProcessor(outbox, router, config=quick(max_attempts=1)) as processor,
+    ):
+        await nats.until(lambda: len(nats.calls) > 3)
+        nats.answer = Script()
+        await router.check_platforms()
+        assert await processor.drain(20)
+    assert sorted(nats.accepted) == sorted(f"e{n}" for n in range(1, 20))
+    assert (await store.dead_letters()).letters == []
+
+
+async def test_max_attempts_ends_an_event_that_fails_while_its_platform_is_well() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("bad", 1), record("good", 2))
+    nats = Told(Script(bad=[failed()] * 100))
+    async with (
+        routing([rule("nats")], nats=nats) as router,
+        OutboxProcessor(outbox, router, config=quick(max_attempts=4)) as processor,
+    ):
+        assert await processor.drain(10)
+    (letter,) = (await store.dead_letters()).letters
+    assert (letter.code, letter.attempts) == ("max_attempts", 4)
+    assert nats.accepted == ["good"]
+
+
+async def test_clocks_an_hour_apart_delay_nothing() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    hour = 3_600_000
+    now = 1_800_000_000_000
+    platform = Told()
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick()),
+    ):
+        for n, skew in enumerate((hour, -hour, 0, -hour, hour)):
+            name = f"e{n}"
+            await put(store, record(name, n, key=None, partition=UNKEYED, added=now + skew))
+            await platform.until(lambda name=name: name in platform.accepted)  # type: ignore[misc]
+    assert platform.accepted == [f"e{n}" for n in range(5)]
+
+
+async def test_an_unroutable_event_is_a_dead_letter_and_its_key_goes_on() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1))
+    platform = Told()
+    refuse = PATIENT.model_copy(update={"unrouted": "refuse"})
+    async with routing([], config=refuse, nats=platform) as router:
+        summary = await OutboxProcessor(outbox, router, config=quick()).run_once()
+    (letter,) = (await store.dead_letters()).letters
+    assert (summary.dead_lettered, letter.platform) == (1, "unroutable")
+    assert await pending(store) == []
+
+
+async def test_a_platform_that_is_not_configured_stays_pending_with_an_alert() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, record("a", 1))
+    nats, details = Told(), Details()
+    async with routing([rule("nats", "eventbridge")], nats=nats) as router:
+        summary = await OutboxProcessor(outbox, router, config=quick(), hooks=[details]).run_once()
+    assert nats.accepted == ["a"]
+    assert summary.waiting == 1
+    (kept,) = await pending(store)
+    assert dict(kept.state.states) == {"nats": PlatformState.DELIVERED}
+    assert "platform_not_configured" in {alert.kind for alert in details.of(OutboxAlert)}
+
+
+async def test_a_new_layout_waits_until_the_old_one_is_empty_and_drained() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    # Reserved by a writer that was slow, before the change.
+    slow = await store.reserve(Bucket(1, 0), 1)
+    await change_buckets(store, 2)
+    new = Partition(Bucket(2, 0), keyed=True)
+    await put(store, record("new", 1, partition=new))
+    await put(store, record("old", slow))
+    platform = Told()
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick(drain_time=0.3)) as processor,
+    ):
+        await platform.until(lambda: bool(platform.accepted))
+        assert platform.accepted == ["old"]
+        assert await processor.drain(20)
+    assert platform.accepted == ["old", "new"]
+
+
+async def test_an_old_writer_gets_no_number_once_the_layout_has_changed() -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await outbox.add(event("before"))
+    await change_buckets(store, 4)
+    # This writer still goes by the old layout: its reservation fails, and it follows.
+    await outbox.add(event("after"))
+    old = await pending(store, KEYED)
+    assert [found.event.id for found in old if found.event] == ["before"]
+    new = [found for n in range(4) for found in await pending(store, Partition(Bucket(2, n), keyed=True))]
+    assert [found.event.id for found in new if found.event] == ["after"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+async def test_no_page_boundary_loses_or_reorders_anything(size: int) -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"e{n}", n, key=f"k{n % 3}") for n in range(1, 80)))
+    platform = Told(Script(e4=[failed()], e9=[failed(), failed()], e20=[refused()]))
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick(page_size=size, window=10)) as processor,
+    ):
+        assert await processor.drain(15)
+    for key in range(3):
+        names = [f"e{n}" for n in range(1, 80) if n % 3 == key and n != 20]
+        assert [name for name in platform.accepted if name in names] == names
+
+
+def test_the_error_that_the_tests_reject_with_is_a_rejection() -> None:
+    assert isinstance(refused(), EventRejectedError)
