@@ -91,6 +91,8 @@ def _type(annotation: Any) -> str:
         return _type(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{argument}`" for argument in arguments)
+    if origin is Callable:
+        return "function"
     if origin is tuple:
         one = arguments[-1] is Ellipsis
         return f"list of {_type(arguments[0])}" if one else f"[{', '.join(map(_type, arguments))}]"

@@ -101,7 +101,7 @@ async def test_a_removal_whose_answer_was_lost_is_made_again(
     with pytest.raises(LookupError):
         async with IdempotentRun(faulty, key, prefix="faults"):
             raise LookupError
-    assert caplog.text == ""
+    assert "was not removed" not in caplog.text
     assert await faulty.read(f"faults#{key}") is None
 
 

@@ -43,12 +43,15 @@ class JumpingClock(ManualClock):
 class Line:
     """One processor's line to the shared store: it counts calls and refusals, and can be cut or slow."""
 
-    def __init__(self, store: MemoryOutboxStore) -> None:
+    def __init__(self, store: MemoryOutboxStore, clock: ManualClock) -> None:
         self._store = store
+        self._clock = clock
         self.table = store.table
         self.calls: Counter[str] = Counter()
         self.refused: list[str] = []
         self.down = False
+        self.fails: set[str] = set()
+        self.seconds: dict[str, float] = {}
         self.loses_answers_of: set[str] = set()
         self.late_requests: dict[str, asyncio.Event] = {}
         self.late_answers: dict[str, asyncio.Event] = {}
@@ -58,8 +61,9 @@ class Line:
 
         async def call(*args: Any, **options: Any) -> Any:
             self.calls[name] += 1
-            if self.down:
+            if self.down or name in self.fails:
                 raise StorageUnavailableError("no connection")
+            await self._clock.sleep(self.seconds.get(name, 0))
             if (event := self.late_requests.get(name)) is not None:
                 await event.wait()
             answer = await method(*args, **options)
@@ -80,7 +84,7 @@ class Processor:
     def __init__(self, fleet: Fleet, name: str, start: datetime) -> None:
         self.name = name
         self.clock = JumpingClock(start)
-        self.line = Line(fleet.store)
+        self.line = Line(fleet.store, self.clock)
         self.relaying: set[Bucket] = set()
         self.looks: Counter[Bucket] = Counter()
         self.details: list[Detail] = []

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import uuid4
 
+import aioboto3
+
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
 from oms_events._aws.marshal import from_item
@@ -41,6 +43,13 @@ def settings_of(endpoint_url: str) -> Settings:
     return {**{name: value for name, value in fields.items() if value}, "endpoint_url": endpoint_url}
 
 
+def session_of(aws: Settings) -> aioboto3.Session:
+    """A session of the test's own, to lend out: its clients go the ordinary way."""
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    keys = {name: aws[name] for name in names if name in aws}
+    return aioboto3.Session(**keys, region_name=aws["aws_region"])
+
+
 def unique_name(prefix: str = "outbox") -> str:
     return f"{prefix}-{uuid4().hex[:12]}"
 
@@ -50,11 +59,13 @@ def outbox_config(aws: Settings, table: str, **fields: Any) -> OutboxConfig:
 
 
 @asynccontextmanager
-async def fresh_table(aws: Settings, dynamo: DynamoClient, **fields: Any) -> AsyncIterator[OutboxConfig]:
+async def fresh_table(
+    aws: Settings, dynamo: DynamoClient, *, shape: Settings | None = None, **fields: Any
+) -> AsyncIterator[OutboxConfig]:
     """The configuration of a new table, empty and without a layout, that is deleted in the end."""
     config = outbox_config(aws, unique_name(), **fields)
     name = {"TableName": config.table_name}
-    await dynamo.call("CreateTable", {**name, **SHAPE}, table=config.table_name)
+    await dynamo.call("CreateTable", {**name, **SHAPE, **(shape or {})}, table=config.table_name)
     async with asyncio.timeout(60):
         # An emulator has it at once; DynamoDB needs some seconds and tells nobody.
         while (await describe_table(dynamo, config.table_name) or {}).get("TableStatus") != "ACTIVE":  # noqa: ASYNC110

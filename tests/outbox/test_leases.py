@@ -92,7 +92,7 @@ async def test_while_a_processor_leaves_the_others_take_what_it_has_freed(fleet:
 
 async def test_leaving_ends_in_time_even_if_a_relay_does_not(fleet: Fleet) -> None:
     first, second = await fleet.join("p1"), await fleet.join("p2")
-    await fleet.advance(SOON)
+    await fleet.advance(2 * LEASE)
 
     async def stuck(bucket: Bucket) -> None:
         await asyncio.Event().wait()
@@ -108,6 +108,8 @@ async def test_leaving_without_storage_ends_in_time(fleet: Fleet) -> None:
     first = await fleet.join("p1")
     first.line.down = True
     leaving = asyncio.create_task(first.keeper.leave(5))
+    await settle()
+    assert not first.relaying
     await fleet.until(leaving.done, within=7)
     assert first.keeper.seconds_left() == 0
 
@@ -126,8 +128,46 @@ async def test_join_returns_without_storage_and_starts_when_it_is_back(fleet: Fl
     assert fleet.sizes() == [0]
     await fleet.advance(10)
     first.line.down = False
-    await fleet.until(lambda: fleet.sizes() == [8], within=BEAT)
+    await fleet.until(lambda: fleet.sizes() == [8], within=HEARTBEAT / 2)
     assert first.alerts == ["storage"]
+
+
+async def test_a_layout_that_could_not_be_read_is_read_at_the_next_attempt(fleet: Fleet) -> None:
+    first = fleet.add("p1")
+    first.line.fails = {"read_layout"}
+    await first.keeper.join()
+    first.line.fails = set()
+    await fleet.until(lambda: fleet.sizes() == [8], within=HEARTBEAT / 2)
+
+
+async def test_leaving_while_it_takes_buckets_gives_up_those_and_takes_no_more() -> None:
+    fleet = Fleet(buckets=20)
+    first = await fleet.join("p1")
+    await fleet.open()
+    answer = first.line.late_answers["take"] = asyncio.Event()
+    first.keeper.refresh()
+    await settle()
+    leaving = asyncio.create_task(first.keeper.leave(10))
+    await settle()
+    assert not leaving.done()
+    answer.set()
+    await fleet.until(leaving.done, within=1)
+    owners = await fleet.owners()
+    assert len(owners) == 8
+    assert set(owners.values()) == {None}
+
+
+async def test_taking_many_buckets_does_not_hold_up_the_heartbeat() -> None:
+    fleet = Fleet(buckets=200)
+    await fleet.open()
+    first = fleet.add("p1")
+    first.line.seconds = {"take": 1.0}
+    joining = asyncio.create_task(first.keeper.join())
+    await fleet.until(lambda: fleet.sizes() == [200], within=40)
+    await joining
+    assert first.line.calls["beat"] >= 8
+    assert first.changes == {"taken": 200}
+    await fleet.close()
 
 
 # ------------------------------------------------------------------ a steady fleet
@@ -183,6 +223,14 @@ async def test_the_dead_are_replaced_in_a_lease_and_a_heartbeat_however_wrong_th
     assert set((await fleet.store.read_coordination()).members) == {"p2"}
     await fleet.join("p3")
     await fleet.until(lambda: fleet.sizes() == [4, 4], within=SOON)
+
+
+async def test_the_dead_are_replaced_as_soon_as_their_silence_is_a_lease_long(fleet: Fleet) -> None:
+    first, second = await fleet.join("p1"), await fleet.join("p2")
+    await fleet.advance(LEASE)
+    await first.die()
+    second.keeper.refresh()
+    await fleet.until(lambda: len(second.publishing) == 8, within=LEASE + 3 * STEP)
 
 
 async def test_what_the_dead_one_had_is_shared_by_the_living(fleet: Fleet) -> None:

@@ -46,7 +46,7 @@ def letter(**fields: Any) -> DeadLetter:
 
 def test_a_key_stays_in_its_bucket_in_every_release() -> None:
     # Another function would split a key over two buckets, and break its order.
-    assert [schema.bucket_of(key, 32) for key in ("order-1", "order-2", "", "ключ")] == BUCKETS
+    assert [schema.bucket_of(key, 32) for key in ("order-1", "order-2", "", "ключ")] == [29, 27, 20, 0]
     assert {schema.bucket_of(f"order-{number}", 32) for number in range(500)} == set(range(32))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,8 +90,7 @@ class ClaimCheck:
         request = {
             "Bucket": self._config.bucket,
             "Key": key,
-            # As a file: aiohttp warns of large bodies in bytes.
-            "Body": io.BytesIO(event.payload),
+            "Body": event.payload,
             "ContentType": event.attributes.get("datacontenttype")
             or _CONTENT_TYPES.get(event.kind, "application/octet-stream"),
             "Metadata": {_KIND: event.kind},

@@ -96,9 +96,12 @@ class Dispatcher:
 
     def _take(self, queue: _Queue) -> list[tuple[Owner, Lane]]:
         batch: list[tuple[Owner, Lane]] = []
+        left: dict[Owner, float] = {}
         while queue.lanes and len(batch) < self._config.max_batch:
             owner, lane = queue.lanes.popleft()
-            if lane.open and owner.seconds_left() > 0:
+            if owner not in left:
+                left[owner] = owner.seconds_left()
+            if lane.open and left[owner] > 0:
                 lane.in_flight = True
                 batch.append((owner, lane))
             else:

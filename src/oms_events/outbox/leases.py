@@ -325,9 +325,7 @@ class LeaseKeeper:
         """A lease runs from before its heartbeat was sent: others count from when they saw it, which is later."""
         until = started + self._config.lease - self._config.lease_margin
         self._valid_until = max(self._valid_until, until)
-        # Not when this process was paused meanwhile, and it is over already.
-        if self.seconds_left() > 0:
-            self._renewed.set()
+        self._renewed.set()
 
     async def _watch_expiry(self) -> None:
         while not cancelled_from_outside():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -42,7 +42,9 @@ class Outcomes:
         config = shared.config
         self._retry = RetryConfig(initial=config.retry_initial, maximum=config.retry_maximum)
         self._saving: dict[str, Entry] = {}
-        self._added: dict[str, int] = {}
+        self._doomed: list[str] = []
+        self._added: list[int] = []
+        self._is_removing = False
 
     def newest(self, record: StoredRecord) -> StoredRecord:
         """The record with what this process is about to write to it: a reading may be older than that."""
@@ -65,7 +67,9 @@ class Outcomes:
         if results.delivered and len(lane.platforms) == 1:
             (platform,) = lane.platforms
             self._shared.gates.worked(platform)
-            self._heed_duplicate(lane, results[platform])
+            receipt = results[platform].receipt
+            if receipt is not None and receipt.duplicate:
+                self._heed_duplicate(lane, platform)
             entry = lane.entry
             entry.states[platform] = _DELIVERED
             entry.dirty = entry.dirty or len(entry.lanes) > 1
@@ -174,10 +178,9 @@ class Outcomes:
                     "stay pending; configure it, or give them another plan with `outbox replan`",
                 )
 
-    def _heed_duplicate(self, lane: Lane, result: PublishResult) -> None:
-        receipt = result.receipt
-        if receipt is not None and receipt.duplicate and not lane.failed and not lane.entry.record.history:
-            self._shared.hooks(DuplicateAcks(result.platform, 1))
+    def _heed_duplicate(self, lane: Lane, platform: str) -> None:
+        if not lane.failed and not lane.attempts and not lane.entry.record.history:
+            self._shared.hooks(DuplicateAcks(platform, 1))
 
     # ------------------------------------------------------------------ settling
 
@@ -200,7 +203,11 @@ class Outcomes:
             if not entry.lanes:
                 self._relay.rescan()
             return
-        if is_settled(entry.plan, entry.states):
+        if len(entry.states) >= len(entry.plan.platforms) or entry.plan.first_that_works:
+            is_done = is_settled(entry.plan, entry.states)
+        else:
+            is_done = False
+        if is_done:
             if not entry.writes:
                 self._remove(entry)
         elif not entry.lanes or any(lane.failed for lane in entry.lanes):
@@ -212,15 +219,30 @@ class Outcomes:
         record = entry.record
         entry.obsolete = True
         self._relay.settled(record.sk)
-        self._added[record.sk] = record.added
-        self._shared.settler.remove(self._relay.partition, record.sk, self._removed)
+        self._doomed.append(record.sk)
+        self._added.append(record.added)
+        if not self._is_removing:
+            self._is_removing = True
+            self._shared.settler.remove(self._relay.partition, self)
 
-    def _removed(self, sks: list[str]) -> None:
-        now = self._shared.wall_ms()
-        seconds = [max(0, now - self._added.pop(sk, now)) / 1000 for sk in sks]
+    @property
+    def doomed(self) -> int:
+        """Settled records that are still to be removed."""
+        return len(self._doomed)
+
+    def take_doomed(self) -> Sequence[str]:
+        """What the settler has to remove now."""
+        sks, self._doomed = self._doomed, []
+        self._is_removing = bool(sks)
+        return sks
+
+    def removed(self, sks: Sequence[str]) -> None:
+        """The settler has removed these, in the order in which they were settled."""
+        added, self._added = self._added[: len(sks)], self._added[len(sks) :]
         self._shared.totals.delivered += len(sks)
         if self._shared.hooks:
-            self._shared.hooks(Relayed(len(sks), seconds))
+            now = self._shared.wall_ms()
+            self._shared.hooks(Relayed(len(sks), [max(0, now - then) / 1000 for then in added]))
         self._relay.removed(sks)
 
     def _write_down(self, entry: Entry) -> None:

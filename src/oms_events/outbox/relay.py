@@ -70,7 +70,6 @@ class PartitionRelay:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._quiet = asyncio.Event()
-        self._quiet.set()
         self._at_tail = False
         self._rescan = True
         self._head_at = -shared.config.sweep_interval
@@ -91,7 +90,8 @@ class PartitionRelay:
         """Reads and publishes no more, lets what is in flight finish for `timeout` seconds, and gives `low`."""
         self._stopping = True
         await cancel_and_wait(self._task)
-        if not self._quiet.is_set():
+        if self._outstanding:
+            self._quiet.clear()
             waiting = asyncio.ensure_future(self._quiet.wait())
             await asyncio.wait((waiting,), timeout=timeout)
             await cancel_and_wait(waiting)
@@ -146,10 +146,10 @@ class PartitionRelay:
         return 0.0 if self._stopping else self._lease_left()
 
     def submit(self, lanes: Iterable[Lane]) -> None:
+        submit = self._shared.dispatcher.submit
         for lane in lanes:
             self._outstanding += 1
-            self._quiet.clear()
-            self._shared.dispatcher.submit(self, lane)
+            submit(self, lane)
 
     def answered(self, lane: Lane, results: PublishResults | None) -> None:
         self._outstanding -= 1
@@ -276,7 +276,7 @@ class PartitionRelay:
         while (
             len(self.window.entries) >= shared.config.window
             or shared.bytes_in_memory() >= shared.config.window_bytes
-            or shared.settler.backlog(self.partition) >= _MAX_DOOMED
+            or self._outcomes.doomed >= _MAX_DOOMED
         ):
             self._room.clear()
             shared.needs_room(self._room)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 from oms_events._aio import Clock, Slots, cancel_and_wait
 from oms_events.errors import StorageError
@@ -20,7 +20,17 @@ _BACKOFF: Final = RetryConfig(initial=0.1, maximum=5.0)
 _WRITERS: Final = 16
 _ALERT_AFTER: Final = 3
 
-Removed = Callable[[list[str]], None]
+
+class Doomed(Protocol):
+    """Records of a partition that are settled and have to go."""
+
+    def take_doomed(self) -> Sequence[str]:
+        """Their keys; empty when there are no more, and from then on `Settler.remove` has to be asked again."""
+        ...
+
+    def removed(self, sks: Sequence[str]) -> None:
+        """These are gone."""
+        ...
 
 
 class Settler:
@@ -36,8 +46,6 @@ class Settler:
         self._draw = draw
         self._hooks = hooks
         self._slots = Slots(_WRITERS)
-        self._doomed: dict[Partition, list[tuple[str, Removed]]] = {}
-        self._removing: set[Partition] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -45,16 +53,9 @@ class Settler:
         """Whether everything is written."""
         return not self._tasks
 
-    def backlog(self, partition: Partition) -> int:
-        """Records of a partition that are still to be removed."""
-        return len(self._doomed.get(partition, ()))
-
-    def remove(self, partition: Partition, sk: str, removed: Removed) -> None:
-        """Removes a record; one call at a time per partition takes all that came together."""
-        self._doomed.setdefault(partition, []).append((sk, removed))
-        if partition not in self._removing:
-            self._removing.add(partition)
-            self._start(self._remove_all(partition))
+    def remove(self, partition: Partition, doomed: Doomed) -> None:
+        """Removes all that is doomed, now and until it is done; one call at a time per source."""
+        self._start(self._remove_all(partition, doomed))
 
     def write(self, call: Callable[[], Awaitable[_T]], then: Callable[[_T], None]) -> None:
         """Calls a method of the store until it has an answer, and hands that on."""
@@ -81,20 +82,12 @@ class Settler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _remove_all(self, partition: Partition) -> None:
-        try:
-            # One turn of the loop: the other results of the same publish call come along.
-            await asyncio.sleep(0)
-            while batch := self._doomed.pop(partition, None):
-                sks = [sk for sk, _ in batch]
-                await self._insist(lambda sks=sks: self._store.remove(partition, sks))  # type: ignore[misc]
-                by_owner: dict[Removed, list[str]] = {}
-                for sk, removed in batch:
-                    by_owner.setdefault(removed, []).append(sk)
-                for removed, gone in by_owner.items():
-                    removed(gone)
-        finally:
-            self._removing.discard(partition)
+    async def _remove_all(self, partition: Partition, doomed: Doomed) -> None:
+        # One turn of the loop: the other results of the same publish call come along.
+        await asyncio.sleep(0)
+        while sks := doomed.take_doomed():
+            await self._insist(lambda sks=sks: self._store.remove(partition, sks))  # type: ignore[misc]
+            doomed.removed(sks)
 
     async def _write(self, call: Callable[[], Awaitable[_T]], then: Callable[[_T], None]) -> None:
         await self._slots.take(1)

@@ -17,6 +17,7 @@ from oms_events.outbox.store import OutboxStore
 _AT_ONCE: Final = 8
 _LOOK_EVERY: Final = 0.5
 _TOP_REASONS: Final = 3
+_PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +181,18 @@ class StatusReader:
         counts: Counter[str] = Counter()
         examples: dict[str, str] = {}
         after: str | None = None
-        while (room := self._limit - counts.total()) > 0:
-            page = await self._store.dead_letters(platform=platform, after=after, limit=min(100, room))
-            counts.update(letter.code for letter in page.letters)
-            for letter in page.letters:
+        while (room := self._limit - counts.total()) >= 0:
+            # One more than is counted: whether it is there says more than that the page may go on.
+            page = await self._store.dead_letters(platform=platform, after=after, limit=min(_PAGE, room + 1))
+            for letter in page.letters[:room]:
+                counts[letter.code] += 1
                 examples.setdefault(letter.code, letter.reason)
             after = page.next
-            if after is None:
+            if after is None or len(page.letters) > room:
                 break
+        is_bounded = len(page.letters) > room
         reasons = tuple(Reason(code, count, examples[code]) for code, count in counts.most_common(_TOP_REASONS))
-        return DeadStatus(platform, counts.total(), after is not None, reasons)
+        return DeadStatus(platform, counts.total(), is_bounded, reasons)
 
     async def _members(self, before: Coordination, until: float, *, wait: bool) -> tuple[MemberStatus, ...] | None:
         now = before

@@ -99,6 +99,8 @@ class Window:
     def load(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> Sequence[Lane]:
         """Takes a record in the order of the pass, and gives its lanes that may be published now."""
         entry = self.entries.get(record.sk)
+        if entry is None and len(plan.platforms) == 1 and not record.state.states:
+            return self._load_plain(record, event, plan)
         if entry is None:
             entry = Entry(record, event, plan)
             owed = open_platforms(plan, entry.states)
@@ -138,6 +140,18 @@ class Window:
             self.entries[record.sk] = entry
             self.bytes += record.size
         return ready
+
+    def _load_plain(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> Sequence[Lane]:
+        """Nearly every record: new, and owed to one platform."""
+        if self._is_closed(record.key, plan.platforms):
+            self._close(record.key, plan.platforms)
+            self.left += 1
+            return ()
+        entry = self.entries[record.sk] = Entry(record, event, plan)
+        self.bytes += record.size
+        lane = Lane(entry, plan, record.state.attempts)
+        entry.lanes.append(lane)
+        return (lane,) if self._line_up(lane) else ()
 
     def finish(self, lane: Lane) -> Sequence[Lane]:
         """The lane needs no more attempts: the key goes on. Gives the lanes that may be published now."""

@@ -38,6 +38,7 @@ from oms_events.routing.rules import (
 from oms_events.routing.strategies import Availability, make_plan
 
 _log = logging.getLogger("oms_events")
+_NO_RESULTS = PublishResults({}, delivered=False, rule=None, strategy=None)
 _LAST_PATIENCE = 1.0
 """Seconds at least for what has been told to end, and for each publisher to close."""
 
@@ -226,22 +227,25 @@ class EventRouter:
         stored by each platform of its plan.
         """
         deadline = self._deadline(timeout)
-        groups: dict[Plan, tuple[list[int], list[EncodedEvent]]] = {}
+        # By identity: hashing a plan costs more than a second group of equal ones.
+        groups: dict[int, tuple[Plan, list[int], list[EncodedEvent]]] = {}
         for index, (event, plan) in enumerate(deliveries):
-            indices, events = groups.setdefault(plan, ([], []))
-            indices.append(index)
-            events.append(event)
-        batches = [Delivery(plan, indices, events) for plan, (indices, events) in groups.items()]
+            group = groups.get(id(plan))
+            if group is None:
+                group = groups[id(plan)] = (plan, [], [])
+            group[1].append(index)
+            group[2].append(event)
+        batches = [Delivery(*group) for group in groups.values()]
         self._begin()
         try:
             await self._deliver(batches, deadline, retry=False)
         finally:
             self._end()
-        results: dict[int, PublishResults] = {}
+        results: list[PublishResults] = [_NO_RESULTS] * len(deliveries)
         for batch in batches:
             for position, index in enumerate(batch.indices):
                 results[index] = batch.results(position)
-        return [results[index] for index in range(len(deliveries))]
+        return results
 
     def _refuse(self, error: InvalidEventError | UnroutableEventError) -> PublishResults:
         refused = PublishResult(ROUTER, Outcome.REJECTED, error)

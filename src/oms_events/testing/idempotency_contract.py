@@ -159,14 +159,13 @@ class IdempotencyStoreContract:
             runs.append(key)
             await others_told.wait()
 
-        async def call() -> object:
+        async def call() -> None:
             try:
-                return await work(key)
+                await work(key)
             except RunInProgressError as error:
                 told.append(error)
                 if len(told) == _CROWD - 1:
                     others_told.set()
-                return error
 
         told: list[RunInProgressError] = []
         async with asyncio.timeout(_TIMEOUT):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from oms_events.outbox.records import UNROUTABLE
 from oms_events.publishing import Plan
 from tests.outbox.model.platforms import RULES
+from tests.outbox.model.virtual import START
 from tests.outbox.model.world import HORIZON, PROCESSOR, World, Written
 
 
@@ -23,13 +25,21 @@ def problems(world: World) -> list[str]:
     ]
 
 
+def report(world: World, found: Sequence[str]) -> str:
+    """The problems, the counts, and the history of the events that the first problem names."""
+    lines = [*found, summary(world)]
+    for event_id in dict.fromkeys(re.findall(r"\bt\d+\.\d+\b", found[0])):
+        lines += [f"--- {event_id}: {world.written[event_id]}", *world.history.get(event_id, ())]
+    return "\n".join(lines)
+
+
 def summary(world: World) -> str:
     committed = sum(written.applied is not None for written in world.written.values())
     stored = {name: len(platform.log) for name, platform in world.platforms.items()}
     counts = ", ".join(f"{what}: {number}" for what, number in sorted(world.counts.items()))
     return (
         f"{len(world.hosts)} hosts, {len(world.written)} events written, {committed} committed, stored {stored}, "
-        f"{len(world.table.letters)} dead letters, {world.loop.now - 1000:.0f} s; {counts}"
+        f"{len(world.table.letters)} dead letters, {world.loop.now - START:.0f} s; {counts}"
     )
 
 

@@ -125,6 +125,7 @@ class FakeRouter:
         for platform in plan.platforms:
             await self._host.hop()
             result = results[platform] = self._attempt(event, platform)
+            self._world.note(event.id, f"{self._host.name} publishes to {platform} of {plan}: {result.outcome}")
             if result.outcome is Outcome.UNKNOWN:
                 await self._host.clock.sleep(timeout / 2)
             delivered += result.success

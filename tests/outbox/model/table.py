@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oms_events.errors import StorageOutcomeUnknownError, StorageUnavailableError
 from oms_events.outbox.memory import MemoryOutboxStore
-from oms_events.outbox.records import DeadLetter, Page, Partition, RecordState, StoredRecord
+from oms_events.outbox.records import DeadLetter, Page, Partition, RecordState, StoredRecord, partition_key
 from oms_events.outbox.schema import parse_partition, read_record
 from oms_events.outbox.store import Action
 
@@ -46,6 +46,7 @@ class Table(MemoryOutboxStore):
                 event = read_record(partition, item).event
                 if event is not None:
                     world.applied(event.id, step)
+                    world.note(event.id, f"committed at {partition_key(partition)} {item['sk']['S']}")
                     self._event_at[partition, item["sk"]["S"]] = event.id
                     self._shows_at[partition, item["sk"]["S"]] = shows_at
         await asyncio.sleep(max(0.0, shows_at - world.loop.now))
@@ -91,6 +92,30 @@ class Table(MemoryOutboxStore):
             written.plan = written.plan or letter.plan
         return stored
 
+    def note(self, host: str, name: str, args: Sequence[Any], answer: Any) -> None:
+        """Writes into the history of each event what a host did with its record."""
+        records: Sequence[StoredRecord] = ()
+        if name == "read":
+            records = answer.records
+        elif name == "probe":
+            records = answer
+        for record in records:
+            self._note(record.partition, record.sk, f"{host} {name}: {record.state}")
+        if name == "update":
+            self._note(args[0], args[1], f"{host} update {args[2]} -> {answer}")
+        elif name == "remove":
+            for sk in args[1]:
+                self._note(args[0], sk, f"{host} remove")
+        elif name == "bury":
+            letter, state = args
+            text = f"{host} bury {letter.platforms} {letter.code} {state} -> {answer}"
+            self._note(letter.origin, letter.origin_sk, text)
+
+    def _note(self, partition: Partition, sk: str, text: str) -> None:
+        event_id = self._event_at.get((partition, sk))
+        if event_id is not None:
+            self._world.note(event_id, text)
+
     def note_requeued(self, letter: DeadLetter, partition: Partition, sk: str) -> None:
         if letter.event is not None:
             self._event_at[partition, sk] = letter.event.id
@@ -128,6 +153,7 @@ class HostStore:
             if fault == "not sent":
                 raise StorageOutcomeUnknownError("sent, and never arrived")
             answer = await method(*args, **options)
+            self._table.note(self._host.name, name, args, answer)
             if fault == "lost answer":
                 raise StorageOutcomeUnknownError("done, and the answer was lost")
             await self._host.hop()

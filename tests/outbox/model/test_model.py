@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from oms_events.outbox.epochs import change_buckets, ensure_layout
-from tests.outbox.model.checker import problems, summary
+from tests.outbox.model.checker import problems, report, summary
 from tests.outbox.model.platforms import MODES, PLATFORMS
 from tests.outbox.model.virtual import VirtualLoop
 from tests.outbox.model.world import PROCESSOR, Host, Spec, World
@@ -161,7 +161,7 @@ class OutboxModel(RuleBasedStateMachine):
                 found = problems(self.world)
                 if os.environ.get("OMS_TEST_MODEL_VERBOSE"):
                     print(summary(self.world))  # noqa: T201
-                assert not found, "\n".join([*found, summary(self.world)])
+                assert not found, report(self.world, found)
         finally:
             for host in self.world.hosts if self.world is not None else ():
                 host.running.set()

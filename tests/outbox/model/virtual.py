@@ -8,7 +8,8 @@ import selectors
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-_START = datetime(2026, 1, 1, tzinfo=UTC)
+START = 1000.0
+_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class _NoWaiting:
@@ -31,7 +32,7 @@ class _NoWaiting:
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = START
         super().__init__(selectors.SelectSelector())
         self._selector = _NoWaiting(self, self._selector)
 
@@ -51,7 +52,7 @@ class HostClock:
         return self._loop.now
 
     def now(self) -> datetime:
-        return _START + timedelta(seconds=self._loop.now + self.wall_offset)
+        return _DATE + timedelta(seconds=self._loop.now + self.wall_offset)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))

@@ -18,7 +18,7 @@ from oms_events.outbox.records import Bucket, DeadLetter, NewRecord, Partition, 
 from oms_events.publishing import Plan
 from tests.outbox.model.platforms import PLATFORMS, FakePlatform, FakeRouter
 from tests.outbox.model.table import HostStore, Table
-from tests.outbox.model.virtual import HostClock, VirtualLoop
+from tests.outbox.model.virtual import START, HostClock, VirtualLoop
 
 HORIZON = 40.0
 WRITER = WriterConfig(commit_timeout=4.0, prepared_for=2.0, layout_ttl=2.0, conflict_attempts=4)
@@ -125,6 +125,7 @@ class World:
         self.pace = 1.0
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
+        self.history: dict[str, list[str]] = {}
         self.written: dict[str, Written] = {}
         self.transactions = 0
         self.table = Table(self)
@@ -139,6 +140,9 @@ class World:
 
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] += number
+
+    def note(self, event_id: str, text: str) -> None:
+        self.history.setdefault(event_id, []).append(f"{self.loop.now - START:8.3f} step {self.steps}: {text}")
 
     def some_time(self) -> float:
         """Seconds that a way takes: mostly next to nothing, sometimes long."""

@@ -1,0 +1,154 @@
+"""Worker processes that a test starts, strikes and replaces; none of them outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tests.outbox.processes.gates import READY
+from tests.outbox.processes.ground import Ground
+
+_ROOT: Final = Path(__file__).parents[3]
+_START: Final = 30.0
+_END: Final = 30.0
+
+
+class Worker:
+    """One process in a group of its own. Made by `Fleet.start`."""
+
+    def __init__(self, kind: str, name: str, process: asyncio.subprocess.Process) -> None:
+        self.kind = kind
+        self.name = name
+        self.paused = False
+        self._process = process
+        self._heard: set[str] = set()
+        self._news = asyncio.Event()
+        self._reading = asyncio.create_task(self._read(), name=f"output-of-{name}")
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def hears(self, text: str, *, within: float) -> bool:
+        """Whether the worker says this within so many seconds; what it said before counts, once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while text not in self._heard:
+                    if self._reading.done():
+                        return False
+                    self._news.clear()
+                    await self._news.wait()
+                self._heard.discard(text)
+                return True
+        return False
+
+    def tell(self, text: str) -> None:
+        stdin = self._process.stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(f"{text}\n".encode())
+
+    def send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def pause(self) -> None:
+        self.paused = True
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send(signal.SIGCONT)
+        self.paused = False
+
+    async def kill(self) -> None:
+        """Ends it as a crash does."""
+        self.send(signal.SIGKILL)
+        await self._end()
+
+    async def end(self) -> int:
+        """Ends it cleanly, and gives its exit code."""
+        self.send(signal.SIGTERM)
+        return await self._end()
+
+    async def _end(self) -> int:
+        async with asyncio.timeout(_END):
+            await self._reading
+            code = await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return code
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            self._heard.add(line.decode().strip())
+            self._news.set()
+        self._news.set()
+
+
+class Fleet:
+    """The workers of one test. Leaving it kills those that are left."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.workers: list[Worker] = []
+        self._ground = ground
+        self._started = 0
+
+    async def start(self, kind: str) -> Worker:
+        """Starts a worker and does not wait until it is ready."""
+        self._started += 1
+        name = f"{kind}-{self._started}"
+        with Path(self._ground.folder, f"{name}.stderr").open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "tests.outbox.processes.worker", kind, name, self._ground.to_json()),
+                cwd=_ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                # Not a session of its own: if we die, the kernel ends a group that has stopped members.
+                process_group=0,
+            )
+        worker = Worker(kind, name, process)
+        self.workers.append(worker)
+        return worker
+
+    async def start_ready(self, *kinds: str) -> list[Worker]:
+        workers = [await self.start(kind) for kind in kinds]
+        for worker in workers:
+            assert await worker.hears(READY, within=_START), f"{worker.name} did not start:\n{self.complaints()}"
+        return workers
+
+    def alive(self, kind: str) -> list[Worker]:
+        return [worker for worker in self.workers if worker.kind == kind and worker.is_alive]
+
+    def complaints(self) -> str:
+        """Tracebacks that workers wrote."""
+        texts = {path.stem: path.read_text() for path in Path(self._ground.folder).glob("*.stderr")}
+        return "\n".join(f"{name}: {text}" for name, text in sorted(texts.items()) if "Traceback" in text)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = [worker for worker in self.workers if worker.is_alive]
+        for worker in left:
+            worker.send(signal.SIGKILL)
+        for worker in left:
+            await worker.kill()
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
