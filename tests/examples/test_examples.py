@@ -47,6 +47,16 @@ KEY_LINES = {
         "why: ",
         "rule oms-branches (failover): nats delivered; delivered: True",
     ],
+    "idempotent_consumer.py": [
+        "charging 5",
+        "receipt 1 again",
+        "was used before with another payload",
+        "shipping by post",
+        "Receipt(number=7) Receipt(number=7)",
+        "mail sent replayed",
+        "busy: invoice#3@/shop/web",
+        "reserved after 2 tries",
+    ],
     "operate.py": [
         "platform eventbridge is disabled; router.enable('eventbridge') ends that",
         "ALERT: nats is out: connection refused",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from oms_events.outbox.config import OutboxConfig
 from oms_events.outbox.dynamodb import DynamoDBOutboxStore
 from oms_events.outbox.dynamodb_calls import table_problems
 from oms_events.outbox.records import UNREADABLE, Lease, Member, PlatformState, RecordState, sequence_key
-from oms_events.outbox.store import Action, DeadPage
+from oms_events.outbox.store import Action
 from oms_events.testing import ManualClock
 from oms_events.testing.outbox_contract import OutboxStoreContract
 from oms_events.testing.outbox_contract.support import (
@@ -358,6 +359,15 @@ class Unprocessing:
         parsed["UnprocessedItems"] = self._left
 
 
+async def next_pause(clock: ManualClock) -> float:
+    """Lets the next sleeper sleep to its end, and says how long that was."""
+    async with asyncio.timeout(10):
+        await clock.someone_sleeps()
+    pause = clock.sleeping[0] - clock.monotonic()
+    await clock.advance(pause)
+    return pause
+
+
 async def test_unprocessed_removals_are_sent_again_after_growing_pauses(
     aws: Settings, table: OutboxConfig, store: DynamoDBOutboxStore
 ) -> None:
@@ -367,11 +377,7 @@ async def test_unprocessed_removals_are_sent_again_after_growing_pauses(
         calls = Unprocessing(client, 3)
         async with open_store(table, client=client, clock=clock) as slow:
             removing = asyncio.create_task(slow.remove(KEYED, [sequence_key(number) for number in range(10)]))
-            pauses = []
-            for _ in range(3):
-                await clock.someone_sleeps()
-                pauses.append(clock.sleeping[0] - clock.monotonic())
-                await clock.advance(pauses[-1])
+            pauses = [await next_pause(clock) for _ in range(3)]
             await removing
     assert calls.seen == [10, 9, 8, 7]
     assert all(low <= pause <= 2 * low for pause, low in zip(pauses, (0.025, 0.05, 0.1), strict=True))
@@ -387,8 +393,7 @@ async def test_removals_that_stay_unprocessed_are_an_error(
         async with open_store(table, client=client, clock=clock) as slow:
             removing = asyncio.create_task(slow.remove(KEYED, [sequence_key(number) for number in range(25)]))
             for _ in range(8):
-                await clock.someone_sleeps()
-                await clock.advance(2)
+                await next_pause(clock)
             with pytest.raises(StorageUnavailableError, match="left 16 removals unprocessed 9 times") as caught:
                 await removing
     assert caught.value.code == "UnprocessedItems"
@@ -428,9 +433,7 @@ async def test_the_largest_record_can_be_settled_and_buried(store: DynamoDBOutbo
     await put(store, record)
     state = settled_as({f"a-platform-with-a-long-name-{number}": DELIVERED for number in range(20)})
     assert await store.update(KEYED, record.sk, state)
-    letter = make_letter(record)
-    long = {"reason": "ü" * 9000, "history": [{"error": "x" * 500}] * 50}
-    letter = type(letter)(**{**{name: getattr(letter, name) for name in letter.__dataclass_fields__}, **long})
+    letter = replace(make_letter(record), reason="ü" * 9000, history=[{"error": "x" * 500}] * 50)
     assert await store.bury(letter, settled_as({"nats": DEAD}))
 
 
@@ -444,8 +447,7 @@ async def test_an_unreadable_record_is_buried_with_its_item(
     (found,) = (await store.read(KEYED)).records
     assert (found.event, found.key, found.problem) == (None, "ü", "the record has no attribute 'e'")
     letter = make_letter(make_record(1), platform=UNREADABLE)
-    facts = {name: getattr(letter, name) for name in letter.__dataclass_fields__}
-    assert await store.bury(type(letter)(**{**facts, "event": None, "raw": found.raw}), None)
+    assert await store.bury(replace(letter, event=None, raw=found.raw), None)
     assert await read_all(store) == []
     (kept,) = await read_letters(store)
     assert kept.event is None
@@ -455,13 +457,12 @@ async def test_an_unreadable_record_is_buried_with_its_item(
 async def test_a_letter_of_another_release_is_told(store: DynamoDBOutboxStore, dynamo: DynamoClient) -> None:
     item = to_item({"pk": "dead", "sk": "nats#1", "v": 9})
     await dynamo.call("PutItem", {"TableName": store.table, "Item": item}, table=store.table)
-    with pytest.raises(StorageRejectedError, match="dead letter 'nats#1' cannot be read .* release that wrote it"):
+    with pytest.raises(StorageRejectedError, match=r"dead letter 'nats#1' .* release that wrote it"):
         await store.dead_letters()
 
 
 async def test_letters_are_paged_past_an_id_of_another_platform(store: DynamoDBOutboxStore) -> None:
     letter = await buried(store, make_record(1), None)
-    assert await store.dead_letters(platform="nats", after="eventbridge#1") == DeadPage([letter], None) or True
     page = await store.dead_letters(platform="nats", after="eventbridge#1")
     assert [found.id for found in page.letters] == [letter.id]
     page = await store.dead_letters(platform="nats", after="webhook#1")

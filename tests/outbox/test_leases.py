@@ -228,6 +228,8 @@ async def test_the_dead_are_replaced_in_a_lease_and_a_heartbeat_however_wrong_th
 async def test_the_dead_are_replaced_as_soon_as_their_silence_is_a_lease_long(fleet: Fleet) -> None:
     first, second = await fleet.join("p1"), await fleet.join("p2")
     await fleet.advance(LEASE)
+    beats = first.line.calls["beat"]
+    await fleet.until(lambda: first.line.calls["beat"] > beats, within=BEAT)
     await first.die()
     second.keeper.refresh()
     await fleet.until(lambda: len(second.publishing) == 8, within=LEASE + 3 * STEP)

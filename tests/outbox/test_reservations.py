@@ -141,6 +141,20 @@ async def test_closing_tells_who_waits_for_a_number() -> None:
         await waiting
 
 
+async def test_closing_tells_who_waits_for_a_call_that_has_not_begun() -> None:
+    store = FaultyStore()
+    outbox = _outbox(store)
+    await outbox.add(event())
+    waiting = asyncio.create_task(outbox.add(event()))
+    await asyncio.sleep(0)
+    assert len(store.reserved) == 1
+    await outbox.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(OutboxClosedError, match="nothing was written"):
+            await waiting
+    assert len(store.reserved) == 1
+
+
 # ---------------------------------------------------------------------- keys
 
 

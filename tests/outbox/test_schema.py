@@ -123,7 +123,7 @@ def test_what_cannot_be_read_says_why_and_keeps_its_item(change: dict[str, Any],
 def test_a_record_up_to_its_limit_is_taken() -> None:
     room = schema.RECORD_LIMIT - schema.item_size(schema.record_item(record("")))
     schema.record_item(record("x" * room))
-    with pytest.raises(OutboxLimitError, match="event 'e-1'.*claim check") as caught:
+    with pytest.raises(OutboxLimitError, match=r"event 'e-1'.*claim check") as caught:
         schema.record_item(record("x" * (room + 1)))
     assert (caught.value.limit, caught.value.actual) == (schema.RECORD_LIMIT, schema.RECORD_LIMIT + 1)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 from decimal import Decimal
 from typing import Any
@@ -356,6 +357,16 @@ async def test_the_event_service_writes_through_the_outbox() -> None:
 
 
 # ---------------------------------------------------------------------- opening and closing
+
+
+async def test_an_outbox_that_is_closed_while_it_opens_stays_closed() -> None:
+    outbox = _outbox()
+    opening = asyncio.create_task(outbox.open())
+    await asyncio.sleep(0)
+    await outbox.close()
+    await opening
+    with pytest.raises(OutboxClosedError):
+        await outbox.add(event())
 
 
 async def test_a_closed_outbox_takes_nothing() -> None:

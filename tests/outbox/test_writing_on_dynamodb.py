@@ -30,7 +30,8 @@ from oms_events.errors import (
     StorageUnavailableError,
     TransactionConflictError,
 )
-from oms_events.outbox.config import OutboxConfig
+from oms_events.outbox.claimcheck import resolve_dataref
+from oms_events.outbox.config import ClaimCheckConfig, OutboxConfig
 from oms_events.outbox.outbox import DynamoDBOutbox
 from oms_events.outbox.signals import Committed, Voided
 from oms_events.outbox.table import create_table
@@ -225,6 +226,23 @@ async def test_a_borrowed_client_is_used_and_stays_open(configure: Configure, cl
         await outbox.add(placed)
         assert await ids_of(outbox) == [placed.get_id()]
     await client.list_tables()
+
+
+async def test_with_a_claim_check_an_event_may_be_larger_than_an_item(
+    configure: Configure, access: dict[str, Any]
+) -> None:
+    bucket = f"claims-{uuid.uuid4().hex[:12]}"
+    large = event(data={"text": "x" * 500_000})
+    options = {name.replace("aws_region", "region_name"): value for name, value in access.items()}
+    claim_check = ClaimCheckConfig(bucket=bucket, endpoint_url=access["endpoint_url"])
+    async with aioboto3.Session().client("s3", **options) as s3:
+        await s3.create_bucket(Bucket=bucket)
+        async with DynamoDBOutbox(configure(claim_check=claim_check)) as outbox:
+            await outbox.add(large)
+            (record,) = await records_of(outbox)
+        assert record.event is not None
+        resolved = await resolve_dataref(record.event.event, s3, bucket=bucket)
+    assert resolved.get_data() == large.get_data()
 
 
 # ---------------------------------------------------------------------- no answer: the identical request again

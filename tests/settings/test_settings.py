@@ -270,3 +270,68 @@ async def test_settings_make_a_router_with_their_rules(tmp_path: Path) -> None:
         status = router.get_platform_status()
     assert status["health_summary"]["healthy_platforms"] == 2
     assert [rule.name for rule in router.routing_rules] == ["mine"]
+
+
+OUTBOX = """
+[outbox]
+table_name = "file-outbox"
+commit_timeout = 30.0
+
+[outbox.claim_check]
+bucket = "large-events"
+
+[processor]
+after_dead_letter = "hold"
+poll_ceiling = 5
+"""
+
+
+def test_the_environment_describes_an_outbox() -> None:
+    env = {
+        "OMS_OUTBOX_TABLE": "env-outbox",
+        "OMS_OUTBOX_BUCKETS": "16",
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:2",
+        "AWS_ENDPOINT_URL_EVENTBRIDGE": "http://127.0.0.1:3",
+    }
+    outbox = Settings.from_environment(env).outbox
+    assert outbox is not None
+    assert (outbox.table_name, outbox.buckets) == ("env-outbox", 16)
+    assert (outbox.aws_region, outbox.endpoint_url) == ("eu-central-1", "http://127.0.0.1:2")
+    general = Settings.from_environment({**env, "AWS_ENDPOINT_URL_DYNAMODB": ""}).outbox
+    assert general is not None
+    assert general.endpoint_url == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("env", [{}, {"OMS_OUTBOX_TABLE": ""}, {"OMS_OUTBOX_BUCKETS": "4", "AWS_REGION": "r"}])
+def test_without_a_table_there_is_no_outbox(env: dict[str, str]) -> None:
+    settings = Settings.from_environment(env)
+    assert settings.outbox is None
+    with pytest.raises(ConfigurationError, match="OMS_OUTBOX_TABLE"):
+        settings.create_outbox()
+
+
+def test_a_file_describes_an_outbox_and_its_processor_under_the_environment(tmp_path: Path) -> None:
+    settings = Settings.from_file(write(tmp_path, OUTBOX), env={"OMS_OUTBOX_TABLE": "env-outbox"})
+    assert settings.outbox is not None
+    assert (settings.outbox.table_name, settings.outbox.commit_timeout) == ("env-outbox", 30.0)
+    assert settings.outbox.claim_check is not None
+    assert settings.outbox.claim_check.bucket == "large-events"
+    assert (settings.processor.after_dead_letter, settings.processor.poll_ceiling) == ("hold", 5.0)
+    assert settings.create_outbox().store.table == "env-outbox"
+
+
+def test_problems_of_the_outbox_name_the_variable_or_the_section(tmp_path: Path) -> None:
+    text = "[outbox]\ntable = 'a'\n[processor]\nlease = 2\n"
+    env = {"OMS_OUTBOX_TABLE": "no table!", "OMS_OUTBOX_BUCKETS": "many"}
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_file(write(tmp_path, text), env=env)
+    problems = problems_of(caught)
+    for start, part in [
+        ("OMS_OUTBOX_TABLE: table_name = 'no table!'", "pattern"),
+        ("OMS_OUTBOX_BUCKETS: buckets = 'many'", "integer"),
+        ("outbox", "unknown field 'table'"),
+        ("processor.lease", "too short for heartbeat"),
+    ]:
+        assert any(problem.startswith(start) and part in problem for problem in problems), (start, problems)

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# The contract's assertions explain themselves as those of the user's own test files do.
-pytest.register_assert_rewrite("oms_events.testing.contract")
+# The contracts' assertions explain themselves as those of the user's own test files do.
+pytest.register_assert_rewrite(
+    "oms_events.testing.contract",
+    "oms_events.testing.idempotency_contract",
+    "oms_events.testing.outbox_contract",
+)
 
 if TYPE_CHECKING:
     from oms_events.devstack.aws import AwsEmulator

@@ -22,6 +22,7 @@ from oms_events.oms.data import (
 )
 from oms_events.oms.environment import router_from_environment
 from oms_events.oms.factory import create_oms_multi_platform_router
+from oms_events.oms.outbox import create_oms_outbox_processor
 from oms_events.oms.rules import default_rules
 from oms_events.oms.service import EnhancedEventService, RouterFactory
 
@@ -41,6 +42,7 @@ __all__ = [
     "create_action_event",
     "create_branch_event",
     "create_oms_multi_platform_router",
+    "create_oms_outbox_processor",
     "create_proposal_event",
     "create_schema_change_event",
     "create_system_event",

@@ -201,7 +201,7 @@ class Committer:
                 failure = error
             if silence is None:
                 return _may_pass(failure, actions)
-            await self._pause(attempt, failure)
+            await self._pause(attempt, failure, deadline)
             attempt += 1
             if self._clock.monotonic() >= deadline:
                 raise CommitOutcomeUnknownError(
@@ -212,11 +212,12 @@ class Committer:
     async def _pause_or_give_up(self, refusal: StorageError, attempt: int, deadline: float) -> None:
         if attempt >= self._config.conflict_attempts or self._clock.monotonic() >= deadline:
             raise _given_up(refusal, attempt) from refusal
-        await self._pause(attempt, refusal)
+        await self._pause(attempt, refusal, deadline)
 
-    async def _pause(self, attempt: int, failure: Exception) -> None:
+    async def _pause(self, attempt: int, failure: Exception, deadline: float) -> None:
         asked = failure.retry_after if isinstance(failure, StorageError) else None
-        await self._clock.sleep(max(BACKOFF.delay(attempt, self._rng.random), asked or 0.0))
+        pause = max(BACKOFF.delay(attempt, self._rng.random), asked or 0.0)
+        await self._clock.sleep(min(pause, max(0.0, deadline - self._clock.monotonic())))
 
     def _condition_failed(self, error: TransactionCanceledError, entries: Sequence[Entry]) -> ConditionFailedError:
         failed = [index for index, reason in enumerate(error.reasons) if reason == CONDITION_FAILED]

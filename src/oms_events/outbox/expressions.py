@@ -116,12 +116,11 @@ def letters_query(platform: str | None, after: str | None) -> tuple[str, Values]
     """The key condition, and its values, of the letters after an id, of one platform or of all."""
     values = {":pk": text(schema.DEAD)}
     if platform is not None:
-        # "$" comes right after "#". An id above `after` is one from its smallest extension on.
-        first = max(f"{platform}#", "" if after is None else f"{after}\0")
-        return "pk = :pk AND sk BETWEEN :first AND :last", values | {
-            ":first": text(first),
-            ":last": text(f"{platform}$"),
-        }
+        # "$" comes right after "#", and no id is "nats$" itself. The next string after `after` has a NUL more.
+        last = f"{platform}$"
+        first = min(max(f"{platform}#", "" if after is None else f"{after}\0"), last)
+        values |= {":first": text(first), ":last": text(last)}
+        return "pk = :pk AND sk BETWEEN :first AND :last", values
     if after is not None:
         return "pk = :pk AND sk > :after", values | {":after": text(after)}
     return "pk = :pk", values

@@ -86,8 +86,8 @@ class Outbox:
     async def close(self) -> None:
         """Closes the store; idempotent. A commit under way may or may not be done; nothing new begins."""
         self._is_closed = True
-        self._is_open = False
         async with self._opening:
+            self._is_open = False
             try:
                 await self._reservations.close()
                 if self._claim_check is not None:

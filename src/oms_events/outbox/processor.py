@@ -136,8 +136,9 @@ class OutboxProcessor:
             self._unsubscribe = self._outbox.subscribe(self._engine.heard)
         self._engine.start()
         self._measuring.start()
-        await self._keeper.join()
+        # Before the call: cancelled in it, what it took is given up all the same.
         self._joined = True
+        await self._keeper.join()
 
     async def _insist(self) -> None:
         attempt = 0

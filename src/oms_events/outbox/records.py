@@ -77,7 +77,7 @@ class NewRecord(NamedTuple):
 
 
 class StoredRecord(NamedTuple):
-    """A record as it was read. `event` is None when its `format` is unknown or it cannot be read (`problem`, `raw`)."""
+    """A record as it was read; without an `event` its `format` is unknown, or it has a `problem` (`raw`)."""
 
     partition: Partition
     sk: str

@@ -54,7 +54,7 @@ class Reservations:
     """Places events. Transactions that wait at the same moment for the same bucket share one reservation call.
 
     Nothing is reserved ahead: a call that is on the wire serves those that were there before it, and who comes
-    while it is under way goes into the next one. Numbers follow the order of what each transaction read.
+    while it is under way goes into the next one: no number is older than what its transaction has read.
     """
 
     def __init__(self, store: OutboxStore, config: WriterConfig, *, clock: Clock, rng: random.Random) -> None:
@@ -69,6 +69,10 @@ class Reservations:
     async def close(self) -> None:
         """Ends the calls under way; who waits for one gets an `OutboxClosedError`."""
         await cancel_and_wait(*self._tasks)
+        # A task that was cancelled before its first step has told nobody.
+        for waiting in self._waiting.values():
+            _refuse(waiting)
+        self._waiting.clear()
 
     async def place(
         self,
@@ -155,9 +159,7 @@ class Reservations:
                     await self._call(bucket, requests)
         finally:
             del self._waiting[bucket]
-            for request in (*requests, *waiting):
-                if not request.answer.done():
-                    request.answer.set_exception(OutboxClosedError("the outbox was closed: nothing was written"))
+            _refuse((*requests, *waiting))
 
     async def _call(self, bucket: Bucket, requests: Sequence[_Request]) -> None:
         try:
@@ -171,3 +173,9 @@ class Reservations:
             if not request.answer.done():
                 request.answer.set_result(number)
             number += request.numbers
+
+
+def _refuse(requests: Sequence[_Request]) -> None:
+    for request in requests:
+        if not request.answer.done():
+            request.answer.set_exception(OutboxClosedError("the outbox was closed: nothing was written"))

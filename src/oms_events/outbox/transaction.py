@@ -22,8 +22,12 @@ class Transaction:
     Items, keys and values are Python values (text, int, float, Decimal, bytes, bool, None, list, dict, set);
     expressions are DynamoDB's, with `#name` and `:value` placeholders from `names` and `values`. At most 100
     actions, each event one of them, and 4 MB: what is too much raises `OutboxLimitError` where it is added. When
-    the body raises, nothing is sent. Leaving it raises as `Committer.commit` says: `ConditionFailedError` names
-    the action at fault. A task that is cancelled while it leaves may or may not have committed.
+    the body raises, nothing is sent.
+
+    Leaving it commits, and raises with nothing written: `ConditionFailedError`, which names the action at fault,
+    `TransactionConflictError`, `StorageUnavailableError`, `StorageDeniedError`, `StorageRejectedError`,
+    `ConfigurationError`. With `CommitOutcomeUnknownError`, or when the task is cancelled while it commits, all of
+    it or nothing was written.
     """
 
     __slots__ = ("_bytes", "_committer", "_entries", "_open", "_state")

@@ -139,5 +139,5 @@ def _unjust_letters(world: World) -> Iterator[str]:
             yield f"{letter.id} cannot be read"
             continue
         written = world.written[letter.event.id]
-        if letter.platform != UNROUTABLE and not set(letter.platforms) <= written.rejected_by:
+        if letter.platform != UNROUTABLE and not set(letter.platforms) <= written.rejected_by | written.cured_of:
             yield f"{letter.id} is dead, and nobody rejected it: {letter.reason}"

@@ -7,6 +7,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from oms_events.errors import OmsEventsError
@@ -20,6 +21,7 @@ from tests.outbox.model.platforms import PLATFORMS, FakePlatform, FakeRouter
 from tests.outbox.model.table import HostStore, Table
 from tests.outbox.model.virtual import START, HostClock, VirtualLoop
 
+_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 HORIZON = 40.0
 WRITER = WriterConfig(commit_timeout=4.0, prepared_for=2.0, layout_ttl=2.0, conflict_attempts=4)
 PROCESSOR = ProcessorConfig(
@@ -55,6 +57,7 @@ class Written:
     applied_at: float = 0.0
     plan: Plan | None = None
     dead: set[str] = field(default_factory=set)
+    cured_of: set[str] = field(default_factory=set)
     requeued_behind: bool = False
 
 
@@ -174,7 +177,9 @@ class World:
         for place, spec in enumerate(specs):
             name = f"t{number}.{place}"
             keys = {} if spec.key is None else {"partitionkey": spec.key}
-            event = build_event(f"com.foundry.oms.model.{spec.kind}", "/model", {"n": number}, id=name, **keys)
+            event = build_event(
+                f"com.foundry.oms.model.{spec.kind}", "/model", {"n": number}, id=name, time=_TIME, **keys
+            )
             events.append(event)
             self.written[name] = Written(
                 name, number, place, spec.key, spec.kind, encode(event).json, set(spec.rejected_by), 0, 0.0
@@ -210,6 +215,7 @@ class World:
             return
         written = self.written[letter.event.id]
         if cure:
+            written.cured_of |= written.rejected_by
             written.rejected_by.clear()
         if letter.held:
             done = await self.table.requeue(letter, None)
@@ -264,7 +270,9 @@ class World:
                 (partition_text(record.partition), record.sk, record.event and record.event.id, record.state)
                 for record in self.table.pending
             ]
-            self.violations.append(f"not drained: {left}")
+            doing = [(host.name, host.processor.status()) for host in self.hosts if host.processor is not None]
+            self.violations.append(f"not drained: {left[:3]} and more, {await self.table.read_layout()}, {doing}, "
+                f"{await self.table.read_coordination()}")
 
     async def _decide(self, letter: DeadLetter) -> None:
         if letter.event is not None and self.rng.random() < 0.5:

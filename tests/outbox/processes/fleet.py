@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ class Worker:
         self.kind = kind
         self.name = name
         self.paused = False
+        self.is_ready = False
         self._process = process
         self._heard: set[str] = set()
         self._news = asyncio.Event()
@@ -121,11 +121,27 @@ class Fleet:
     async def start_ready(self, *kinds: str) -> list[Worker]:
         workers = [await self.start(kind) for kind in kinds]
         for worker in workers:
-            assert await worker.hears(READY, within=_START), f"{worker.name} did not start:\n{self.complaints()}"
+            await self.until_ready(worker)
         return workers
+
+    async def until_ready(self, worker: Worker) -> None:
+        if not worker.is_ready:
+            assert await worker.hears(READY, within=_START), f"{worker.name} did not start:\n{self.complaints()}"
+            worker.is_ready = True
 
     def alive(self, kind: str) -> list[Worker]:
         return [worker for worker in self.workers if worker.kind == kind and worker.is_alive]
+
+    async def end_all(self, kind: str) -> None:
+        """Ends all of a kind cleanly, at once."""
+        workers = self.alive(kind)
+        for worker in workers:
+            await self.until_ready(worker)
+        codes = await asyncio.gather(*(worker.end() for worker in workers))
+        assert not any(codes), f"{[worker.name for worker in workers]} ended with {codes}\n{self.complaints()}"
+
+    async def kill_all(self, kind: str) -> None:
+        await asyncio.gather(*(worker.kill() for worker in self.alive(kind)))
 
     def complaints(self) -> str:
         """Tracebacks that workers wrote."""
@@ -138,17 +154,5 @@ class Fleet:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = [worker for worker in self.workers if worker.is_alive]
-        for worker in left:
-            worker.send(signal.SIGKILL)
-        for worker in left:
-            await worker.kill()
+        await asyncio.gather(*(worker.kill() for worker in self.workers))
 
-
-def lives(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

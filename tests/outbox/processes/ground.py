@@ -93,7 +93,7 @@ class Ground:
         """A router that sends everything to the real JetStream, and to the recorder."""
         nats = JetStreamPublisher(
             NatsConfig(servers=(self.nats_url,), reconnect_wait=0.2),
-            JetStreamOptions(stream=self.stream, subject=f"{self.stream}.{{type}}"),
+            options=JetStreamOptions(stream=self.stream, subject=f"{self.stream}.{{type}}"),
         )
         rule = RoutingRule(event_type_pattern=".*", platforms=PLATFORMS, strategy="all", name="all")
         destination = DestinationConfig(retry=RetryConfig(max_attempts=1), breaker=_PATIENT)
