@@ -15,7 +15,7 @@ from oms_events.events import EncodedEvent
 from oms_events.instrumentation.hooks import Detail
 from oms_events.outbox.config import ProcessorConfig
 from oms_events.outbox.memory import MemoryOutboxStore
-from oms_events.outbox.records import Bucket, NewRecord, Partition, StoredRecord, sequence_key
+from oms_events.outbox.records import Bucket, NewRecord, Partition, StoredRecord, partition_key, sequence_key
 from oms_events.outbox.store import OutboxStore
 from oms_events.publishing import PublisherTraits, Receipt
 from oms_events.resilience.breaker import BreakerConfig
@@ -127,7 +127,7 @@ def record(
 
 async def put(store: OutboxStore, *records: NewRecord) -> None:
     """Commits records, whatever was reserved."""
-    token = "-".join(f"{made.partition.bucket.epoch}{made.partition.keyed}{made.sk}" for made in records)
+    token = "-".join(f"{partition_key(made.partition)}{made.sk}" for made in records)
     await store.commit([store.put_action(made) for made in records], token)
 
 

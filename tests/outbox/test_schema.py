@@ -186,7 +186,7 @@ def test_an_update_keeps_what_is_there_but_for_dead_platforms() -> None:
 @pytest.mark.parametrize(
     ("lease", "condition"),
     [
-        (Lease(Bucket(1, 3)), "attribute_not_exists(n) AND attribute_not_exists(o) AND attribute_not_exists(w)"),
+        (Lease(Bucket(1, 3)), "attribute_not_exists(n) AND attribute_not_exists(w)"),
         (Lease(Bucket(1, 3), "me", 4, 2), "n = :n AND o = :o AND w = :w"),
     ],
 )

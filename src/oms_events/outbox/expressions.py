@@ -36,9 +36,7 @@ SAME_VERSION: Final = "n = :n"
 NO_VERSION: Final = "attribute_not_exists(n)"
 """The same, of a bucket that nobody has had so far; its lease may exist for its wake counter."""
 SAME_OWNER: Final = "o = :o"
-"""The bucket was given up and taken since the lease was read."""
-NO_OWNER: Final = "attribute_not_exists(o)"
-"""The same, of a bucket that was free."""
+"""The bucket was given up since the lease was read; its version changes only with the next owner."""
 SAME_WAKE: Final = "w = :w"
 """Somebody committed to the bucket after its owner looked: the owner must look again before it goes."""
 NO_WAKE: Final = "attribute_not_exists(w)"
@@ -67,8 +65,6 @@ def lease_condition(lease: Lease, *, wake: bool = False) -> tuple[str, Values]:
     if lease.owner is not None:
         parts.append(SAME_OWNER)
         values[":o"] = text(lease.owner)
-    else:
-        parts.append(NO_OWNER)
     if wake and lease.wake:
         parts.append(SAME_WAKE)
         values[":w"] = number(lease.wake)

@@ -31,16 +31,56 @@ from oms_events.outbox.schema import parse_partition
 from oms_events.outbox.store import OutboxStore
 from oms_events.publishing import PlanPublisher
 
+_DEFAULT_MS: Final = 60_000
 _RESERVE: Final = 2.0
 """Seconds of a function's time that are left for giving the leases up."""
 
 OpenRelay = Callable[[], AbstractAsyncContextManager[tuple[Outbox, PlanPublisher]]]
-Handler = Callable[[Mapping[str, Any], Any], dict[str, Any]]
+
+
+class StreamsHandler:
+    """A Lambda handler for the table's stream, and for scheduled sweeps; made by `create_streams_handler`.
+
+    Called with an event and Lambda's context, one call at a time. `close` is for tests and for other hosts: Lambda
+    ends an execution environment without a word, and what was in flight then is relayed by the next.
+    """
+
+    def __init__(self, open_relay: OpenRelay, *, config: ProcessorConfig | None, hooks: Iterable[Hook]) -> None:
+        self._open_relay = open_relay
+        self._config = config
+        self._hooks = tuple(hooks)
+        self._runner: asyncio.Runner | None = None
+        self._stack = AsyncExitStack()
+        self._guest: GuestRelay | None = None
+
+    def __call__(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        remaining = getattr(context, "get_remaining_time_in_millis", lambda: _DEFAULT_MS)() / 1000
+        return self._runner.run(self._handle(event, max(0.0, remaining - _RESERVE)))
+
+    def close(self) -> None:
+        """Closes the outbox and the router, and the loop that they lived on. Idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            with runner:
+                runner.run(self._stack.aclose())
+            self._guest = None
+
+    async def _handle(self, event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        if self._guest is None:
+            outbox, router = await self._stack.enter_async_context(self._open_relay())
+            await outbox.open()
+            self._guest = GuestRelay(outbox.store, router, config=self._config, hooks=self._hooks)
+        buckets = buckets_of(event)
+        guest = self._guest
+        done = await (guest.sweep(seconds) if buckets is None else guest.relay(buckets, seconds))
+        return {"batchItemFailures": [], "delivered": done}
 
 
 def create_streams_handler(
     open_relay: OpenRelay, *, config: ProcessorConfig | None = None, hooks: Iterable[Hook] = ()
-) -> Handler:
+) -> StreamsHandler:
     """Makes a Lambda handler for the table's stream (with new images or keys) and for scheduled sweeps.
 
     `open_relay` gives the outbox and an open router; it is entered at the first invocation and stays open for the
@@ -48,32 +88,7 @@ def create_streams_handler(
     events that a platform does not take stay in the table for the next sweep. Its answer suits
     ReportBatchItemFailures.
     """
-    runner: asyncio.Runner | None = None
-    stack = AsyncExitStack()
-    guest: GuestRelay | None = None
-
-    async def open_once() -> GuestRelay:
-        nonlocal guest
-        if guest is None:
-            outbox, router = await stack.enter_async_context(open_relay())
-            await outbox.open()
-            guest = GuestRelay(outbox.store, router, config=config, hooks=hooks)
-        return guest
-
-    async def handle(event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        relay = await open_once()
-        buckets = buckets_of(event)
-        done = await (relay.sweep(seconds) if buckets is None else relay.relay(buckets, seconds))
-        return {"batchItemFailures": [], "delivered": done}
-
-    def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-        nonlocal runner
-        if runner is None:
-            runner = asyncio.Runner()
-        remaining = getattr(context, "get_remaining_time_in_millis", lambda: 60_000)() / 1000
-        return runner.run(handle(event, max(0.0, remaining - _RESERVE)))
-
-    return handler
+    return StreamsHandler(open_relay, config=config, hooks=hooks)
 
 
 def buckets_of(event: Mapping[str, Any]) -> set[Bucket] | None:

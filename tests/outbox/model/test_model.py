@@ -160,7 +160,7 @@ class OutboxModel(RuleBasedStateMachine):
                 self._run(self.world.heal())
                 found = problems(self.world)
                 if os.environ.get("OMS_TEST_MODEL_VERBOSE"):
-                    print(summary(self.world))  # noqa: T201
+                    print(summary(self.world))
                 assert not found, report(self.world, found)
         finally:
             for host in self.world.hosts if self.world is not None else ():

@@ -56,7 +56,7 @@ class Chaos:
 
     async def run(self, *, others: int) -> None:
         """Starts the workers and strikes; in the end none is paused, and nobody is missing."""
-        await self._fleet.start_ready("processor", "processor", "writer", "writer")
+        await self._fleet.start_ready(*("processor",) * 3, *("writer",) * 2)
         strikes = [*AIMED, *self._rng.sample(OTHERS, others)]
         self._rng.shuffle(strikes)
         for strike in strikes:
@@ -67,10 +67,8 @@ class Chaos:
 
     async def _strike(self, strike: Strike) -> None:
         victim = await self._victim(strike.kind)
-        if strike.place is not None:
-            victim.tell(f"arm {strike.place}")
-            if not await victim.hears(f"at {strike.place}", within=_REACH):
-                self.counts[f"never came to {strike.place}"] += 1
+        if strike.place is not None and not await victim.comes_to(strike.place, within=_REACH):
+            self.counts[f"never came to {strike.place}"] += 1
         self.counts[f"{strike.kind}s {strike.action}{f' at {strike.place}' if strike.place else ''}"] += 1
         if strike.action == PAUSE:
             self._pauses.append(asyncio.create_task(self._pause(victim), name=f"pause-of-{victim.name}"))
@@ -82,20 +80,13 @@ class Chaos:
         await self._fleet.start(strike.kind)
 
     async def _victim(self, kind: str) -> Worker:
-        """One that is not paused; if need be, waits until there is one."""
-        while not (able := [worker for worker in self._fleet.alive(kind) if not worker.paused]):
-            done, _ = await asyncio.wait(
-                [pause for pause in self._pauses if not pause.done()], return_when=asyncio.FIRST_COMPLETED
-            )
-            for pause in done:
-                pause.result()
-        victim = self._rng.choice(able)
-        # One that has just been started is struck only when it takes part.
-        await self._fleet.until_ready(victim)
-        return victim
+        """One that takes part and is not paused; if need be, waits until there is one."""
+        while not (able := [w for w in self._fleet.alive(kind) if w.is_ready and not w.paused]):
+            await asyncio.sleep(0.05)
+        return self._rng.choice(able)
 
     async def _pause(self, victim: Worker) -> None:
         victim.pause()
         await asyncio.sleep(self._lease * self._rng.uniform(1.3, 1.7))
         victim.resume()
-        victim.tell("go")
+        victim.go()

@@ -25,18 +25,22 @@ class Worker:
         self.kind = kind
         self.name = name
         self.paused = False
-        self.is_ready = False
         self._process = process
         self._heard: set[str] = set()
         self._news = asyncio.Event()
         self._reading = asyncio.create_task(self._read(), name=f"output-of-{name}")
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it takes part by now."""
+        return READY in self._heard
+
+    @property
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
     async def hears(self, text: str, *, within: float) -> bool:
-        """Whether the worker says this within so many seconds; what it said before counts, once."""
+        """Whether the worker says this within so many seconds, or has said it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while text not in self._heard:
@@ -44,11 +48,20 @@ class Worker:
                         return False
                     self._news.clear()
                     await self._news.wait()
-                self._heard.discard(text)
                 return True
         return False
 
-    def tell(self, text: str) -> None:
+    async def comes_to(self, place: str, *, within: float) -> bool:
+        """Arms a place, and says whether the worker has come there within so many seconds and waits for `go`."""
+        self._heard.discard(f"at {place}")
+        self._tell(f"arm {place}")
+        return await self.hears(f"at {place}", within=within)
+
+    def go(self) -> None:
+        """Lets it go on from where it waits."""
+        self._tell("go")
+
+    def _tell(self, text: str) -> None:
         stdin = self._process.stdin
         if stdin is not None and not stdin.is_closing():
             stdin.write(f"{text}\n".encode())
@@ -125,9 +138,7 @@ class Fleet:
         return workers
 
     async def until_ready(self, worker: Worker) -> None:
-        if not worker.is_ready:
-            assert await worker.hears(READY, within=_START), f"{worker.name} did not start:\n{self.complaints()}"
-            worker.is_ready = True
+        assert await worker.hears(READY, within=_START), f"{worker.name} did not start:\n{self.complaints()}"
 
     def alive(self, kind: str) -> list[Worker]:
         return [worker for worker in self.workers if worker.kind == kind and worker.is_alive]

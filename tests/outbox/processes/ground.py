@@ -43,9 +43,9 @@ class Ground:
     nats_url: str
     stream: str
     folder: str
-    lease: float = 2.0
-    heartbeat: float = 0.4
-    lease_margin: float = 0.3
+    lease: float = 1.5
+    heartbeat: float = 0.3
+    lease_margin: float = 0.2
     buckets: int = 8
     faults: float = 0.0
 
