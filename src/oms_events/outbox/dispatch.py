@@ -29,6 +29,10 @@ class Owner(Protocol):
         """The lane was published, with these results; None: nobody knows."""
         ...
 
+    def moved(self) -> None:
+        """All answers of a call were handed over."""
+        ...
+
     def not_tried(self, lane: Lane) -> None:
         """The lane was not published: the lease has ended, or the lane was left meanwhile."""
         ...
@@ -122,6 +126,8 @@ class Dispatcher:
             for (owner, lane), result in zip(batch, results, strict=True):
                 lane.in_flight = False
                 owner.answered(lane, result)
+            for owner in {owner for owner, _ in batch}:
+                owner.moved()
         finally:
             queue.calls -= 1
             if queue.lanes and (not queue.is_scheduled or not queue.calls):

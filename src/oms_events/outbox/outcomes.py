@@ -73,7 +73,11 @@ class Outcomes:
             entry = lane.entry
             entry.states[platform] = _DELIVERED
             entry.dirty = entry.dirty or len(entry.lanes) > 1
-            self._go_on(lane)
+            if len(entry.plan.platforms) > 1 or entry.writes or entry.obsolete:
+                self._go_on(lane)
+            else:
+                self._release_key(lane)
+                self._remove(entry)
             return
         self._carry_out(lane, judge(lane, results), results)
 
@@ -185,13 +189,15 @@ class Outcomes:
     # ------------------------------------------------------------------ settling
 
     def _go_on(self, lane: Lane) -> None:
-        entry = lane.entry
+        self._release_key(lane)
+        self._settle(lane.entry)
+
+    def _release_key(self, lane: Lane) -> None:
         ready = self._window.finish(lane)
         if ready:
             self._relay.submit(ready)
         if lane.failed and self._window.left:
             self._relay.rescan()
-        self._settle(entry)
 
     def remove_settled(self, record: StoredRecord, plan: Plan) -> None:
         """The record was read settled: it has only to be removed."""
@@ -213,7 +219,6 @@ class Outcomes:
         elif not entry.lanes or any(lane.failed for lane in entry.lanes):
             entry.dirty = True
             self._write_down(entry)
-        self._shared.gave_room()
 
     def _remove(self, entry: Entry) -> None:
         record = entry.record

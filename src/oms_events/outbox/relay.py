@@ -154,7 +154,6 @@ class PartitionRelay:
     def answered(self, lane: Lane, results: PublishResults | None) -> None:
         self._outstanding -= 1
         self._outcomes.take(lane, results)
-        self._moved()
 
     def not_tried(self, lane: Lane) -> None:
         self._outstanding -= 1
@@ -162,7 +161,7 @@ class PartitionRelay:
             # The lease has ended, or is about to: when it is ours again, what is left is read anew.
             self._outcomes.were_left(self.window.leave(lane))
             self._rescan = True
-        self._moved()
+        self.moved()
 
     def retry(self, lane: Lane) -> None:
         """It is time for another attempt."""
@@ -179,12 +178,13 @@ class PartitionRelay:
         for sk in sks:
             self._gone[sk] = now
             self._gone.move_to_end(sk)
-        self._moved()
+        self.moved()
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         if not self._outstanding:
             self._quiet.set()
         self._room.set()
+        self._shared.gave_room()
         self._shared.progress()
 
     # ------------------------------------------------------------------ reading

@@ -70,9 +70,8 @@ class Table(MemoryOutboxStore):
     async def probe(self, partition: Partition, sks: Sequence[str]) -> Sequence[StoredRecord]:
         found = await super().probe(partition, sks)
         if any(self._shows_at.get((partition, sk), 0.0) > self._world.loop.now for sk in sks):
-            if self._world.rng.random() < 0.5:
-                self._world.count("probes in conflict")
-                raise StorageUnavailableError("a transaction is writing it")
+            self._world.count("probes in conflict")
+            raise StorageUnavailableError("a transaction is writing it")
         self._world.count("probed and there", len(found))
         return found
 

@@ -56,7 +56,7 @@ class Chaos:
 
     async def run(self, *, others: int) -> None:
         """Starts the workers and strikes; in the end none is paused, and nobody is missing."""
-        await self._fleet.start_ready(*("processor",) * 3, *("writer",) * 2)
+        await self._fleet.start_ready("processor", "processor", "writer", "writer")
         strikes = [*AIMED, *self._rng.sample(OTHERS, others)]
         self._rng.shuffle(strikes)
         for strike in strikes:

@@ -24,7 +24,7 @@ async def one_round(ground: Ground, dynamo: DynamoClient, seed: int) -> tuple[Re
     ground = replace(ground, faults=0.02)
     async with overhearing(ground) as attempts, Fleet(ground) as fleet:
         chaos = Chaos(fleet, rng, lease=ground.lease)
-        await chaos.run(others=3)
+        await chaos.run(others=2)
         await fleet.end_all("writer")
         if rng.random() < 0.5:
             await fleet.end_all("processor")
