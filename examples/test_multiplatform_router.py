@@ -2,8 +2,9 @@
 
 Starts a real NATS server and an AWS emulator on loopback, publishes OMS events of every family, reads each
 back from the stream and from a queue behind the bus and compares it field by field; then NATS is killed to
-show failover and the breaker, and started again to show recovery. Exit code 0 when everything was as it should
-be, 1 when not, 130 after Ctrl-C. Run it with: python examples/test_multiplatform_router.py
+show failover and the breaker, and started again to show recovery. At last 1,000 orders are written with their
+events through the outbox, and one of its two processors is killed in the middle. Exit code 0 when everything was
+as it should be, 1 when not, 130 after Ctrl-C. Run it with: python examples/test_multiplatform_router.py
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import asyncio
 import functools
 import json
 import logging
+import os
 import signal
 import sys
+import tempfile
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aioboto3
@@ -25,11 +31,14 @@ from cloudevents.core.v1.event import CloudEvent
 from oms_events import (
     BreakerConfig,
     DestinationConfig,
+    DynamoDBOutbox,
     EnhancedEventService,
     EventBridgeConfig,
     EventRouter,
     JetStreamOptions,
     NatsConfig,
+    OutboxAdmin,
+    OutboxConfig,
     Outcome,
     Platform,
     PublishResults,
@@ -39,9 +48,12 @@ from oms_events import (
     RoutingStrategy,
     StreamPolicy,
     StreamSpec,
+    build_event,
     create_oms_multi_platform_router,
+    create_table,
 )
 from oms_events.devstack import AwsEmulator, DevStack
+from oms_events.devstack.processes import Process
 from oms_events.publishers.eventbridge import from_eventbridge_event
 from oms_events.publishers.jetstream import from_nats_message
 
@@ -58,6 +70,32 @@ QUICK = RouterConfig(
 SYMBOLS = {
     Outcome.DELIVERED: "✓", Outcome.REJECTED: "✗", Outcome.FAILED: "✗", Outcome.UNKNOWN: "?", Outcome.SKIPPED: "-",
 }  # fmt: skip
+
+
+CUSTOMERS, ORDERS_EACH = 20, 50
+ORDERS = "oms.order.>"
+BUCKETS = 8
+WORKER = "from oms_events.cli.main import main; main()"
+WORKER_SETTINGS = """
+add_default_rules = false
+
+[nats]
+servers = ["{nats}"]
+
+[jetstream]
+stream = "OMS"
+
+[outbox]
+table_name = "orders-outbox"
+endpoint_url = "{aws}"
+buckets = {buckets}
+
+[processor]  # quick, for a demonstration: a dead processor is replaced after a lease and a heartbeat
+lease = 2.0
+heartbeat = 0.4
+lease_margin = 0.3
+poll_ceiling = 0.5
+"""
 
 
 class Demo:
@@ -239,6 +277,108 @@ async def eventually(condition: Callable[[], bool]) -> bool:
             return True
         await asyncio.sleep(0.1)
     return False
+
+
+@asynccontextmanager
+async def two_processors(stack: DevStack) -> AsyncIterator[list[Process]]:
+    """Two processes that relay the outbox: `oms-events outbox run`, as anybody would start it."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder, "worker.toml")
+        settings.write_text(WORKER_SETTINGS.format(nats=stack.nats.url, aws=stack.aws.endpoint_url))
+        command = [sys.executable, "-c", WORKER, "outbox", "run", "--config", str(settings)]
+        environment = {**os.environ, **stack.aws.environment()}
+        processes: list[Process] = []
+        try:
+            for name in ("first processor", "second processor"):
+                processes.append(
+                    Process.spawn(command, name=name, environment=environment, directory=Path(folder))
+                )
+            yield processes
+        finally:
+            for process in processes:
+                await process.stop()
+
+
+@asynccontextmanager
+async def overheard(url: str) -> AsyncIterator[list[str]]:
+    """What is sent to the stream about orders, also what JetStream drops as a second copy."""
+    client = await nats.connect(url)
+    sent: list[str] = []
+
+    async def hear(message: Any) -> None:
+        sent.append(message.headers["Nats-Msg-Id"])
+
+    try:
+        await client.subscribe("oms.order.>", cb=hear)
+        await client.flush()
+        yield sent
+    finally:
+        await client.close()
+
+
+async def create_tables(session: aioboto3.Session, outbox: OutboxConfig) -> None:
+    await create_table(outbox, session=session)
+    async with session.client("dynamodb", endpoint_url=outbox.endpoint_url) as dynamodb:
+        await dynamodb.create_table(
+            TableName="orders",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+
+async def place_orders(outbox: DynamoDBOutbox, customer: int) -> None:
+    """One customer's orders, one after the other: each and the event about it in one transaction."""
+    for number in range(ORDERS_EACH):
+        order = {"pk": f"{customer}-{number}", "customer": customer, "number": number}
+        async with outbox.transaction() as tx:
+            tx.put("orders", order, condition="attribute_not_exists(pk)")
+            tx.add(build_event("com.foundry.oms.order.placed", "/oms/orders", order, partitionkey=str(customer)))
+
+
+async def survive_a_kill(demo: Demo, stack: DevStack, session: aioboto3.Session) -> None:
+    """Writes orders through the outbox, kills one of its processors in the middle, and looks at what arrived."""
+    total = CUSTOMERS * ORDERS_EACH
+    demo.title(f"{total:,} orders through the outbox; one of its two processors is killed in the middle")
+    config = OutboxConfig(table_name="orders-outbox", endpoint_url=stack.aws.endpoint_url, buckets=8)
+    await create_tables(session, config)
+    async with (
+        overheard(stack.nats.url) as sent,
+        DynamoDBOutbox(config, session=session) as outbox,
+        two_processors(stack) as (first, second),
+    ):
+        admin = OutboxAdmin(outbox)
+
+        async def shared_by(count: int) -> bool:
+            buckets = (await admin.status()).buckets or ()
+            return None not in (found := {bucket.owner for bucket in buckets}) and len(found) == count
+
+        async def is_empty() -> bool:
+            return (await admin.status()).pending == 0
+
+        demo.check(await eventually(lambda: shared_by(2)), "the two processors share the buckets")
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as writing:
+            for customer in range(CUSTOMERS):
+                writing.create_task(place_orders(outbox, customer))
+            await eventually(lambda: len(sent) > total // 3)
+            first.kill()
+            killed = time.monotonic()
+            say(f"  the first processor is killed (SIGKILL) after {len(sent)} events; orders go on")
+            demo.check(await eventually(lambda: shared_by(1)), "the second processor has taken its buckets over")
+            taken = time.monotonic() - killed
+        demo.check(await eventually(is_empty), "the outbox is empty")
+        seconds = time.monotonic() - began
+        await second.stop()
+        demo.check(second.returncode == 0, "the second processor has ended cleanly")
+        events = await read_stream(stack.nats.url, total, subject="oms.order.>")
+        by_customer: defaultdict[str, list[int]] = defaultdict(list)
+        for event in events:
+            data: Any = event.get_data()
+            by_customer[data["customer"]].append(data["number"])
+        found = sum(len(set(numbers)) for numbers in by_customer.values())
+        demo.check(found == total and await left(...), "")
+    say(f"  {total:,} orders")
 
 
 def show_status(demo: Demo, router: EventRouter) -> None:

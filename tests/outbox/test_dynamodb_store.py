@@ -23,7 +23,6 @@ from oms_events.outbox.config import OutboxConfig
 from oms_events.outbox.dynamodb import DynamoDBOutboxStore
 from oms_events.outbox.dynamodb_calls import table_problems
 from oms_events.outbox.records import UNREADABLE, Lease, Member, PlatformState, RecordState, sequence_key
-from oms_events.outbox.store import Action
 from oms_events.testing import ManualClock
 from oms_events.testing.outbox_contract import OutboxStoreContract
 from oms_events.testing.outbox_contract.support import (
@@ -60,29 +59,19 @@ def canceled(*reasons: str) -> Fault:
     return Throttle("TransactionCanceledException", f"Transaction cancelled [{', '.join(reasons)}]")
 
 
-class StoreWithTokensOfItsOwn(DynamoDBOutboxStore):
-    """DynamoDB remembers a token for the whole account, and the contract's tests use the same ones."""
-
-    prefix = ""
-
-    async def commit(self, actions: Sequence[Action], token: str) -> None:
-        await super().commit(actions, str(uuid.uuid5(uuid.NAMESPACE_OID, self.prefix + token)))
-
-
 @pytest.fixture(scope="module", params=["direct", "ordinary"])
 async def shared_store(
     request: pytest.FixtureRequest, aws: Settings, dynamo: DynamoClient
-) -> AsyncIterator[StoreWithTokensOfItsOwn]:
+) -> AsyncIterator[DynamoDBOutboxStore]:
     async with fresh_table(aws, dynamo) as config:
-        store = StoreWithTokensOfItsOwn(config, session=None if request.param == "direct" else session_of(aws))
+        store = DynamoDBOutboxStore(config, session=None if request.param == "direct" else session_of(aws))
         yield store
         await store.close()
 
 
 class TestDynamoDBOutboxStore(OutboxStoreContract):
     @pytest.fixture
-    async def store(self, shared_store: StoreWithTokensOfItsOwn, dynamo: DynamoClient) -> DynamoDBOutboxStore:
-        shared_store.prefix = uuid.uuid4().hex
+    async def store(self, shared_store: DynamoDBOutboxStore, dynamo: DynamoClient) -> DynamoDBOutboxStore:
         await shared_store.open()
         await wipe(dynamo, shared_store.table)
         return shared_store
@@ -427,6 +416,14 @@ async def test_a_letter_that_died_again_is_another_one(store: DynamoDBOutboxStor
     assert [letter.failed for letter in await read_letters(store)] == [new.failed]
 
 
+async def test_only_what_is_held_is_freed(store: DynamoDBOutboxStore) -> None:
+    record = make_record(1)
+    letter = await buried(store, record, settled_as({"nats": DELIVERED, "web-hook_2": HELD}))
+    assert not await store.requeue(replace(letter, held=True, platforms=("nats", "web-hook_2")), None)
+    assert (await state_of(store, record)).states == {"nats": DELIVERED, "web-hook_2": HELD}
+    assert len(await read_letters(store)) == 1
+
+
 async def test_the_largest_record_can_be_settled_and_buried(store: DynamoDBOutboxStore) -> None:
     room = schema.RECORD_LIMIT - schema.item_size(store.put_action(make_record(1, data=""))["Put"]["Item"])
     record = make_record(1, data="x" * room)
@@ -477,6 +474,22 @@ async def test_a_coordination_of_more_than_a_page_is_read_whole(store: DynamoDBO
     for member in members.values():
         await store.beat(member)
     assert (await store.read_coordination()).members == members
+
+
+async def test_a_lease_that_came_back_to_its_owner_is_another_one(store: DynamoDBOutboxStore) -> None:
+    old = await taken_by(store, Lease(BUCKET), "one")
+    again = await taken_by(store, await taken_by(store, old, "two"), "one")
+    assert await store.take(old, "three") is None
+    assert not await store.release(old)
+    assert (await store.read_coordination()).leases == {BUCKET: again}
+
+
+async def test_each_wake_keeps_a_lease_from_being_released(store: DynamoDBOutboxStore) -> None:
+    await store.wake(BUCKET)
+    lease = await taken_by(store, Lease(BUCKET), "one")
+    await store.wake(BUCKET)
+    assert not await store.release(lease)
+    assert await store.release((await store.read_coordination()).leases[BUCKET])
 
 
 async def test_a_takeover_that_meets_another_may_work_later(store: DynamoDBOutboxStore, proxy: FaultProxy) -> None:

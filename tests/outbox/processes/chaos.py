@@ -13,7 +13,7 @@ from tests.outbox.processes.gates import COMMITTED, PUBLISHING, REMOVING, RESERV
 KILL: Final = "killed"
 PAUSE: Final = "paused"
 LEAVE: Final = "left"
-_REACH: Final = 3.0
+_REACH: Final = 5.0
 """Seconds in which a worker should come to the place where it is to be struck."""
 
 

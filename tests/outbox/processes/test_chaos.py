@@ -13,6 +13,7 @@ from tests.outbox.processes.chaos import Chaos
 from tests.outbox.processes.checker import Report, check
 from tests.outbox.processes.findings import find, overhearing
 from tests.outbox.processes.fleet import Fleet
+from tests.outbox.processes.gates import REMOVING
 from tests.outbox.processes.ground import Ground
 from tests.outbox.processes.relaying import relaying
 
@@ -42,9 +43,10 @@ async def prove(ground: Ground, dynamo: DynamoClient, seed: int) -> None:
     print(f"\nround {seed}: {strikes}\n  {report}")
     assert not report.problems, report
     # The round was worth its name: the strikes had their effects.
-    assert report.counts["events"] > 100
-    assert report.counts["duplicates on recorder"] > 0
+    assert report.counts["events"] > 30
     assert report.counts["events of refused transactions"] > 0
+    if not done[f"never came to {REMOVING}"]:
+        assert report.counts["duplicates on recorder"] > 0
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -140,36 +140,40 @@ class WritingContract:
         assert [facts_of(record) for record in await read_all(store)] == expected
 
     async def test_the_same_call_with_the_same_token_is_done_once(self, store: OutboxStore) -> None:
+        token = uuid4().hex
         record = make_record(1)
         actions = [store.put_action(record)]
-        await store.commit(actions, "one token")
-        await store.commit(actions, "one token")
+        await store.commit(actions, token)
+        await store.commit(actions, token)
         assert sks(await read_all(store)) == [record.sk]
         with pytest.raises(ConditionFailedError):
-            await store.commit(actions, "another token")
+            await store.commit(actions, uuid4().hex)
 
     async def test_the_same_token_does_not_bring_a_relayed_record_back(self, store: OutboxStore) -> None:
+        token = uuid4().hex
         record = make_record(1)
         actions = [store.put_action(record)]
-        await store.commit(actions, "one token")
+        await store.commit(actions, token)
         await store.remove(KEYED, [record.sk])
-        await store.commit(actions, "one token")
+        await store.commit(actions, token)
         assert await read_all(store) == []
 
     async def test_a_token_is_for_one_transaction_only(self, store: OutboxStore) -> None:
-        await store.commit([store.put_action(make_record(1))], "one token")
+        token = uuid4().hex
+        await store.commit([store.put_action(make_record(1))], token)
         with pytest.raises(StorageRejectedError):
-            await store.commit([store.put_action(make_record(2))], "one token")
+            await store.commit([store.put_action(make_record(2))], token)
         assert sks(await read_all(store)) == [sequence_key(1)]
 
     async def test_a_refused_transaction_does_not_use_up_its_token(self, store: OutboxStore) -> None:
+        token = uuid4().hex
         obstacle = make_record(1)
         actions = [store.put_action(make_record(1)), store.put_action(make_record(2))]
         await put(store, obstacle)
         with pytest.raises(ConditionFailedError):
-            await store.commit(actions, "one token")
+            await store.commit(actions, token)
         await store.remove(KEYED, [obstacle.sk])
-        await store.commit(actions, "one token")
+        await store.commit(actions, token)
         assert sks(await read_all(store)) == [sequence_key(1), sequence_key(2)]
 
     async def test_a_transaction_takes_100_actions_and_no_more(self, store: OutboxStore) -> None:
