@@ -9,7 +9,7 @@ import asyncio
 import time
 import urllib.request
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,12 +37,14 @@ Item = Mapping[str, Any]
 
 
 def make_items(count: int, *, keyed: bool) -> Iterator[tuple[Partition, Item]]:
-    """The items of pending 1 KB events, in the order of their keys."""
+    """The items of pending 1 KB events, in their order, and without gaps."""
     added = int(time.time() * 1000)
     keys = max(BUCKETS, count // PER_KEY)
+    last: Counter[Partition] = Counter()
     for number, event in enumerate(make_events(count)):
         partition = Partition(Bucket(1, number % keys % BUCKETS), keyed)
-        sk = sequence_key(number + 1) if keyed else f"{added:013d}-{number:016x}"
+        last[partition] += 1
+        sk = sequence_key(last[partition]) if keyed else f"{added:013d}-{number:016x}"
         key = f"order-{number % keys}" if keyed else None
         yield partition, record_item(NewRecord(partition, sk, key, encode(event), added))
 
@@ -77,7 +79,6 @@ class Table(Stub):
                     self.pages[key["pk"]["S"]].pop(key["sk"]["S"], None)
                 return {"UnprocessedItems": {}}
             case "Fill":
-                self.pages.clear()
                 for partition, item in make_items(asked["count"], keyed=asked["keyed"]):
                     self.pages[item["pk"]["S"]][item["sk"]["S"]] = orjson.dumps(item)
         return {}

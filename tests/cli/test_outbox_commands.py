@@ -97,7 +97,7 @@ def test_a_table_is_created_once_and_kept(bare: OutboxCli) -> None:
     (made,) = bare.json("table", "create", "--buckets", 3)
     assert made == {
         "table": bare.config.table_name,
-        "epochs": [{"number": 1, "buckets": 3, "open": True}],
+        "epochs": [{"number": 1, "buckets": 3, "is_open": True}],
     }
     bare.do(add)
     assert bare.json("table", "create") == [made]
@@ -123,8 +123,8 @@ def test_the_bucket_count_changes_in_a_new_layout(outbox: OutboxCli) -> None:
     outbox.do(add)
     (found,) = outbox.json("buckets", 8)
     assert found["epochs"] == [
-        {"number": 1, "buckets": 4, "open": False},
-        {"number": 2, "buckets": 8, "open": True},
+        {"number": 1, "buckets": 4, "is_open": False},
+        {"number": 2, "buckets": 8, "is_open": True},
     ]
     assert outbox.json("buckets") == [found]
     shown = outbox("status", "--no-wait").stdout

@@ -162,6 +162,9 @@ def test_demo_shows_the_whole_job() -> None:
         "every branch event was delivered by EventBridge",
         "NATS is passed over once its breaker is open",
         "the primary is healthy again",
+        "the first processor is killed (SIGKILL)",
+        "ok: all 1,000 events arrived, each once, and nothing else",
+        "ok: the events of each of the 20 customers are in the order of the orders",
         "== Everything was as it should be",
     )
     _assert_in_order(lines, output)
@@ -169,11 +172,12 @@ def test_demo_shows_the_whole_job() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_ctrl_c_ends_the_demo_and_all_its_processes() -> None:
+@pytest.mark.parametrize("moment", ["== Events of every family", "  the first processor is killed"])
+def test_ctrl_c_ends_the_demo_and_all_its_processes(moment: str) -> None:
     with _started_demo() as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if line.startswith("== Events of every family"):
+            if line.startswith(moment):
                 break
         family = _descendants(demo.pid)
         assert len(family) >= 2, "NATS server and emulator were not found"

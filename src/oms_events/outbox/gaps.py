@@ -45,6 +45,10 @@ class Gaps:
         self._expire(now)
         return number == self._after_void(self.top) and not self._missing
 
+    def is_missing(self, number: int) -> bool:
+        """Whether a number was missing below a record, and did not show since."""
+        return number in self._missing
+
     def see(self, numbers: Sequence[int], now: float) -> list[int]:
         """Takes the numbers of a page, ascending, and gives the missing ones to look for."""
         self._expire(now)

@@ -322,6 +322,9 @@ class PartitionRelay:
             if self.partition.keyed:
                 number = int(record.sk)
                 if self.gaps.top is not None and number <= self.gaps.top:
+                    if self.gaps.is_missing(number):
+                        # Committed late: a later number of another writer was read before.
+                        self._wake.set()
                     continue
                 is_safe = self.gaps.follows(number, now)
             else:

@@ -14,7 +14,7 @@ import orjson
 
 from oms_events.errors import InvalidEventError, OutboxLimitError
 from oms_events.events import EncodedEvent
-from oms_events.outbox.codec import StoredEvent, from_stored, to_stored
+from oms_events.outbox.codec import read_event, to_stored
 from oms_events.outbox.records import (
     FORMAT,
     NEW,
@@ -192,8 +192,7 @@ def _event_attributes(key: str | None, event: EncodedEvent) -> Item:
 
 
 def _read_event(item: Mapping[str, Mapping[str, Any]]) -> EncodedEvent:
-    kind = item["t"]["S"] if "t" in item else "json"
-    return from_stored(StoredEvent(item["e"]["S"], item["d"]["S"], kind))
+    return read_event(item["e"]["S"], item["d"]["S"], item["t"]["S"] if "t" in item else "json")
 
 
 def _history_attribute(history: Sequence[Mapping[str, Any]]) -> Item:

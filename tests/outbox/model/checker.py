@@ -94,8 +94,10 @@ def _disordered(world: World) -> Iterator[str]:
 
 
 def _is_excepted(world: World, written: Written) -> bool:
-    """Dead letters that were passed over, and requeued behind; writers that slept on their numbers for too long."""
-    passed_over = bool(written.dead) and world.config.after_dead_letter == "continue"
+    """Dead letters that were passed over, requeued ones, and writers that slept on their numbers for too long."""
+    # A FAILOVER platform that rejected an event holds nobody up while another one may still take it.
+    holds = world.config.after_dead_letter == "hold" and written.kind != "failover"
+    passed_over = bool(written.dead) and not holds
     too_late = written.applied_at - written.begun_at > min(HORIZON, PROCESSOR.drain_time)
     return passed_over or written.requeued_behind or too_late
 
@@ -118,7 +120,7 @@ def _overtaken(world: World, first: Written, second: Written) -> Iterator[str]:
 
 
 def _is_owed(world: World, written: Written, name: str) -> bool:
-    """Whether it must have come to this platform in order: by all rules, and with FAILOVER to no other one before."""
+    """Whether it must have come here in order: by all rules, and with FAILOVER to no other platform before."""
     if not all(name in rules[written.kind].platforms for rules in RULES if written.kind in rules):
         return False
     if written.kind != "failover":

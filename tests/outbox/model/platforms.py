@@ -67,7 +67,7 @@ class FakePlatform:
 
 
 class FakeRouter:
-    """A `PlanPublisher` whose attempts take time, and may be stopped anywhere by a crash or a pause of its host."""
+    """A `PlanPublisher` whose attempts take time, and stop anywhere when its host is paused or killed."""
 
     def __init__(self, world: World, host: Host) -> None:
         self._world = world
@@ -112,11 +112,10 @@ class FakeRouter:
             key, platform, event_id = flight
             stored = self._world.platforms[platform].first
             for other_key, other_platform, other_id in self._in_flight:
-                if (key, platform) == (other_key, other_platform) and event_id != other_id:
-                    if other_id not in stored and event_id not in stored:
-                        self._world.violations.append(
-                            f"{self._host.name}: {event_id} and {other_id} of {key} in flight for {platform} at once"
-                        )
+                is_rival = (key, platform) == (other_key, other_platform) and event_id != other_id
+                if is_rival and other_id not in stored and event_id not in stored:
+                    both = f"{event_id} and {other_id} of {key}"
+                    self._world.violations.append(f"{self._host.name}: {both} in flight for {platform} at once")
             self._in_flight.append(flight)
 
     async def _deliver(self, event: EncodedEvent, plan: Plan, timeout: float) -> PublishResults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oms_events.errors import StorageOutcomeUnknownError, StorageUnavailableError
@@ -27,7 +27,9 @@ class Table(MemoryOutboxStore):
         super().__init__(refuse=lambda action: "refused" in action["Put"]["Item"])
         self._world = world
         self._done: set[str] = set()
-        self._shows_at: dict[tuple[Partition, str], float] = {}
+        self._ticks = 0
+        self._being_written: set[tuple[Partition, str]] = set()
+        self._shown_from: dict[tuple[Partition, str], int] = {}
         self._event_at: dict[tuple[Partition, str], str] = {}
 
     async def commit(self, actions: Sequence[Action], token: str) -> None:
@@ -37,8 +39,7 @@ class Table(MemoryOutboxStore):
             world.count("token again")
             return
         self._done.add(token)
-        step = world.next_step()
-        shows_at = world.loop.now + world.some_time()
+        step, places = world.next_step(), []
         for action in actions:
             item = action["Put"]["Item"]
             if action["Put"]["TableName"] == self.table:
@@ -47,19 +48,29 @@ class Table(MemoryOutboxStore):
                 if event is not None:
                     world.applied(event.id, step)
                     world.note(event.id, f"committed at {partition_key(partition)} {item['sk']['S']}")
-                    self._event_at[partition, item["sk"]["S"]] = event.id
-                    self._shows_at[partition, item["sk"]["S"]] = shows_at
-        await asyncio.sleep(max(0.0, shows_at - world.loop.now))
+                    places.append((partition, item["sk"]["S"]))
+                    self._event_at[places[-1]] = event.id
+        self._being_written.update(places)
+        try:
+            await asyncio.sleep(world.some_time())
+        finally:
+            self._being_written.difference_update(places)
+            self._show(places)
+
+    def _show(self, places: Iterable[tuple[Partition, str]]) -> None:
+        """Seen once, an item is there for every query that begins later."""
+        self._ticks += 1
+        for place in places:
+            self._shown_from.setdefault(place, self._ticks)
 
     async def read(self, partition: Partition, *, after: str | None = None, limit: int = 100) -> Page:
-        world, started = self._world, self._world.loop.now
+        world = self._world
+        self._ticks += 1
+        started = self._ticks
         await asyncio.sleep(world.some_time())
         page = await super().read(partition, after=after, limit=limit)
-        shown = [
-            record
-            for record in page.records
-            if self._shows_at.get((partition, record.sk), 0.0) < started or world.rng.random() < 0.5
-        ]
+        shown = [record for record in page.records if self._is_shown(record, started)]
+        self._show((partition, record.sk) for record in shown)
         if len(shown) == len(page.records):
             return page
         world.count("records not shown", len(page.records) - len(shown))
@@ -67,9 +78,15 @@ class Table(MemoryOutboxStore):
             return Page(shown, None)
         return Page(shown, shown[-1].sk) if shown else page
 
+    def _is_shown(self, record: StoredRecord, started: int) -> bool:
+        place = record.partition, record.sk
+        if place not in self._event_at or (place in self._shown_from and self._shown_from[place] < started):
+            return True
+        return self._world.rng.random() < 0.5
+
     async def probe(self, partition: Partition, sks: Sequence[str]) -> Sequence[StoredRecord]:
         found = await super().probe(partition, sks)
-        if any(self._shows_at.get((partition, sk), 0.0) > self._world.loop.now for sk in sks):
+        if any((partition, sk) in self._being_written for sk in sks):
             self._world.count("probes in conflict")
             raise StorageUnavailableError("a transaction is writing it")
         self._world.count("probed and there", len(found))
@@ -118,6 +135,7 @@ class Table(MemoryOutboxStore):
     def note_requeued(self, letter: DeadLetter, partition: Partition, sk: str) -> None:
         if letter.event is not None:
             self._event_at[partition, sk] = letter.event.id
+            self._show([(partition, sk)])
 
     @property
     def pending(self) -> list[StoredRecord]:

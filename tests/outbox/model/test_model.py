@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -154,6 +154,15 @@ class OutboxModel(RuleBasedStateMachine):
 
         self._run(operate())
 
+    @rule(number=_any)
+    def replan(self, number: int) -> None:
+        async def replan() -> None:
+            planned = [record for record in self.world.table.pending if record.state.plan is not None]
+            if planned:
+                await self.world.replan(planned[number % len(planned)])
+
+        self._run(replan())
+
     def teardown(self) -> None:
         try:
             if self.world is not None:
@@ -168,6 +177,8 @@ class OutboxModel(RuleBasedStateMachine):
             self.runner.close()
 
 
+# To explain a failure costs minutes, and the history of the events tells more.
+_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 _CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
@@ -187,9 +198,9 @@ def _model(examples: int, steps: int) -> None:
 
 
 def test_the_outbox_keeps_its_promises() -> None:
-    _model(30, 25)
+    _model(150, 30)
 
 
 @pytest.mark.nightly
 def test_the_outbox_keeps_its_promises_for_long() -> None:
-    _model(1000, 60)
+    _model(5000, 60)

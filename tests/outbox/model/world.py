@@ -15,7 +15,16 @@ from oms_events.events import build_event, encode
 from oms_events.outbox.config import ProcessorConfig, WriterConfig
 from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.records import Bucket, DeadLetter, NewRecord, Partition, RecordState, rest_of, sequence_key
+from oms_events.outbox.records import (
+    Bucket,
+    DeadLetter,
+    NewRecord,
+    Partition,
+    RecordState,
+    StoredRecord,
+    rest_of,
+    sequence_key,
+)
 from oms_events.publishing import Plan
 from tests.outbox.model.platforms import PLATFORMS, FakePlatform, FakeRouter
 from tests.outbox.model.table import HostStore, Table
@@ -240,6 +249,14 @@ class World:
             done = await self.table.requeue(letter, record)
         self.count("requeued" if done else "requeued too late")
 
+    async def replan(self, record: StoredRecord) -> None:
+        """As an operator does it: the plan is decided anew by the rules of now."""
+        if await self.table.forget_plan(record.partition, record.sk, generation=record.state.generation):
+            self.count("replanned")
+            if record.event is not None:
+                self.written[record.event.id].plan = None
+                self.note(record.event.id, "replanned")
+
     # ------------------------------------------------------------------ the end
 
     async def heal(self) -> None:
@@ -271,8 +288,10 @@ class World:
                 for record in self.table.pending
             ]
             doing = [(host.name, host.processor.status()) for host in self.hosts if host.processor is not None]
-            self.violations.append(f"not drained: {left[:3]} and more, {await self.table.read_layout()}, {doing}, "
-                f"{await self.table.read_coordination()}")
+            self.violations.append(
+                f"not drained: {left[:3]} and more, {await self.table.read_layout()}, {doing}, "
+                f"{await self.table.read_coordination()}"
+            )
 
     async def _decide(self, letter: DeadLetter) -> None:
         if letter.event is not None and self.rng.random() < 0.5:

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from typing import Final, NamedTuple
 
+from oms_events._aio import cancel_and_wait
 from tests.outbox.processes.fleet import Fleet, Worker
 from tests.outbox.processes.gates import COMMITTED, PUBLISHING, REMOVING, RESERVED
 
@@ -45,7 +46,7 @@ OTHERS: Final = (
 
 
 class Chaos:
-    """Does `AIMED` and some `OTHERS` in any order; pauses last longer than `lease`. `counts` says what was done."""
+    """Does `AIMED` and some `OTHERS`, in any order; pauses outlast the `lease`. `counts` says what was done."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, *, lease: float) -> None:
         self.counts: Counter[str] = Counter()
@@ -56,14 +57,17 @@ class Chaos:
 
     async def run(self, *, others: int) -> None:
         """Starts the workers and strikes; in the end none is paused, and nobody is missing."""
-        await self._fleet.start_ready("processor", "processor", "writer", "writer")
+        await self._fleet.start_ready("processor", "processor", "writer", "writer", "writer")
         strikes = [*AIMED, *self._rng.sample(OTHERS, others)]
         self._rng.shuffle(strikes)
-        for strike in strikes:
-            # Whatever the workers are doing then: that is what is wanted.
-            await asyncio.sleep(self._rng.uniform(0, 0.4))
-            await self._strike(strike)
-        await asyncio.gather(*self._pauses)
+        try:
+            for strike in strikes:
+                # Whatever the workers are doing then: that is what is wanted.
+                await asyncio.sleep(self._rng.uniform(0, 0.4))
+                await self._strike(strike)
+            await asyncio.gather(*self._pauses)
+        finally:
+            await cancel_and_wait(*self._pauses)
 
     async def _strike(self, strike: Strike) -> None:
         victim = await self._victim(strike.kind)
@@ -81,7 +85,7 @@ class Chaos:
 
     async def _victim(self, kind: str) -> Worker:
         """One that takes part and is not paused; if need be, waits until there is one."""
-        while not (able := [w for w in self._fleet.alive(kind) if w.is_ready and not w.paused]):
+        while not (able := [w for w in self._fleet.alive(kind) if w.is_ready and not w.paused]):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         return self._rng.choice(able)
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 from tests.outbox.processes.gates import READY
 from tests.outbox.processes.ground import Ground
@@ -116,7 +116,7 @@ class Fleet:
         """Starts a worker and does not wait until it is ready."""
         self._started += 1
         name = f"{kind}-{self._started}"
-        with Path(self._ground.folder, f"{name}.stderr").open("wb") as errors:
+        with _errors(self._ground, name) as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "tests.outbox.processes.worker", kind, name, self._ground.to_json()),
@@ -167,3 +167,6 @@ class Fleet:
     ) -> None:
         await asyncio.gather(*(worker.kill() for worker in self.workers))
 
+
+def _errors(ground: Ground, name: str) -> BinaryIO:
+    return Path(ground.folder, f"{name}.stderr").open("wb")

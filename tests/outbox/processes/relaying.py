@@ -52,9 +52,9 @@ class WatchedStore(DynamoDBOutboxStore):
         for record in records:
             if record.event is None:
                 continue
-            states = record.state.states.items()
+            place, states = f"{partition_key(record.partition)} {record.sk}", record.state.states.items()
             done = sorted(name for name, state in states if state is PlatformState.DELIVERED)
-            line = ("read", f"{partition_key(record.partition)} {record.sk}", record.event.identity, ",".join(done))
+            line = ("read", place, record.event.identity, ",".join(done))
             if line not in self._noted:
                 self._noted.add(line)
                 self._journal.note(*line)

@@ -45,7 +45,7 @@ class WatchedStore(DynamoDBOutboxStore):
         await self._gates.at(COMMITTED)
 
 
-class Changed(Exception):
+class SecondThoughtsError(Exception):
     """The service has thought better of it, inside its transaction."""
 
 
@@ -83,8 +83,8 @@ class Writer:
                 if kind == "refused":
                     tx.put(self._ground.items, TAKEN, condition="attribute_not_exists(pk)")
                 elif kind == "changed":
-                    raise Changed
-        except (ConditionFailedError, Changed):
+                    raise SecondThoughtsError
+        except (ConditionFailedError, SecondThoughtsError):
             self._journal.note("refused", *(event for item in items for event in item["events"]))
         except CommitOutcomeUnknownError:
             self._journal.note("unknown")
@@ -133,8 +133,8 @@ class Writer:
 
 def _event(event_id: str, key: str) -> Any:
     data = {"id": event_id, "key": key}
-    extension = {} if key == "none" else {"partitionkey": key}
-    return build_event(TYPE, SOURCE, data, id=event_id, **extension)
+    extensions: dict[str, Any] = {} if key == "none" else {"partitionkey": key}
+    return build_event(TYPE, SOURCE, data, id=event_id, **extensions)
 
 
 @asynccontextmanager

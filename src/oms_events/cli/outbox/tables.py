@@ -81,8 +81,7 @@ async def _change(settings: Settings, number: int | None, *, retire: bool) -> tu
 def _print(table: str, layout: Layout | None, *, as_json: bool) -> None:
     epochs = () if layout is None else layout.epochs
     if as_json:
-        found = [{"number": epoch.number, "buckets": epoch.buckets, "open": epoch.is_open} for epoch in epochs]
-        print_json({"table": table, "epochs": found})
+        print_json({"table": table, "epochs": epochs})
     else:
         click.echo(f"table {table}")
         print_table(_COLUMNS, [(epoch.number, epoch.buckets, epoch.is_open) for epoch in epochs])
