@@ -201,6 +201,10 @@ class Outcomes:
 
     def remove_settled(self, record: StoredRecord, plan: Plan) -> None:
         """The record was read settled: it has only to be removed."""
+        saving = self._saving.get(record.sk)
+        if saving is not None and saving.writes:
+            # Settled by a dead letter that is not stored yet: the record must outlive it.
+            return
         if record.event is not None and record.sk not in self._window.entries:
             self._remove(Entry(record, record.event, plan))
 
@@ -307,9 +311,11 @@ class Outcomes:
             origin=self._relay.partition, origin_sk=record.sk, plan=entry.plan, held=hold,
             history=(*record.history, _history(code, results)),
         )  # fmt: skip
-        is_last = is_settled(entry.plan, entry.states)
+        # Each letter goes with its own state: those of other letters on their way may come later, or not at all.
+        is_last = is_settled(entry.plan, entry.states) and not entry.writes
+        own = {name: kept for name, kept in entry.states.items() if kept in _REPORTED or name in platforms}
         new_state = None if is_last else RecordState(
-            entry.plan, dict(entry.states), lane.attempts, entry.tried_for, record.state.generation
+            entry.plan, own, lane.attempts, entry.tried_for, record.state.generation
         )  # fmt: skip
         entry.dirty = False
         entry.writes += 1

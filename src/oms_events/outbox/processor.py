@@ -13,8 +13,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from oms_events._aio import Clock, PeriodicTask, SystemClock, cancel_and_wait
-from oms_events.errors import ConfigurationError, StorageError, StorageOutcomeUnknownError, StorageUnavailableError
-from oms_events.instrumentation.hooks import Hook, Hooks
+from oms_events.errors import (
+    ConfigurationError,
+    OmsEventsError,
+    StorageOutcomeUnknownError,
+    StorageUnavailableError,
+)
+from oms_events.instrumentation.hooks import Hook, Hooks, OutboxAlert
 from oms_events.outbox.config import ProcessorConfig
 from oms_events.outbox.engine import Engine
 from oms_events.outbox.epochs import ensure_layout
@@ -147,8 +152,9 @@ class OutboxProcessor:
             await self._clock.sleep(_OPEN_BACKOFF.delay(attempt, self._draw))
             try:
                 await self._begin()
-            except StorageError as error:
-                _log.warning("the outbox cannot be opened yet: %s", error)
+            except OmsEventsError as error:
+                _log.warning("the outbox cannot be opened yet, and nothing is relayed: %s", error)
+                self._hooks(OutboxAlert("storage", f"the outbox cannot be opened: {error}"))
 
     async def stop(self, timeout: float | None = None) -> None:
         """Ends it cleanly: reads no more, lets what is in flight finish, gives all leases up. Idempotent.

@@ -211,8 +211,9 @@ class PartitionRelay:
                 self.problem = repr(error)
                 found, self._rescan, pause = 0, True, config.poll_ceiling
             self._at_tail = not failures
-            self._take_offers()
             if not failures:
+                # Not after half a pass: what it did not come to is older than any offer.
+                self._take_offers()
                 pause = config.poll_floor if found else min(config.poll_ceiling, pause * 2)
             self._serial += 1
             until = clock.monotonic() + pause * (0.9 + 0.2 * self._shared.draw())
@@ -308,10 +309,10 @@ class PartitionRelay:
             found += await shared.store.probe(self.partition, sks)
         self.gaps.looked(int(record.sk) for record in found)
         shared.hooks(GapsProbed(len(numbers), len(found)))
-        if not found:
-            return records
-        known = {record.sk for record in records}
-        return sorted((*records, *(r for r in found if r.sk not in known)), key=lambda record: record.sk)
+        # What was due from a page before may be beyond this one, and comes in its own place.
+        known, last = {record.sk for record in records}, records[-1].sk
+        more = [record for record in found if record.sk <= last and record.sk not in known]
+        return sorted((*records, *more), key=lambda record: record.sk) if more else records
 
     def _take_offers(self) -> None:
         now, wall = self._shared.clock.monotonic(), self._shared.wall_ms()

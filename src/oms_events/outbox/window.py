@@ -110,6 +110,8 @@ class Window:
             return ()
         else:
             # Loaded in an earlier pass: platforms that were left then may have their turn now.
+            if PlatformState.HELD in entry.states.values():
+                self._hold(entry)
             busy = {platform for lane in entry.lanes for platform in lane.platforms}
             owed = tuple(p for p in open_platforms(entry.plan, entry.states) if p not in busy)
             plan = entry.plan
