@@ -24,7 +24,15 @@ from benchmarks import outbox_memory, outbox_relaying
 from benchmarks.harness import Way, compare, make_events, report
 from benchmarks.outbox_relaying import KEYS, REGION, Prepare
 from benchmarks.outbox_stub import make_items
-from oms_events import DynamoDBOutbox, EventRouter, MemoryOutbox, OutboxConfig, OutboxProcessor, create_table, encode
+from oms_events import (
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryOutbox,
+    OutboxConfig,
+    OutboxProcessor,
+    create_table,
+    encode,
+)
 from oms_events._aws.marshal import to_item
 from oms_events.devstack import AwsEmulator, NatsServer
 from oms_events.events import EncodedEvent

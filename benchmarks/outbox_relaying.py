@@ -1,7 +1,7 @@
 """The outbox's processor against marking records one by one, and against the router alone.
 
-1 KB events. Tables that answer at once, so that what is left is the processor: one in another process, for its CPU,
-and one in this process, for its speed to a real JetStream server. Run: python -m benchmarks.outbox_relaying
+1 KB events. The tables answer at once, so that what is left is the processor: one in another process, for its
+CPU, and one in this process, for its speed to a real JetStream server. Run: python -m benchmarks.outbox_relaying
 """
 
 from __future__ import annotations

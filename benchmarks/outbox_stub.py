@@ -11,7 +11,7 @@ import urllib.request
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -52,8 +52,8 @@ def make_items(count: int, *, keyed: bool) -> Iterator[tuple[Partition, Item]]:
 class Table(Stub):
     """One table in memory. `Fill` is an operation of our own: it puts so many pending events into it."""
 
-    rows: defaultdict[str, dict[str, Item]] = defaultdict(dict)
-    pages: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    rows: ClassVar[defaultdict[str, dict[str, Item]]] = defaultdict(dict)
+    pages: ClassVar[defaultdict[str, dict[str, bytes]]] = defaultdict(dict)
 
     def answer(self, operation: str, request: bytes) -> bytes:
         asked = orjson.loads(request)
@@ -79,7 +79,7 @@ class Table(Stub):
                     self.pages[key["pk"]["S"]].pop(key["sk"]["S"], None)
                 return {"UnprocessedItems": {}}
             case "Fill":
-                for partition, item in make_items(asked["count"], keyed=asked["keyed"]):
+                for _, item in make_items(asked["count"], keyed=asked["keyed"]):
                     self.pages[item["pk"]["S"]][item["sk"]["S"]] = orjson.dumps(item)
         return {}
 
