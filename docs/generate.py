@@ -5,7 +5,8 @@
 
 A page has `<!-- generated: NAME ARGUMENT -->` ... `<!-- /generated -->` around what `docs/tables.py` makes, and
 `<!-- example: FILE#SECTION -->` before a fenced block that holds a part of a file in `examples/`, between its
-lines `# [start:SECTION]` and `# [end:SECTION]`; without a section, all of it.
+lines `# [start:SECTION]` and `# [end:SECTION]`; without a section, all of it. A mark without what belongs to it is
+an error.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _GENERATED = re.compile(r"(<!-- generated: ([\w-]+)(?: (\S+))? -->\n).*?(<!-- /g
 _EXAMPLE = re.compile(
     r"(<!-- example: ([\w.-]+)(?:#([\w-]+))? -->\n```(\w+)\n).*?(^```$)", re.DOTALL | re.MULTILINE
 )
+_ANY = re.compile(r"<!-- /?(?:generated|example)\b[^>]*>")
 _MARK = re.compile(r"^\s*# \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
 
 
@@ -38,9 +40,9 @@ def pages() -> Iterator[Path]:
     yield from sorted((ROOT / "docs").rglob("*.md"))
 
 
-def section(file: str, name: str | None) -> str:
+def section(file: str, name: str | None, *, folder: Path = EXAMPLES) -> str:
     """A section of an example without its marks, at the left margin."""
-    path = EXAMPLES / file
+    path = folder / file
     if not path.is_file():
         raise StaleError(f"there is no example {file}")
     text = path.read_text(encoding="utf-8")
@@ -50,11 +52,16 @@ def section(file: str, name: str | None) -> str:
         if found is None:
             raise StaleError(f"{file} has no section {name!r}")
         text = found[1]
-    return textwrap.dedent(_MARK.sub("", text)).strip("\n") + "\n"
+    text = textwrap.dedent(_MARK.sub("", text)).strip("\n")
+    if not text:
+        raise StaleError(f"{file} has nothing in its section {name!r}")
+    return text + "\n"
 
 
 def refresh(text: str) -> str:
     """The page's text with every example and every generated part as it should be now."""
+    if left := _ANY.findall(_EXAMPLE.sub("", _GENERATED.sub("", text))):
+        raise StaleError(f"no code block follows, or no end: {', '.join(left)}")
 
     def generated(match: re.Match[str]) -> str:
         make = tables.TABLES.get(match[2])

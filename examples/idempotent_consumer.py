@@ -1,5 +1,6 @@
 """A consumer that charges each order once, however often its event arrives. Runs against the embedded emulator."""
 
+# [start:imports]
 from __future__ import annotations
 
 import asyncio
@@ -7,9 +8,8 @@ from dataclasses import asdict, dataclass
 
 from cloudevents.core.v1.event import CloudEvent
 
-from oms_events import build_event, encode
+from oms_events import PayloadMismatchError, RunInProgressError, build_event, encode
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import PayloadMismatchError, RunInProgressError
 from oms_events.idempotency import (
     CachedIdempotencyStore,
     DynamoDBIdempotencyStore,
@@ -21,6 +21,8 @@ from oms_events.idempotency import (
     create_idempotency_table,
     idempotent,
 )
+
+# [end:imports]
 
 
 def placed(amount: int, *, event_id: str) -> CloudEvent:

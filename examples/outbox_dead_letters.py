@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 
-from oms_events import EventRouter, MemoryPublisher, RoutingRule, build_event
+from oms_events import (
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryPublisher,
+    OutboxAdmin,
+    OutboxConfig,
+    OutboxProcessor,
+    RoutingRule,
+    build_event,
+    create_table,
+)
 from oms_events.devstack import AwsEmulator
-from oms_events.outbox.admin import OutboxAdmin
-from oms_events.outbox.config import OutboxConfig
 from oms_events.outbox.filters import OutboxFilter
-from oms_events.outbox.outbox import DynamoDBOutbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
 
 EVERYWHERE = RoutingRule(event_type_pattern=r"shop\..*", platforms=["nats", "eventbridge"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypedDict
 
@@ -16,13 +16,19 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Message
 
-from oms_events import EventRouter, MemoryPublisher, build_event
+from oms_events import (
+    CommitOutcomeUnknownError,
+    ConditionFailedError,
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryPublisher,
+    OutboxConfig,
+    OutboxProcessor,
+    build_event,
+    create_table,
+)
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import ConditionFailedError
-from oms_events.outbox.config import OutboxConfig
-from oms_events.outbox.outbox import DynamoDBOutbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
+from oms_events.instrumentation import LoggingHook
 
 memory = MemoryPublisher()
 
@@ -36,10 +42,11 @@ class State(TypedDict):
 def make_lifespan(config: OutboxConfig) -> Callable[[object], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[State]:
+        hooks = [LoggingHook()]
         async with (
             DynamoDBOutbox(config) as outbox,
-            EventRouter({"nats": memory}) as router,  # your platforms and rules
-            OutboxProcessor(outbox, router) as processor,
+            EventRouter({"nats": memory}, hooks=hooks) as router,  # your platforms and rules
+            OutboxProcessor(outbox, router, hooks=hooks) as processor,
         ):
             yield {"outbox": outbox, "processor": processor}
 
@@ -59,14 +66,32 @@ async def place_order(request: Request) -> JSONResponse:
             tx.add(event)
     except ConditionFailedError:
         return JSONResponse({"error": "this order is there already"}, status_code=409)
+    except CommitOutcomeUnknownError:
+        return JSONResponse({"error": "no answer; send the same order again"}, status_code=503)
     return JSONResponse(order, status_code=201)
 
 
-async def health(request: Request) -> JSONResponse:
-    return JSONResponse(request.state.processor.status())
-
-
 # [end:handlers]
+
+
+# [start:health]
+def is_healthy(status: Mapping[str, Any], *, oldest_age: float) -> bool:
+    backlog = status["backlog"]
+    return (
+        status["running"]
+        and status["lease_seconds_left"] > 0
+        and not status["problems"]
+        and backlog["available"]  # false until the first measurement, 15 s after the start
+        and (backlog["oldest_age"] or 0) < oldest_age
+    )
+
+
+async def health(request: Request) -> JSONResponse:
+    status = request.state.processor.status()
+    return JSONResponse(status, status_code=200 if is_healthy(status, oldest_age=300) else 503)
+
+
+# [end:health]
 
 
 # [start:app]
@@ -133,7 +158,7 @@ async def call(app: Starlette, state: State, method: str, path: str, body: objec
 async def main() -> None:
     async with AwsEmulator() as aws:
         os.environ.update(aws.environment())
-        config = OutboxConfig(table_name="orders-outbox")
+        config = OutboxConfig(table_name="orders-outbox", commit_timeout=5.0)
         await create_tables(config)
         app = make_app(config)
         async with served(app) as state:

@@ -9,14 +9,19 @@ from typing import Any
 import aioboto3
 from cloudevents.core.v1.event import CloudEvent
 
-from oms_events import EventRouter, MemoryPublisher, build_event
+from oms_events import (
+    ClaimCheckConfig,
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryPublisher,
+    OutboxConfig,
+    OutboxLimitError,
+    OutboxProcessor,
+    build_event,
+    create_table,
+)
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import OutboxLimitError
 from oms_events.outbox.claimcheck import resolve_dataref
-from oms_events.outbox.config import ClaimCheckConfig, OutboxConfig
-from oms_events.outbox.outbox import DynamoDBOutbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
 
 DATA = {"note": "x" * 500_000}
 

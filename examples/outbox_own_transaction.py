@@ -9,12 +9,17 @@ from typing import Any
 import aioboto3
 from botocore.exceptions import ClientError
 
-from oms_events import EventRouter, MemoryPublisher, build_event
+from oms_events import (
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryPublisher,
+    OutboxConfig,
+    OutboxProcessor,
+    build_event,
+    create_table,
+)
 from oms_events.devstack import AwsEmulator
-from oms_events.outbox.config import OutboxConfig
-from oms_events.outbox.outbox import DynamoDBOutbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
+from oms_events.instrumentation import LoggingHook
 
 
 # [start:write]
@@ -44,7 +49,7 @@ async def place_order(dynamodb: Any, outbox: DynamoDBOutbox, number: str) -> Non
 
 
 async def main() -> None:
-    memory = MemoryPublisher()
+    memory, hooks = MemoryPublisher(), [LoggingHook()]
     async with AwsEmulator() as aws:
         session = aioboto3.Session(
             region_name=aws.region, aws_access_key_id=aws.access_key, aws_secret_access_key=aws.secret_key
@@ -54,8 +59,8 @@ async def main() -> None:
         async with (
             session.client("dynamodb", endpoint_url=aws.endpoint_url) as dynamodb,
             DynamoDBOutbox(config, client=dynamodb) as outbox,
-            EventRouter({"nats": memory}) as router,
-            OutboxProcessor(outbox, router) as processor,
+            EventRouter({"nats": memory}, hooks=hooks) as router,
+            OutboxProcessor(outbox, router, hooks=hooks) as processor,
         ):
             await dynamodb.create_table(
                 TableName="orders",

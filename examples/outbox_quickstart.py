@@ -10,22 +10,22 @@ import nats
 
 from oms_events import (
     BreakerConfig,
+    ConditionFailedError,
     DestinationConfig,
+    DynamoDBOutbox,
     EventRouter,
     JetStreamOptions,
     NatsConfig,
+    OutboxConfig,
+    OutboxProcessor,
     RouterConfig,
     StreamPolicy,
     StreamSpec,
     build_event,
     create_oms_multi_platform_router,
+    create_table,
 )
 from oms_events.devstack import DevStack, NatsServer
-from oms_events.errors import ConditionFailedError
-from oms_events.outbox.config import OutboxConfig
-from oms_events.outbox.outbox import DynamoDBOutbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
 from oms_events.publishers.jetstream import from_nats_message
 
 # [end:imports]

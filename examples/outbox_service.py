@@ -6,15 +6,21 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from oms_events import EventRouter, MemoryPublisher, build_event
+from oms_events import (
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryPublisher,
+    OutboxConfig,
+    OutboxProcessor,
+    ProcessorConfig,
+    Publisher,
+    build_event,
+    create_table,
+)
 from oms_events.devstack import AwsEmulator
-from oms_events.instrumentation import Detail, Hook, Relayed
-from oms_events.outbox.config import OutboxConfig, ProcessorConfig
-from oms_events.outbox.outbox import DynamoDBOutbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
+from oms_events.instrumentation import Detail, Hook, LoggingHook, Relayed
 
 
 # [start:work]
@@ -33,10 +39,10 @@ async def work(outbox: DynamoDBOutbox) -> None:
 
 
 # [start:serve]
-async def serve(config: OutboxConfig, router: EventRouter, hooks: Sequence[Hook] = ()) -> None:
+async def serve(config: OutboxConfig, platforms: Mapping[str, Publisher], hooks: Sequence[Hook]) -> None:
     async with (
         DynamoDBOutbox(config) as outbox,
-        router,
+        EventRouter(platforms, hooks=hooks) as router,
         OutboxProcessor(outbox, router, config=ProcessorConfig(stop_timeout=10.0), hooks=hooks),
     ):
         working = asyncio.create_task(work(outbox))
@@ -61,7 +67,7 @@ async def main() -> None:
             if isinstance(detail, Relayed):
                 relayed.set()
 
-        serving = asyncio.create_task(serve(config, EventRouter({"nats": memory}), [heard]))
+        serving = asyncio.create_task(serve(config, {"nats": memory}, [LoggingHook(), heard]))
         await relayed.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await serving

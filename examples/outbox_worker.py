@@ -10,12 +10,9 @@ from pathlib import Path
 
 import nats
 
-from oms_events import build_event
+from oms_events import OutboxConfig, OutboxProcessor, build_event, create_table
 from oms_events.devstack import DevStack
 from oms_events.instrumentation import Detail, Hook, LoggingHook, Relayed
-from oms_events.outbox.config import OutboxConfig
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
 from oms_events.settings import Settings
 
 HERE = Path(__file__).parent

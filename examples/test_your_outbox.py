@@ -7,13 +7,20 @@ import uuid
 
 import pytest
 
-from oms_events import EventRouter, MemoryPublisher, build_event
+from oms_events import (
+    ConditionFailedError,
+    DynamoDBOutbox,
+    EventRouter,
+    MemoryOutbox,
+    MemoryPublisher,
+    Outbox,
+    OutboxConfig,
+    OutboxProcessor,
+    TransientError,
+    build_event,
+    create_table,
+)
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import ConditionFailedError, TransientError
-from oms_events.outbox.config import OutboxConfig
-from oms_events.outbox.outbox import DynamoDBOutbox, MemoryOutbox, Outbox
-from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.table import create_table
 from oms_events.testing import FlakyPublisher
 
 

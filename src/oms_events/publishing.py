@@ -178,6 +178,11 @@ class PlanPublisher(EventPublisher, Protocol):
     """What decides and delivers in two steps: the router, as the outbox's relay sees it."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether events can be published now."""
+        ...
+
+    @property
     def platforms(self) -> Sequence[str]:
         """The platforms that are configured, in registration order."""
         ...

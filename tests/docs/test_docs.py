@@ -74,6 +74,26 @@ def test_an_example_that_is_not_there_is_an_error(generate: ModuleType, comment:
         generate.refresh(f"<!-- {comment} -->\n```python\n```\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- example: failover.py#rule -->\n<!-- /example -->\n",
+        "<!-- example: failover.py#rule -->\n\n```python\nold = 1\n```\n",
+        "<!-- generated: metrics -->\n",
+        "<!-- /generated -->\n",
+    ],
+)
+def test_a_mark_that_nothing_would_fill_is_an_error(generate: ModuleType, text: str) -> None:
+    with pytest.raises(generate.StaleError, match="no code block follows, or no end: <!-- "):
+        generate.refresh(text)
+
+
+def test_an_example_with_nothing_in_it_is_an_error(generate: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("# [start:part]\n\n# [end:part]\n", encoding="utf-8")
+    with pytest.raises(generate.StaleError, match=r"empty.py has nothing in its section 'part'"):
+        generate.section("empty.py", "part", folder=tmp_path)
+
+
 def test_an_unknown_table_is_an_error(generate: ModuleType) -> None:
     with pytest.raises(generate.StaleError, match="nothing generates"):
         generate.refresh("<!-- generated: nothing -->\n<!-- /generated -->\n")

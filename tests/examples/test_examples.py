@@ -74,7 +74,7 @@ KEY_LINES = {
         '201 {"pk":"A-1","total":12}',
         '409 {"error":"this order is there already"}',
         "the outbox is empty: True",
-        "200 {",
+        '"problems":[],"backlog":{"available":false}',
         "delivered: [{'pk': 'A-1', 'total': 12}]",
     ],
     "outbox_large_events.py": [
@@ -100,6 +100,11 @@ KEY_LINES = {
         "JetStream has shop.order.placed of A-2: {'total': 30}",
     ],
     "outbox_service.py": ["stopped cleanly; delivered in order: True"],
+    "outbox_transaction.py": [
+        "refused: a condition did not hold, nothing was written: action 0 (Update, table 'orders')",
+        "the outbox is empty: True",
+        "delivered: ['shop.order.placed', 'shop.order.paid']",
+    ],
     "outbox_worker.py": ["the worker has stopped; JetStream has 3 events"],
     "own_publisher.py": ["delivered {'kind': 'json-lines'", '"type":"shop.order.placed"'],
     "quickstart.py": ["nats delivered None", "eventbridge delivered None", "delivered: True by rule: oms-schema"],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
+from oms_events.outbox.layering import EpochGate
 from oms_events.outbox.records import Bucket, Partition
 from oms_events.outbox.relay import PartitionRelay
 from oms_events.outbox.shared import Shared
@@ -20,20 +21,16 @@ class BucketRelay:
         *,
         low: int,
         lease_left: Callable[[], float],
-        may_begin: Callable[[Bucket], Awaitable[None]],
+        epochs: EpochGate,
     ) -> None:
-        async def at_once() -> None:
-            # Records without a key have no order to keep across layouts.
-            return
-
         self.bucket = bucket
         self._shared = shared
+        # Records without a key have no order to keep across layouts.
         self.keyed = PartitionRelay(
-            Partition(bucket, keyed=True), shared, low=low, lease_left=lease_left,
-            may_begin=lambda: may_begin(bucket),
-        )  # fmt: skip
+            Partition(bucket, keyed=True), shared, low=low, lease_left=lease_left, epochs=epochs
+        )
         self.unkeyed = PartitionRelay(
-            Partition(bucket, keyed=False), shared, low=0, lease_left=lease_left, may_begin=at_once
+            Partition(bucket, keyed=False), shared, low=0, lease_left=lease_left, epochs=None
         )
 
     @property

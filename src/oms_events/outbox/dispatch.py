@@ -8,6 +8,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from oms_events._aio import Clock, cancel_and_wait
+from oms_events.errors import RouterClosedError
 from oms_events.outbox.config import ProcessorConfig
 from oms_events.outbox.window import Lane
 from oms_events.publishing import PlanPublisher, PublishResults
@@ -59,6 +60,7 @@ class Dispatcher:
         self._clock = clock
         self._queues: dict[tuple[tuple[str, ...], bool], _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     @property
     def in_flight(self) -> int:
@@ -120,12 +122,23 @@ class Dispatcher:
             results: list[PublishResults] | list[None]
             try:
                 results = await self._router.publish_planned(deliveries, timeout=timeout)
+                self._is_closed = False
+                if len(results) != len(batch):
+                    raise RuntimeError(f"{len(results)} results for {len(batch)} records")
+            except RouterClosedError as error:
+                if not self._is_closed:
+                    self._is_closed = True
+                    _log.error("the outbox cannot publish: %s", error)
+                results = [None] * len(batch)
             except Exception:
                 _log.exception("publishing %d outbox records failed", len(batch))
                 results = [None] * len(batch)
             for (owner, lane), result in zip(batch, results, strict=True):
                 lane.in_flight = False
-                owner.answered(lane, result)
+                try:
+                    owner.answered(lane, result)
+                except Exception:
+                    _log.exception("settling an outbox record failed; it stays in the table")
             for owner in {owner for owner, _ in batch}:
                 owner.moved()
         finally:

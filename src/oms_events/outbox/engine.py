@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from oms_events._aio import Clock, cancel_and_wait
@@ -13,7 +13,7 @@ from oms_events.outbox.bucket import BucketRelay
 from oms_events.outbox.config import ProcessorConfig
 from oms_events.outbox.dispatch import Dispatcher
 from oms_events.outbox.gates import Gates
-from oms_events.outbox.measure import EpochGate
+from oms_events.outbox.layering import EpochGate
 from oms_events.outbox.records import Bucket
 from oms_events.outbox.relay import PartitionRelay
 from oms_events.outbox.settlement import Settler
@@ -35,6 +35,7 @@ class Engine:
         clock: Clock,
         draw: Callable[[], float],
         hooks: Hooks,
+        epochs: EpochGate | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -54,6 +55,7 @@ class Engine:
             alarm=self._alarm,
             progress=self._progress.set,
             bytes_in_memory=lambda: sum(relay.window.bytes for relay in self.relays),
+            bytes_waiting=lambda: sum(relay.window.waiting_bytes for relay in self.relays),
         )
         self._shared.gates = Gates(
             is_available=router.is_available,
@@ -62,7 +64,8 @@ class Engine:
             on_shut=self._shut,
             on_open=self._opened,
         )
-        self.epochs = EpochGate(store, drain_time=config.drain_time, clock=clock, progress=self._progress.set)
+        self.epochs = epochs or EpochGate(store, drain_time=config.drain_time, clock=clock)
+        self.epochs.on_wait = self._progress.set
 
     # ------------------------------------------------------------------ life
 
@@ -88,7 +91,7 @@ class Engine:
         if relay is not None:
             relay.wake()
             return
-        relay = BucketRelay(bucket, self._shared, low=low, lease_left=lease_left, may_begin=self.epochs.wait)
+        relay = BucketRelay(bucket, self._shared, low=low, lease_left=lease_left, epochs=self.epochs)
         self._buckets[bucket] = relay
         relay.start()
 
@@ -100,15 +103,18 @@ class Engine:
     def lose(self, bucket: Bucket) -> None:
         """The bucket is another's: nothing more is published, what was on its way is settled all the same."""
         relay = self._buckets.pop(bucket, None)
+        self._shared.gave_room()
         if relay is not None:
             task = asyncio.create_task(relay.stop(timeout=0), name="oms-events-outbox-lost")
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    async def release(self, bucket: Bucket) -> int:
-        """Ends a bucket's relay in good order, within `stop_timeout`, and gives its `low`."""
+    async def release(self, bucket: Bucket, *, timeout: float | None = None) -> int:
+        """Ends a bucket's relay in good order, within `stop_timeout` or `timeout`, and gives its `low`."""
         relay = self._buckets.pop(bucket, None)
-        return 0 if relay is None else await relay.stop(timeout=self._config.stop_timeout)
+        self._shared.gave_room()
+        patience = self._config.stop_timeout if timeout is None else timeout
+        return 0 if relay is None else await relay.stop(timeout=patience)
 
     def heard(self, signal: Committed | Voided) -> None:
         """What the outbox of this process has just done."""
@@ -148,19 +154,23 @@ class Engine:
         """Records that were found and wait: for another attempt, or for a platform."""
         return sum(len(relay.window.entries) + relay.window.left for relay in self.relays)
 
-    async def until_idle(self, *, buckets: Iterable[Bucket] | None = None) -> None:
-        """Waits until all that was there is settled in the table or waits for another attempt."""
-        wanted = None if buckets is None else set(buckets)
-        while not self._is_idle(wanted):
+    async def until_idle(self) -> None:
+        """Waits until all that was there is settled in the table or waits for another attempt.
+
+        Raises what keeps a partition from being read, when it is not over after a few tries.
+        """
+        while not self._is_idle():
+            for relay in self.relays:
+                if relay.error is not None:
+                    raise relay.error
             self._progress.clear()
             await self._progress.wait()
 
-    def _is_idle(self, wanted: set[Bucket] | None) -> bool:
+    def _is_idle(self) -> bool:
         # Only what is settled in the table is done: ended before, it would be delivered again.
         return self._shared.settler.is_idle and all(
             relay.is_idle or (relay.partition.keyed and relay.partition.bucket.epoch in self.epochs.waiting)
             for relay in self.relays
-            if wanted is None or relay.partition.bucket in wanted
         )
 
     def describe(self) -> dict[str, Any]:
@@ -175,5 +185,11 @@ class Engine:
             "delivered": self.totals.delivered,
             "dead_lettered": self.totals.dead_lettered,
             "retried": self.totals.retried,
-            "problems": sorted({relay.problem for relay in relays if relay.problem is not None}),
+            "problems": sorted(
+                {
+                    *(relay.problem for relay in relays if relay.problem is not None),
+                    *self.epochs.problems(),
+                    *self._shared.troubles.values(),
+                }
+            ),
         }

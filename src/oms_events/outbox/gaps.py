@@ -12,7 +12,7 @@ from typing import Final
 
 REACH: Final = 100
 """How many missing numbers below a record are looked for: one call's worth (API_TransactGetItems: 100)."""
-_KEPT: Final = 1000
+_KEPT: Final = 2000
 
 
 class Gaps:
@@ -71,9 +71,12 @@ class Gaps:
         self._missing.update(dict.fromkeys(opened, now))
         if len(self._missing) > _KEPT:
             self._missing = dict(sorted(self._missing.items())[-_KEPT:])
-        below = sorted(number for number in self._missing if fresh and number < fresh[-1])
-        # What could not be looked for the last time is due still: its page was not taken.
-        self._due = {n for n in (*below[-REACH:], *opened[-3 * REACH :], *self._due) if n in self._missing}
+        if fresh:
+            below = sorted(number for number in self._missing if number < fresh[0])
+            among = [number for number in self._missing if fresh[0] < number < fresh[-1]]
+            # What could not be looked for the last time is due still: its page was not taken.
+            self._due.update(below[-REACH:], among)
+        self._due.intersection_update(self._missing)
         return sorted(self._due)
 
     def looked(self, found: Iterable[int]) -> None:
@@ -87,6 +90,9 @@ class Gaps:
         for number in numbers:
             if self._missing.pop(number, None) is None and (self.top is None or number > self.top):
                 self._void.add(number)
+        if len(self._void) > _KEPT:
+            # The rest are gaps like others: they are looked for.
+            self._void = set(sorted(self._void)[-_KEPT:])
 
     def _after_void(self, number: int) -> int:
         number += 1

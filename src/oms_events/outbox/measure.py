@@ -1,21 +1,17 @@
-"""Looks at how much is in the outbox: for metrics, for the change of layouts, for draining."""
+"""Looks at how much is in the outbox, for metrics and the status."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from oms_events._aio import Clock
 from oms_events.errors import StorageError
 from oms_events.instrumentation.hooks import BacklogMeasured, Hooks
 from oms_events.outbox.config import ProcessorConfig
-from oms_events.outbox.records import Bucket, Count, Partition
+from oms_events.outbox.records import Count
 from oms_events.outbox.relay import PartitionRelay
 from oms_events.outbox.store import OutboxStore
-
-_AT_ONCE: Final = 8
-_LOOK: Final = 2.0
 
 
 class Backlog:
@@ -91,62 +87,3 @@ class Backlog:
                 break
             after = page.next
         return found
-
-
-class EpochGate:
-    """Lets the keyed records of a new layout go only when the older layouts are empty, and drained.
-
-    Every counter of an older layout was closed before the newer one opened. What was reserved in it before may be
-    committed for as long as a writer tries: `drain_time` seconds, by this processor's clock, from when it first
-    saw the newer layout.
-    """
-
-    def __init__(
-        self, store: OutboxStore, *, drain_time: float, clock: Clock, progress: Callable[[], None]
-    ) -> None:
-        self.waiting: set[int] = set()
-        self._store = store
-        self._progress = progress
-        self._drain_time = drain_time
-        self._clock = clock
-        self._open: set[int] = set()
-        self._seen: dict[int, float] = {}
-        self._looking = asyncio.Lock()
-
-    async def wait(self, bucket: Bucket) -> None:
-        """Returns when keyed records of the bucket's epoch may be relayed."""
-        epoch = bucket.epoch
-        seen = self._seen.setdefault(epoch, self._clock.monotonic())
-        while epoch not in self._open:
-            async with self._looking:
-                if epoch not in self._open and await self._may_open(epoch, seen):
-                    self._open.add(epoch)
-                    self.waiting.discard(epoch)
-            if epoch not in self._open:
-                self.waiting.add(epoch)
-                self._progress()
-                await self._clock.sleep(_LOOK)
-
-    async def _may_open(self, epoch: int, seen: float) -> bool:
-        try:
-            layout = await self._store.read_layout()
-            if layout is None:
-                return False
-            older = [bucket for bucket in layout.buckets if bucket.epoch < epoch]
-            if not older:
-                return True
-            drained = self._clock.monotonic() - seen >= self._drain_time
-            return drained and await self.are_empty(older, unkeyed_too=False)
-        except StorageError:
-            return False
-
-    async def are_empty(self, buckets: Iterable[Bucket], *, unkeyed_too: bool) -> bool:
-        """Whether no record is in the buckets' keyed partitions, and in the unkeyed ones if wanted."""
-        kinds = (True, False) if unkeyed_too else (True,)
-        partitions = [Partition(bucket, keyed) for bucket in buckets for keyed in kinds]
-        for start in range(0, len(partitions), _AT_ONCE):
-            some = partitions[start : start + _AT_ONCE]
-            counts = await asyncio.gather(*(self._store.count(partition, limit=1) for partition in some))
-            if any(count.pending for count in counts):
-                return False
-        return True

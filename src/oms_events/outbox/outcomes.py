@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from oms_events.errors import PublishError
+from oms_events.errors import FailureClass, PublishError
 from oms_events.instrumentation.hooks import DeadLettered, DuplicateAcks, Relayed, RelayRetried
 from oms_events.outbox.records import (
     DeadLetter,
@@ -26,6 +26,8 @@ from oms_events.resilience.backoff import RetryConfig
 if TYPE_CHECKING:
     from oms_events.outbox.relay import PartitionRelay
 
+_DENIED: Final = (FailureClass.PLATFORM_DENIED, FailureClass.ADDRESS_DENIED)
+_ERROR_LENGTH: Final = 300
 _KEPT_ATTEMPTS: Final = 3
 """From so many attempts on they are written down, so that a new owner goes on counting."""
 _DELIVERED: Final = PlatformState.DELIVERED
@@ -43,8 +45,10 @@ class Outcomes:
         self._retry = RetryConfig(initial=config.retry_initial, maximum=config.retry_maximum)
         self._saving: dict[str, Entry] = {}
         self._doomed: list[str] = []
-        self._added: list[int] = []
+        self._added: list[int | None] = []
         self._is_removing = False
+        self._writes = 0
+        self._duplicates: dict[str, int] = {}
 
     def newest(self, record: StoredRecord) -> StoredRecord:
         """The record with what this process is about to write to it: a reading may be older than that."""
@@ -52,6 +56,11 @@ class Outcomes:
         if entry is None or entry.record.state.generation != record.state.generation:
             return record
         return record._replace(state=replace(record.state, plan=entry.plan, states=dict(entry.states)))
+
+    def being_written(self, sk: str) -> Entry | None:
+        """The entry of a record of which something is on its way to the table: nobody may begin another one."""
+        entry = self._saving.get(sk)
+        return entry if entry is not None and entry.writes else None
 
     def forget_written(self) -> None:
         """A reading begins: it shows what was written before."""
@@ -67,6 +76,7 @@ class Outcomes:
         if results.delivered and len(lane.platforms) == 1:
             (platform,) = lane.platforms
             self._shared.gates.worked(platform)
+            self._shared.troubles.pop(platform, None)
             receipt = results[platform].receipt
             if receipt is not None and receipt.duplicate:
                 self._heed_duplicate(lane, platform)
@@ -111,12 +121,14 @@ class Outcomes:
         down = [name for name in lane.plan.platforms if not shared.router.is_available(name)]
         self._alert_if_unknown_platform(down)
         now = shared.clock.monotonic()
-        # Neither an outage nor throttling says anything against the event.
-        blames_event = verdict.failed and not down and not any(map(_is_throttled, results.values()))
+        lane.tries += 1
+        self._note_trouble(lane, verdict)
+        # Neither an outage nor throttling says anything against the event, nor does time that ran out before it.
+        blames_event = verdict.failed and not down and any(map(_was_tried, verdict.failed.values()))
         if blames_event:
             lane.attempts += 1
             if lane.counted_at is not None:
-                entry.tried_for += now - lane.counted_at
+                lane.tried_for += now - lane.counted_at
             lane.counted_at = now
             code = self._used_up(lane)
             if code is not None:
@@ -141,13 +153,16 @@ class Outcomes:
             if result.error is not None and shared.hooks:
                 failure = result.error.failure if isinstance(result.error, PublishError) else result.outcome.value
                 shared.hooks(RelayRetried(platform, 1, {str(failure): 1}))
-        if sum(1 for other in self._window.entries.values() if other.lanes[0].failed) > shared.config.window // 2:
-            # No room to wait in memory: the next sweep tries it again.
-            self.were_left(self._window.leave(lane))
-            return
-        pause = self._retry.delay(max(1, lane.attempts), shared.draw)
+        pause = self._retry.delay(lane.tries, shared.draw)
         asked = [r.error.retry_after or 0.0 for r in results.values() if isinstance(r.error, PublishError)]
         pause = max(pause, *asked, 0.0)
+        config = shared.config
+        is_full = self._window.waiting >= config.window // 2 or shared.bytes_waiting() >= config.window_bytes // 2
+        if is_full and not lane.failed:
+            entry.dirty = entry.dirty or lane.attempts > 0
+            self._relay.not_before(entry.record.sk, now + pause)
+            self.were_left(self._window.leave(lane))
+            return
         if lane.unknown_since is not None:
             window = shared.config.dedup_window
             if now + pause - lane.unknown_since > window:
@@ -156,7 +171,7 @@ class Outcomes:
                     f"events that may be stored on {', '.join(lane.plan.platforms)} are tried again after the "
                     f"{window:g} s for which it drops duplicates: consumers may see them twice",
                 )
-            elif lane.attempts <= 1:
+            elif lane.unknown_since == now:
                 pause = min(pause, window / 4)
         if not lane.failed:
             self.were_left(self._window.fail(lane))
@@ -168,9 +183,18 @@ class Outcomes:
         config = self._shared.config
         if config.max_attempts is not None and lane.attempts >= config.max_attempts:
             return "max_attempts"
-        if config.max_age is not None and lane.entry.tried_for >= config.max_age:
+        if config.max_age is not None and lane.tried_for >= config.max_age:
             return "max_age"
         return None
+
+    def _note_trouble(self, lane: Lane, verdict: Verdict) -> None:
+        for platform, result in verdict.failed.items():
+            code, text = reason_of({platform: result})
+            lane.entry.last_error = f"{platform}: {code}: {text}"[:_ERROR_LENGTH]
+            error = result.error
+            if isinstance(error, PublishError) and error.failure in _DENIED:
+                self._shared.troubles[platform] = lane.entry.last_error
+                self._shared.alert_once("denied", f"events stay in the outbox: {lane.entry.last_error}")
 
     def _alert_if_unknown_platform(self, down: Iterable[str]) -> None:
         known = self._shared.router.platforms
@@ -184,7 +208,14 @@ class Outcomes:
 
     def _heed_duplicate(self, lane: Lane, platform: str) -> None:
         if not lane.failed and not lane.attempts and not lane.entry.record.history:
-            self._shared.hooks(DuplicateAcks(platform, 1))
+            self._duplicates[platform] = self._duplicates.get(platform, 0) + 1
+
+    def report(self) -> None:
+        """Tells what a whole call has shown, once."""
+        if self._duplicates:
+            duplicates, self._duplicates = self._duplicates, {}
+            for platform, count in duplicates.items():
+                self._shared.hooks(DuplicateAcks(platform, count))
 
     # ------------------------------------------------------------------ settling
 
@@ -229,15 +260,15 @@ class Outcomes:
         entry.obsolete = True
         self._relay.settled(record.sk)
         self._doomed.append(record.sk)
-        self._added.append(record.added)
+        self._added.append(record.added if _DELIVERED in entry.states.values() else None)
         if not self._is_removing:
             self._is_removing = True
             self._shared.settler.remove(self._relay.partition, self)
 
     @property
-    def doomed(self) -> int:
-        """Settled records that are still to be removed."""
-        return len(self._doomed)
+    def unwritten(self) -> int:
+        """Records of which something is still to be written or removed."""
+        return len(self._added) + self._writes
 
     def take_doomed(self) -> Sequence[str]:
         """What the settler has to remove now."""
@@ -248,10 +279,12 @@ class Outcomes:
     def removed(self, sks: Sequence[str]) -> None:
         """The settler has removed these, in the order in which they were settled."""
         added, self._added = self._added[: len(sks)], self._added[len(sks) :]
-        self._shared.totals.delivered += len(sks)
-        if self._shared.hooks:
+        # What was purged, or ends as dead letters only, was not delivered.
+        delivered = [then for then in added if then is not None]
+        self._shared.totals.delivered += len(delivered)
+        if self._shared.hooks and delivered:
             now = self._shared.wall_ms()
-            self._shared.hooks(Relayed(len(sks), [max(0, now - then) / 1000 for then in added]))
+            self._shared.hooks(Relayed(len(delivered), [max(0, now - then) / 1000 for then in delivered]))
         self._relay.removed(sks)
 
     def _write_down(self, entry: Entry) -> None:
@@ -260,14 +293,16 @@ class Outcomes:
             return
         entry.dirty = False
         entry.writes += 1
+        self._writes += 1
         record = entry.record
         self._saving[record.sk] = entry
         state = RecordState(
             plan=entry.plan,
             states={name: state for name, state in entry.states.items() if state in _REPORTED},
-            attempts=max((lane.attempts for lane in entry.lanes), default=record.state.attempts),
-            tried_for=entry.tried_for,
+            attempts=_attempts_of(entry),
+            tried_for=max((lane.tried_for for lane in entry.lanes), default=record.state.tried_for),
             generation=record.state.generation,
+            last_error=entry.last_error,
         )
         store, partition = self._shared.store, self._relay.partition
         self._shared.settler.write(
@@ -284,7 +319,8 @@ class Outcomes:
 
     def _wrote(self, entry: Entry) -> None:
         entry.writes -= 1
-        self._shared.progress()
+        self._writes -= 1
+        self._relay.moved()
 
     def _settle_if_done(self, entry: Entry) -> None:
         if not entry.writes and not entry.obsolete and is_settled(entry.plan, entry.states):
@@ -315,10 +351,11 @@ class Outcomes:
         is_last = is_settled(entry.plan, entry.states) and not entry.writes
         own = {name: kept for name, kept in entry.states.items() if kept in _REPORTED or name in platforms}
         new_state = None if is_last else RecordState(
-            entry.plan, own, lane.attempts, entry.tried_for, record.state.generation
+            entry.plan, own, _attempts_of(entry), lane.tried_for, record.state.generation
         )  # fmt: skip
         entry.dirty = False
         entry.writes += 1
+        self._writes += 1
         self._saving[record.sk] = entry
         if is_last:
             self._relay.settled(record.sk)
@@ -369,8 +406,13 @@ class Outcomes:
         )
 
 
-def _is_throttled(result: PublishResult) -> bool:
-    return isinstance(result.error, PublishError) and result.error.throttled
+def _was_tried(result: PublishResult) -> bool:
+    is_throttled = isinstance(result.error, PublishError) and result.error.throttled
+    return result.attempts > 0 and not is_throttled
+
+
+def _attempts_of(entry: Entry) -> int:
+    return max((lane.attempts for lane in entry.lanes), default=entry.record.state.attempts)
 
 
 def _history(code: str, results: Mapping[str, PublishResult]) -> Mapping[str, str]:

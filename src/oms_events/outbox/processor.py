@@ -16,13 +16,16 @@ from oms_events._aio import Clock, PeriodicTask, SystemClock, cancel_and_wait
 from oms_events.errors import (
     ConfigurationError,
     OmsEventsError,
+    RouterClosedError,
     StorageOutcomeUnknownError,
     StorageUnavailableError,
 )
 from oms_events.instrumentation.hooks import Hook, Hooks, OutboxAlert
+from oms_events.instrumentation.logs import LoggingHook
 from oms_events.outbox.config import ProcessorConfig
 from oms_events.outbox.engine import Engine
 from oms_events.outbox.epochs import ensure_layout
+from oms_events.outbox.layering import are_empty
 from oms_events.outbox.leases import LeaseKeeper
 from oms_events.outbox.measure import Backlog
 from oms_events.outbox.outbox import Outbox
@@ -49,9 +52,10 @@ class OutboxProcessor:
     """Delivers what is in the outbox through a router; an async context manager, or a coroutine to run.
 
     `outbox` and `router` are borrowed: the outbox is opened if it was not, neither is closed. The router must be
-    open for as long as the processor runs. Any number of processors may share a table. Leaving the context
-    finishes what is in flight, for `stop_timeout` seconds at most, and gives the leases up at once. When it is
-    killed, its buckets are taken over after a lease, and what it had in flight may be delivered again.
+    open for as long as the processor runs. Any number of processors may share a table. Without `hooks` it logs
+    through a `LoggingHook`. Leaving the context finishes what is in flight, for `stop_timeout` seconds at most,
+    and gives the leases up at once. When it is killed, its buckets are taken over after a lease, and what it had in
+    flight may be delivered again.
     """
 
     def __init__(
@@ -60,12 +64,18 @@ class OutboxProcessor:
         router: PlanPublisher,
         *,
         config: ProcessorConfig | None = None,
-        hooks: Iterable[Hook] = (),
+        hooks: Iterable[Hook] | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         processor_id: str | None = None,
     ) -> None:
         self.config = ProcessorConfig() if config is None else config
+        if not isinstance(outbox, Outbox):
+            raise ConfigurationError(
+                "OutboxProcessor", [f"outbox = {outbox!r} is no Outbox; make a DynamoDBOutbox"]
+            )
+        if not callable(getattr(router, "publish_planned", None)):
+            raise ConfigurationError("OutboxProcessor", [f"router = {router!r} is no EventRouter; make one"])
         if not isinstance(self.config, ProcessorConfig):
             raise ConfigurationError("OutboxProcessor", [f"config = {config!r} is no ProcessorConfig; make one"])
         self.id = processor_id or uuid.uuid4().hex
@@ -73,7 +83,7 @@ class OutboxProcessor:
         self._clock = clock or SystemClock()
         # Jitter needs no secrecy, only spread.
         self._draw = (rng or random.Random()).random  # noqa: S311
-        self._hooks = Hooks(hooks)
+        self._hooks = Hooks((LoggingHook(),) if hooks is None else hooks)
         self._router = router
         self._stopped = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
@@ -122,6 +132,8 @@ class OutboxProcessor:
     async def _start(self) -> None:
         if self._is_running:
             raise ConfigurationError("OutboxProcessor", ["runs already; give each service its own processor"])
+        if not self._router.is_open:
+            raise RouterClosedError("the router is not open: enter it before the processor, `async with router:`")
         self._is_running = True
         self._stopped.clear()
         try:
@@ -193,14 +205,16 @@ class OutboxProcessor:
         """Relays what is there now, in the buckets that it can have, and says what it did.
 
         Events that fail are left for another time; so are the buckets of a processor that died within the last
-        lease.
+        lease. Raises `StorageError` when the table cannot be used.
         """
         # Before it begins: the first records are on their way while the last lease is being taken.
         engine = self._engine
         delivered, dead = engine.totals.delivered, engine.totals.dead_lettered
         async with self._running():
-            if self._beginning is not None:
-                await self._beginning
+            if not self._keeper.seconds_left():
+                raise StorageUnavailableError(
+                    f"table {self._outbox.store.table} cannot be reached: try again later"
+                )
             await engine.until_idle()
             totals = engine.totals
             return RelaySummary(totals.delivered - delivered, totals.dead_lettered - dead, engine.waiting)
@@ -215,7 +229,7 @@ class OutboxProcessor:
             while True:
                 layout = await self._outbox.store.read_layout()
                 buckets = () if layout is None else layout.buckets
-                if await self._engine.epochs.are_empty(buckets, unkeyed_too=True):
+                if await are_empty(self._outbox.store, buckets):
                     return True
                 if self._clock.monotonic() >= deadline:
                     return False

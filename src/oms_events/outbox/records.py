@@ -59,6 +59,7 @@ class RecordState:
     attempts: int = 0
     tried_for: float = 0.0
     generation: int = 0
+    last_error: str | None = None
 
 
 NEW: Final = RecordState()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from oms_events._aio import cancel_and_wait
-from oms_events.errors import OmsEventsError, StorageError, UnroutableEventError
+from oms_events.errors import OmsEventsError, StorageDeniedError, StorageError, UnroutableEventError
 from oms_events.instrumentation.hooks import GapsProbed, LateRecords, OutboxAlert
 from oms_events.outbox.gaps import REACH, Gaps
+from oms_events.outbox.layering import EpochGate
 from oms_events.outbox.outcomes import Outcomes
 from oms_events.outbox.records import (
     FORMAT,
@@ -34,8 +36,13 @@ _log = logging.getLogger("oms_events")
 _READ_BACKOFF: Final = RetryConfig(initial=0.2, maximum=10.0)
 _FRESH_MS: Final = 1000
 """An unkeyed record is taken over from its writer without reading it only when it is as young as this."""
-_MAX_OFFERS: Final = 10_000
-_MAX_DOOMED: Final = 2_000
+_MAX_OFFERED: Final = 1_000_000
+"""Bytes of offered records that wait for the end of a pass."""
+_MAX_UNWRITTEN: Final = 1_000
+"""Records of which the table does not know yet that they are settled; after a crash they would be sent again."""
+_MAX_NOT_BEFORE: Final = 10_000
+_PERSISTS: Final = 3
+"""Failed readings in a row after which it is said."""
 _RESCAN_RATIO: Final = 10
 """A backlog is read again from its head at most for a tenth of the time."""
 
@@ -43,8 +50,8 @@ _RESCAN_RATIO: Final = 10
 class PartitionRelay:
     """Relays the records of one partition from `start` until `stop`. It owns one reading task.
 
-    `low` is the sequence number below which an earlier relay had seen everything. `seconds_left` says how long
-    this processor may publish for the bucket; `may_begin` is awaited before the first read.
+    `low` is the sequence number below which an earlier relay had seen everything. `lease_left` says how long
+    this processor may publish for the bucket; `epochs`, for keyed records, what older layouts come first.
     """
 
     def __init__(
@@ -54,15 +61,16 @@ class PartitionRelay:
         *,
         low: int,
         lease_left: Callable[[], float],
-        may_begin: Callable[[], Awaitable[None]],
+        epochs: EpochGate | None,
     ) -> None:
         self.partition = partition
         self.window = Window(keyed=partition.keyed)
         self.gaps = Gaps(low=low, horizon=shared.config.gap_horizon)
         self.problem: str | None = None
+        self.error: StorageError | None = None
         self._shared = shared
         self._lease_left = lease_left
-        self._may_begin = may_begin
+        self._epochs = epochs
         self._outcomes = Outcomes(self, shared)
         self._outstanding = 0
         self._stopping = False
@@ -79,6 +87,9 @@ class PartitionRelay:
         # Settled records that a read under way may still show: None until they are removed, then when that was.
         self._gone: OrderedDict[str, float | None] = OrderedDict()
         self._offers: list[NewRecord] = []
+        self._offered_bytes = 0
+        # Records that were left although it is not their time yet.
+        self._not_before: dict[str, float] = {}
 
     # ------------------------------------------------------------------ life
 
@@ -125,12 +136,14 @@ class PartitionRelay:
 
     def offer(self, record: NewRecord) -> None:
         """A record that was committed by this process just now; taken without reading it where that is safe."""
-        if len(self._offers) < _MAX_OFFERS and self._task is not None:
-            self._offers.append(record)
-            if self._at_tail:
-                self._take_offers()
-        else:
+        size = len(record.event.payload)
+        if self._task is None or self._offered_bytes + size > _MAX_OFFERED:
             self._wake.set()
+            return
+        self._offers.append(record)
+        self._offered_bytes += size
+        if self._at_tail:
+            self._take_offers()
 
     def void(self, numbers: Sequence[int]) -> None:
         """These numbers will never be used."""
@@ -181,6 +194,7 @@ class PartitionRelay:
         self.moved()
 
     def moved(self) -> None:
+        self._outcomes.report()
         if not self._outstanding:
             self._quiet.set()
         self._room.set()
@@ -192,29 +206,33 @@ class PartitionRelay:
     async def _run(self) -> None:
         config, clock = self._shared.config, self._shared.clock
         pause, failures = config.poll_floor, 0
-        await self._may_begin()
         while True:
             self._wake.clear()
             self._at_tail = False
             try:
+                if self._epochs is not None:
+                    await self._epochs.wait(self.partition.bucket.epoch)
                 # Without a lease nothing could be published: whoever has it reads.
-                found = await self._pass() if self.seconds_left() > 0 else 0
-                failures, self.problem = 0, None
+                if may_publish := self.seconds_left() > 0:
+                    found = await self._pass()
+                    failures, self.problem, self.error = 0, None, None
+                    # Not after half a pass: what it did not come to is older than any offer.
+                    self._take_offers()
+                    pause = config.poll_floor if found else min(config.poll_ceiling, pause * 2)
+                else:
+                    self.problem = self.problem or "the lease has ended: the table cannot be reached"
+                    self._rescan, pause = True, min(config.heartbeat, config.poll_ceiling)
+                self._at_tail = may_publish
             except StorageError as error:
                 failures += 1
                 self._cannot_read(error, failures)
-                found, self._rescan = 0, True
+                self._rescan = True
                 pause = max(_READ_BACKOFF.delay(failures, self._shared.draw), error.retry_after or 0.0)
             except Exception as error:
                 _log.exception("relaying partition %s failed", self.partition)
                 failures += 1
                 self.problem = repr(error)
-                found, self._rescan, pause = 0, True, config.poll_ceiling
-            self._at_tail = not failures
-            if not failures:
-                # Not after half a pass: what it did not come to is older than any offer.
-                self._take_offers()
-                pause = config.poll_floor if found else min(config.poll_ceiling, pause * 2)
+                self._rescan, pause = True, config.poll_ceiling
             self._serial += 1
             until = clock.monotonic() + pause * (0.9 + 0.2 * self._shared.draw())
             self._shared.alarm.at(until, partial(self._poll, self._serial))
@@ -230,8 +248,9 @@ class PartitionRelay:
 
     def _cannot_read(self, error: StorageError, failures: int) -> None:
         self.problem = str(error)
-        if failures == 3:
-            _log.warning("the outbox cannot read table %s: %s", self._shared.store.table, error)
+        if failures >= _PERSISTS or isinstance(error, StorageDeniedError):
+            self.error = error
+        if failures == _PERSISTS:
             self._shared.hooks(OutboxAlert("storage", f"cannot read table {self._shared.store.table}: {error}"))
 
     async def _pass(self) -> int:
@@ -239,6 +258,8 @@ class PartitionRelay:
         shared, started = self._shared, self._shared.clock.monotonic()
         from_head = self._reads_from_head(started)
         if from_head:
+            if self._epochs is not None:
+                await self._epochs.refresh(self.partition.bucket.epoch)
             self.window.begin_pass(shared.gates.shut_platforms)
             self._rescan, self._cursor, self._head_at = False, None, started
         found = 0
@@ -277,7 +298,7 @@ class PartitionRelay:
         while (
             len(self.window.entries) >= shared.config.window
             or shared.bytes_in_memory() >= shared.config.window_bytes
-            or self._outcomes.doomed >= _MAX_DOOMED
+            or self._outcomes.unwritten >= _MAX_UNWRITTEN
         ):
             self._room.clear()
             shared.needs_room(self._room)
@@ -287,13 +308,14 @@ class PartitionRelay:
         """What was written before this reading began cannot be missing in it; young offers may still come."""
         self._outcomes.forget_written()
         if self._offers:
-            return
+            self._offers = [record for record in self._offers if record.sk not in self._gone]
+        offered = {record.sk for record in self._offers}
         oldest = self._shared.clock.monotonic() - (0.0 if self.partition.keyed else 2 * _FRESH_MS / 1000)
-        while self._gone:
-            sk, when = next(iter(self._gone.items()))
+        for sk, when in list(islice(self._gone.items(), _MAX_UNWRITTEN)):
             if when is None or when > oldest:
                 return
-            del self._gone[sk]
+            if sk not in offered:
+                del self._gone[sk]
 
     async def _with_missing(self, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
         """The page's records, and among them those that were missing in it and are there after all."""
@@ -316,7 +338,7 @@ class PartitionRelay:
 
     def _take_offers(self) -> None:
         now, wall = self._shared.clock.monotonic(), self._shared.wall_ms()
-        offers, self._offers = self._offers, []
+        offers, self._offers, self._offered_bytes = self._offers, [], 0
         for record in sorted(offers, key=lambda record: record.sk) if len(offers) > 1 else offers:
             if record.sk in self._gone or record.sk in self.window.entries:
                 continue
@@ -356,6 +378,8 @@ class PartitionRelay:
         if event is None:
             self._outcomes.bury_whole(self._letter(record, UNREADABLE, record.problem or "cannot be read"))
             return False
+        if self._is_early(record):
+            return False
         record = self._outcomes.newest(record)
         try:
             plan = record.state.plan or self._shared.router.plan_event(event)
@@ -365,20 +389,51 @@ class PartitionRelay:
         except OmsEventsError as error:
             self._outcomes.bury_whole(self._letter(record, UNREADABLE, str(error)))
             return False
+        except Exception:
+            _log.exception("deciding about a record of partition %s failed; it stays in the table", self.partition)
+            self._leave_alone(record)
+            return False
         if record.state.states and is_settled(plan, record.state.states):
             # Purged while it was held, or its owner ended before it could remove it.
             self._outcomes.remove_settled(record, plan)
             return False
-        lanes = self.window.load(record, event, plan)
+        lanes = self.window.load(record, event, plan, known=self._outcomes.being_written(record.sk))
         if not lanes:
             return False
         self.submit(lanes)
         return True
 
-    def _leave_unknown(self, record: StoredRecord) -> None:
+    def _is_early(self, record: StoredRecord) -> bool:
+        if self._epochs is not None and self._epochs.is_busy(self.partition.bucket.epoch, record.key):
+            self._leave_alone(record)
+            self._shared.alert_once(
+                "layout",
+                f"keys of layout {self.partition.bucket.epoch} of table {self._shared.store.table} wait for their "
+                "records in older layouts: see `oms-events outbox list --pending`",
+            )
+            return True
+        until = self._not_before.get(record.sk)
+        if until is None:
+            return False
+        if self._shared.clock.monotonic() < until:
+            self._leave_alone(record)
+            return True
+        del self._not_before[record.sk]
+        return False
+
+    def not_before(self, sk: str, until: float) -> None:
+        """There was no room for a failed record to wait in memory: it waits in the table."""
+        if len(self._not_before) < _MAX_NOT_BEFORE:
+            self._not_before[sk] = until
+        self._shared.alarm.at(until, self.rescan)
+
+    def _leave_alone(self, record: StoredRecord) -> None:
         self.window.left += 1
         if record.key is not None:
             self.window.hold_key(record.key, ("*",))
+
+    def _leave_unknown(self, record: StoredRecord) -> None:
+        self._leave_alone(record)
         self._shared.alert_once(
             "unknown_format",
             f"table {self._shared.store.table} has records of format {record.format}, and this release knows "

@@ -63,9 +63,10 @@ class Settler:
 
     async def flush(self, *, timeout: float) -> None:
         """Waits until what is to be written now is written, for `timeout` seconds."""
-        tasks = set(self._tasks)
-        if tasks and timeout > 0:
-            await asyncio.wait(tasks, timeout=timeout)
+        deadline = self._clock.monotonic() + timeout
+        # One write may lead to the next: a state that is stored lets its record be removed.
+        while self._tasks and (left := deadline - self._clock.monotonic()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self, *, timeout: float) -> None:
         """Lets writes finish for `timeout` seconds, then ends them."""
@@ -105,6 +106,11 @@ class Settler:
             except StorageError as error:
                 attempt += 1
                 if attempt == _ALERT_AFTER:
-                    _log.warning("the outbox cannot write to table %s: %s", self._store.table, error)
                     self._hooks(OutboxAlert("storage", f"cannot write to table {self._store.table}: {error}"))
-                await self._clock.sleep(max(_BACKOFF.delay(attempt, self._draw), error.retry_after or 0.0))
+                pause = max(_BACKOFF.delay(attempt, self._draw), error.retry_after or 0.0)
+            except Exception:
+                # A defect must not end it either: what is settled would never be removed.
+                attempt += 1
+                _log.exception("writing to outbox table %s failed", self._store.table)
+                pause = _BACKOFF.delay(attempt, self._draw)
+            await self._clock.sleep(pause)

@@ -41,8 +41,11 @@ class Shared:
     alarm: Alarm
     progress: Callable[[], None]
     bytes_in_memory: Callable[[], int]
+    bytes_waiting: Callable[[], int]
     gates: Gates = field(init=False)
     totals: Totals = field(default_factory=Totals)
+    troubles: dict[str, str] = field(default_factory=dict)
+    """What a platform denies us now, by platform."""
     _alerted: set[str] = field(default_factory=set)
     _cramped: set[asyncio.Event] = field(default_factory=set)
 

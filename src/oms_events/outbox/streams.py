@@ -25,14 +25,15 @@ from oms_events.instrumentation.hooks import Hook, Hooks
 from oms_events.outbox.config import ProcessorConfig
 from oms_events.outbox.engine import Engine
 from oms_events.outbox.epochs import ensure_layout
+from oms_events.outbox.layering import EpochGate
 from oms_events.outbox.outbox import Outbox
-from oms_events.outbox.records import Bucket, Coordination, Lease
+from oms_events.outbox.records import Bucket, Coordination, Lease, Member
 from oms_events.outbox.schema import parse_partition
 from oms_events.outbox.store import OutboxStore
 from oms_events.publishing import PlanPublisher
 
 _DEFAULT_MS: Final = 60_000
-_RESERVE: Final = 2.0
+_RESERVE: Final = 3.0
 """Seconds of a function's time that are left for giving the leases up."""
 
 OpenRelay = Callable[[], AbstractAsyncContextManager[tuple[Outbox, PlanPublisher]]]
@@ -128,59 +129,69 @@ class GuestRelay:
         self._draw = (rng or random.Random()).random  # noqa: S311
         # Not a member: processors that see it wait for it to finish, or for a whole lease.
         self._id = f"guest-{uuid.uuid4().hex}"
+        # Both go on from one invocation to the next.
+        self._epochs = EpochGate(store, drain_time=self._config.drain_time, clock=self._clock)
+        self._seen: dict[Bucket, tuple[object, float]] = {}
 
     async def relay(self, buckets: Iterable[Bucket], seconds: float) -> int:
-        """Relays these buckets for `seconds` at most; gives how many records were settled.
+        """Relays these buckets for `seconds` at most; gives how many records were delivered.
 
         A bucket that another holds is left to it: it is asked to look again.
         """
         deadline = self._clock.monotonic() + seconds
         coordination = await self._store.read_coordination()
         done = 0
-        todo = [coordination.leases.get(bucket, Lease(bucket)) for bucket in sorted(buckets)]
-        for lease in todo:
-            done += await self._relay_one(lease, None, coordination, deadline)
+        for bucket in sorted(buckets):
+            lease = coordination.leases.get(bucket, Lease(bucket))
+            if lease.owner not in (None, self._id):
+                await self._store.wake(bucket)
+                # It may have been given up just before it was woken: then nobody would look.
+                lease = (await self._store.read_coordination()).leases.get(bucket, lease)
+            if lease.owner in (None, self._id):
+                done += await self._relay_one(lease, None, deadline)
         return done
 
     async def sweep(self, seconds: float) -> int:
-        """Relays all that is left in the table, also in buckets whose owner shows no sign of life for a lease."""
+        """Relays all that is left in the table, also in buckets whose owner shows no sign of life for a lease.
+
+        What it has seen of owners counts for the next sweep: the same object need not wait for a lease in each.
+        """
         deadline = self._clock.monotonic() + seconds
         layout = await ensure_layout(self._store)
-        before = await self._store.read_coordination()
-        started = self._clock.monotonic()
+        coordination = await self._store.read_coordination()
+        orphans = self._observe(coordination)
         done = 0
         for bucket in layout.buckets:
-            lease = before.leases.get(bucket, Lease(bucket))
-            if lease.owner is None:
-                done += await self._relay_one(lease, None, before, deadline)
-        owned = [lease for lease in before.leases.values() if lease.owner is not None]
-        lease_left = started + self._config.lease - self._clock.monotonic()
-        if owned and self._clock.monotonic() + max(0.0, lease_left) < deadline:
-            await self._clock.sleep(max(0.0, lease_left))
-            after = await self._store.read_coordination()
-            for lease in owned:
-                if self._is_silent(lease, before, after):
-                    done += await self._relay_one(lease, lease.owner, after, deadline)
+            lease = coordination.leases.get(bucket, Lease(bucket))
+            if lease.owner in (None, self._id):
+                done += await self._relay_one(lease, None, deadline)
+        if self._seen and not orphans:
+            wait = self._config.lease - (self._clock.monotonic() - min(since for _, since in self._seen.values()))
+            if self._clock.monotonic() + wait < deadline:
+                await self._clock.sleep(max(0.0, wait))
+                coordination = await self._store.read_coordination()
+                orphans = self._observe(coordination)
+        for lease in orphans:
+            silent = coordination.members.get(lease.owner or "")
+            done += await self._relay_one(lease, silent, deadline)
         return done
 
-    @staticmethod
-    def _is_silent(lease: Lease, before: Coordination, after: Coordination) -> bool:
-        now = after.leases.get(lease.bucket)
-        owner = lease.owner or ""
-        same_beat = before.members.get(owner) == after.members.get(owner) or owner not in after.members
-        return now is not None and (now.owner, now.version) == (lease.owner, lease.version) and same_beat
+    def _observe(self, coordination: Coordination) -> list[Lease]:
+        """Notes since when each owner's lease and heartbeat are as they are; gives those unchanged for a lease."""
+        now, seen = self._clock.monotonic(), {}
+        for bucket, lease in coordination.leases.items():
+            if lease.owner not in (None, self._id):
+                life = (lease.owner, lease.version, coordination.members.get(lease.owner or ""))
+                before = self._seen.get(bucket)
+                seen[bucket] = before if before is not None and before[0] == life else (life, now)
+        self._seen = seen
+        return [coordination.leases[b] for b, (_, since) in seen.items() if now - since >= self._config.lease]
 
-    async def _relay_one(
-        self, lease: Lease, silent: str | None, coordination: Coordination, deadline: float
-    ) -> int:
-        bucket, done = lease.bucket, 0
-        if lease.owner is not None and silent is None:
-            await self._store.wake(bucket)
-            return 0
-        member = None if silent is None else coordination.members.get(silent)
+    async def _relay_one(self, lease: Lease, silent: Member | None, deadline: float) -> int:
+        bucket, done, low = lease.bucket, 0, lease.low
         while self._clock.monotonic() < deadline:
             started = self._clock.monotonic()
-            taken = await self._store.take(lease, self._id, silent=member)
+            taken = await self._store.take(lease, self._id, silent=silent)
             if taken is None:
                 # Whoever has it now was first, and may have looked before our record was there.
                 await self._store.wake(bucket)
@@ -192,27 +203,39 @@ class GuestRelay:
                 return done
             # Asked to look again meanwhile, or out of time for one lease: take it anew, which starts another.
             lease = (await self._store.read_coordination()).leases.get(bucket, Lease(bucket))
-            member = None
+            silent = None
             if lease.owner not in (None, self._id):
                 return done
         if lease.owner == self._id:
-            await self._store.release(lease, low=lease.low)
+            await self._store.release(lease, low=low)
         return done
 
     async def _run(self, lease: Lease, until: float) -> tuple[int, int, bool]:
         engine = Engine(
-            self._store, self._router, self._config, clock=self._clock, draw=self._draw, hooks=self._hooks
+            self._store,
+            self._router,
+            self._config,
+            clock=self._clock,
+            draw=self._draw,
+            hooks=self._hooks,
+            epochs=self._epochs,
         )
+
+        def left() -> float:
+            return max(0.0, until - self._clock.monotonic())
+
         engine.start()
-        left = max(0.0, until - self._clock.monotonic())
-        engine.hold(lease.bucket, low=lease.low, lease_left=lambda: max(0.0, until - self._clock.monotonic()))
+        engine.hold(lease.bucket, low=lease.low, lease_left=left)
         idle = asyncio.create_task(engine.until_idle(), name="oms-events-outbox-guest")
-        timer = asyncio.create_task(self._clock.sleep(left), name="oms-events-outbox-guest-timer")
+        timer = asyncio.create_task(self._clock.sleep(left()), name="oms-events-outbox-guest-timer")
+        patience = min(self._config.stop_timeout, _RESERVE)
         try:
             await asyncio.wait((idle, timer), return_when=asyncio.FIRST_COMPLETED)
             is_done = idle.done()
-            low = await engine.release(lease.bucket)
+            if is_done:
+                idle.result()
+            low = await engine.release(lease.bucket, timeout=patience)
         finally:
             await cancel_and_wait(idle, timer)
-            await engine.close(timeout=self._config.stop_timeout)
+            await engine.close(timeout=patience / 2)
         return low, engine.totals.delivered, is_done

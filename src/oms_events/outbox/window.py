@@ -18,7 +18,8 @@ from oms_events.publishing import Plan
 class Lane:
     """The platforms of a record that are published to together: one, or those of a FAILOVER plan.
 
-    `platforms` are those in whose lines it stands, `plan` has those that are still to be tried.
+    `platforms` are those in whose lines it stands, `plan` has those that are still to be tried. `attempts` and
+    `tried_for` count toward the limits, `tries` toward the pause.
     """
 
     __slots__ = (
@@ -30,14 +31,20 @@ class Lane:
         "open",
         "plan",
         "platforms",
+        "tried_for",
+        "tries",
         "unknown_since",
     )
 
-    def __init__(self, entry: Entry, plan: Plan, attempts: int) -> None:
+    def __init__(self, entry: Entry, plan: Plan, *, goes_on: bool) -> None:
         self.entry = entry
         self.plan = plan
         self.platforms = plan.platforms
-        self.attempts = attempts
+        # What was written down is the record's: it counts for a platform when only that one is open.
+        state = entry.record.state
+        self.attempts = state.attempts if goes_on else 0
+        self.tried_for = state.tried_for if goes_on else 0.0
+        self.tries = 0
         self.failed = False
         self.in_flight = False
         self.open = True
@@ -48,14 +55,14 @@ class Lane:
 class Entry:
     """A record in memory: its event, its plan, its state so far, and the lanes that are open."""
 
-    __slots__ = ("dirty", "event", "lanes", "obsolete", "plan", "record", "states", "tried_for", "writes")
+    __slots__ = ("dirty", "event", "lanes", "last_error", "obsolete", "plan", "record", "states", "writes")
 
     def __init__(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> None:
         self.record = record
         self.event = event
         self.plan = plan
         self.states: dict[str, PlatformState] = dict(record.state.states)
-        self.tried_for = record.state.tried_for
+        self.last_error: str | None = None
         self.lanes: list[Lane] = []
         self.dirty = False
         self.writes = 0
@@ -66,16 +73,22 @@ Line = deque[Lane]
 
 
 class Window:
-    """What is in memory of a partition. `left` counts the records that the current pass left in the table."""
+    """What is in memory of a partition.
+
+    `left` counts the records that the current pass left in the table, `waiting` the lanes that failed and wait.
+    """
 
     def __init__(self, *, keyed: bool) -> None:
         self.entries: dict[str, Entry] = {}
         self.bytes = 0
         self.left = 0
+        self.waiting = 0
+        self.waiting_bytes = 0
         self._keyed = keyed
         self._lines: dict[tuple[str, str], Line] = {}
         self._closed: set[tuple[str, str]] = set()
         self._closed_platforms: set[str] = set()
+        self._shares_lines = False
 
     def begin_pass(self, gated: Iterable[str]) -> None:
         """A new pass begins at the first record; `gated` platforms take nothing now."""
@@ -96,44 +109,53 @@ class Window:
                     touched += self._leave_with_followers(lane)
         return touched
 
-    def load(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> Sequence[Lane]:
-        """Takes a record in the order of the pass, and gives its lanes that may be published now."""
-        entry = self.entries.get(record.sk)
+    def load(
+        self, record: StoredRecord, event: EncodedEvent, plan: Plan, *, known: Entry | None = None
+    ) -> Sequence[Lane]:
+        """Takes a record in the order of the pass, and gives its lanes that may be published now.
+
+        `known` is its entry, when something is still being written for it.
+        """
+        entry = self.entries.get(record.sk) or known
         if entry is None and len(plan.platforms) == 1 and not record.state.states:
             return self._load_plain(record, event, plan)
         if entry is None:
             entry = Entry(record, event, plan)
-            owed = open_platforms(plan, entry.states)
-            if PlatformState.HELD in entry.states.values():
-                self._hold(entry)
-        elif entry.obsolete:
+        elif not entry.writes:
+            _refresh(entry, record)
+        plan = entry.plan
+        if PlatformState.HELD in entry.states.values():
+            self._hold(entry)
+        busy = {platform for lane in entry.lanes for platform in lane.platforms}
+        is_open = open_platforms(plan, entry.states)
+        owed = tuple(platform for platform in is_open if platform not in busy)
+        if plan.first_that_works and busy:
             return ()
+        if entry.obsolete and owed:
+            # What is true of it is read anew when its last lane has ended: until then nothing may overtake it.
+            self._close(record.key, owed)
+            self.left += 1
+        if entry.obsolete or not owed:
+            return ()
+        return self._add_lanes(entry, owed, goes_on=len(is_open) == 1 or plan.first_that_works)
+
+    def _add_lanes(self, entry: Entry, owed: tuple[str, ...], *, goes_on: bool) -> Sequence[Lane]:
+        record, plan = entry.record, entry.plan
+        if plan.first_that_works:
+            self._shares_lines = True
+            parts = [owed]
         else:
-            # Loaded in an earlier pass: platforms that were left then may have their turn now.
-            if PlatformState.HELD in entry.states.values():
-                self._hold(entry)
-            busy = {platform for lane in entry.lanes for platform in lane.platforms}
-            owed = tuple(p for p in open_platforms(entry.plan, entry.states) if p not in busy)
-            plan = entry.plan
-            if plan.first_that_works and busy:
-                return ()
-        if not owed:
-            return ()
+            parts = [(platform,) for platform in owed]
         ready = []
-        plans = (
-            (Plan(plan.rule, plan.strategy, owed, first_that_works=True),)
-            if plan.first_that_works
-            else (plan,)
-            if owed == plan.platforms and len(owed) == 1
-            else tuple(Plan(plan.rule, plan.strategy, (platform,), first_that_works=False) for platform in owed)
-        )
         was_left = False
-        for lane_plan in plans:
-            if self._is_closed(record.key, lane_plan.platforms):
-                self._close(record.key, lane_plan.platforms)
+        for platforms in parts:
+            if self._is_closed(record.key, platforms):
+                self._leave_unloaded(record.key, platforms)
                 was_left = True
                 continue
-            lane = Lane(entry, lane_plan, record.state.attempts)
+            is_whole = platforms == plan.platforms
+            lane_plan = plan if is_whole else Plan(plan.rule, plan.strategy, platforms, plan.first_that_works)
+            lane = Lane(entry, lane_plan, goes_on=goes_on)
             entry.lanes.append(lane)
             if self._line_up(lane):
                 ready.append(lane)
@@ -146,20 +168,19 @@ class Window:
     def _load_plain(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> Sequence[Lane]:
         """Nearly every record: new, and owed to one platform."""
         if self._is_closed(record.key, plan.platforms):
-            self._close(record.key, plan.platforms)
+            self._leave_unloaded(record.key, plan.platforms)
             self.left += 1
             return ()
         entry = self.entries[record.sk] = Entry(record, event, plan)
         self.bytes += record.size
-        lane = Lane(entry, plan, record.state.attempts)
+        lane = Lane(entry, plan, goes_on=True)
         entry.lanes.append(lane)
         return (lane,) if self._line_up(lane) else ()
 
     def finish(self, lane: Lane) -> Sequence[Lane]:
         """The lane needs no more attempts: the key goes on. Gives the lanes that may be published now."""
         entry = lane.entry
-        entry.lanes.remove(lane)
-        lane.open = False
+        self._take_out(lane)
         key = entry.record.key
         ready: list[Lane] = []
         if key is not None and self._keyed:
@@ -176,7 +197,10 @@ class Window:
 
     def fail(self, lane: Lane) -> list[Entry]:
         """The lane waits for another attempt, and its key with it; gives the entries whose lanes were left."""
-        lane.failed = True
+        if not lane.failed:
+            lane.failed = True
+            self.waiting += 1
+            self.waiting_bytes += lane.entry.record.size
         return self._leave_followers(lane)
 
     def leave(self, lane: Lane) -> list[Entry]:
@@ -211,8 +235,7 @@ class Window:
 
     def _leave_one(self, lane: Lane) -> None:
         entry, key = lane.entry, lane.entry.record.key
-        entry.lanes.remove(lane)
-        lane.open = False
+        self._take_out(lane)
         self.left += 1
         if key is not None and self._keyed:
             self._close(key, lane.platforms)
@@ -222,6 +245,13 @@ class Window:
                 if not line:
                     del self._lines[key, platform]
         self._drop_if_done(entry)
+
+    def _take_out(self, lane: Lane) -> None:
+        lane.entry.lanes.remove(lane)
+        lane.open = False
+        if lane.failed:
+            self.waiting -= 1
+            self.waiting_bytes -= lane.entry.record.size
 
     def _drop_if_done(self, entry: Entry) -> None:
         if not entry.lanes and self.entries.pop(entry.record.sk, None) is not None:
@@ -248,6 +278,7 @@ class Window:
 
     def _hold(self, entry: Entry) -> None:
         key = entry.record.key
+        self.left += not entry.lanes and not open_platforms(entry.plan, entry.states)
         if key is not None and self._keyed:
             self._close(key, [name for name, state in entry.states.items() if state is PlatformState.HELD])
 
@@ -268,9 +299,24 @@ class Window:
                 return True
         return False
 
+    def _leave_unloaded(self, key: str | None, platforms: Sequence[str]) -> None:
+        # A platform that is shut stays so for the whole pass: its keys need not be remembered, backlogs are large.
+        if self._shares_lines or not self._is_shut(platforms):
+            self._close(key, platforms)
+
     def _is_shut(self, platforms: Sequence[str]) -> bool:
         return all(platform in self._closed_platforms for platform in platforms)
 
     def _close(self, key: str | None, platforms: Iterable[str]) -> None:
         if key is not None and self._keyed:
             self._closed.update((key, platform) for platform in platforms)
+
+
+def _refresh(entry: Entry, record: StoredRecord) -> None:
+    """A held dead letter was requeued or purged while the record was in memory for another platform."""
+    for platform, state in list(entry.states.items()):
+        if state is PlatformState.HELD and record.state.states.get(platform) is not PlatformState.HELD:
+            entry.states.pop(platform)
+            if platform in record.state.states:
+                entry.states[platform] = record.state.states[platform]
+            entry.record = record

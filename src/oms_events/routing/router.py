@@ -298,6 +298,11 @@ class EventRouter:
     # ------------------------------------------------------------------ rules
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was entered and not closed since."""
+        return self._is_open
+
+    @property
     def platforms(self) -> tuple[str, ...]:
         """The names of the platforms in registration order."""
         return tuple(self._destinations)

@@ -75,6 +75,10 @@ class FakeRouter:
         self._in_flight: list[tuple[str, str, str]] = []
 
     @property
+    def is_open(self) -> bool:
+        return True
+
+    @property
     def platforms(self) -> Sequence[str]:
         return PLATFORMS
 
