@@ -31,6 +31,9 @@ from oms_events.publishers.jetstream.binding import binary_message, structured_m
 
 _STARS: Final[Mapping[Any, str]] = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
 
+_MADE_BY_OTHERS: Final = frozenset(("EncodedEvent", "Prepared", "Transaction"))
+"""Classes that users get and never make: their constructors are nobody's business."""
+
 MEANINGS: Final = tomllib.loads(Path(__file__).with_name("meanings.toml").read_text(encoding="utf-8"))
 """What fields mean that have no docstring of their own, by model."""
 
@@ -283,7 +286,8 @@ def _describe(name: str, thing: Any) -> str:
         fields = list(thing.model_fields)
     elif dataclasses.is_dataclass(thing):
         fields = [field.name for field in dataclasses.fields(thing)]
-    shape = f"({', '.join(fields)})" if fields else "" if _is_protocol(thing) else _signature(thing)
+    bare = _is_protocol(thing) or name in _MADE_BY_OTHERS
+    shape = f"({', '.join(fields)})" if fields else "" if bare else _signature(thing)
     lines = [f"**`{name}{shape}`**", "", doc]
     members = [f"- {line}" for line in _members(thing)]
     return "\n".join([*lines, *(["", *members] if members else [])])

@@ -77,7 +77,7 @@ async def place_order(request: Request) -> JSONResponse:
 # [start:health]
 def is_healthy(status: Mapping[str, Any], *, oldest_age: float) -> bool:
     backlog = status["backlog"]
-    return (
+    return bool(
         status["running"]
         and status["lease_seconds_left"] > 0
         and not status["problems"]

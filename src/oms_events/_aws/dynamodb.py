@@ -73,7 +73,7 @@ class DynamoClient:
             failure = self._storage_error(error, operation, parameters, table)
             raise failure from error.__cause__
         except TimeoutError:
-            subject = f"{operation} on table {table!r}"
+            subject = f"{operation} on {_tables(parameters, table)}"
             if sending.begun and operation not in READS:
                 raise StorageOutcomeUnknownError(
                     f"{subject}: sent, but no answer came in {self._timeout:g} s"
@@ -87,14 +87,20 @@ class DynamoClient:
     def _storage_error(
         self, error: PublishError, operation: str, parameters: Mapping[str, Any], table: str
     ) -> StorageError:
-        text = f"{operation} on table {table!r}: {error}"
+        text = f"{operation} on {_tables(parameters, table)}: {error}"
         code = error.code
+        may_be_done = isinstance(error, UnknownOutcomeError) and operation not in READS
         if code == "TransactionCanceledException":
-            return _canceled(text, getattr(error.__cause__, "response", {}))
-        if code == "ConditionalCheckFailedException":
+            canceled = _canceled(text, getattr(error.__cause__, "response", {}))
+            # By its token, a transaction that an earlier try did would have been answered as done.
+            if not may_be_done or (
+                isinstance(canceled, ConditionFailedError) and "ClientRequestToken" in parameters
+            ):
+                return canceled
+        if code == "ConditionalCheckFailedException" and not may_be_done:
             return ConditionFailedError(text, reasons=(CONDITION_FAILED,), code=code)
-        if code in _UNKNOWN or (isinstance(error, UnknownOutcomeError) and operation not in READS):
-            return StorageOutcomeUnknownError(text, code=code)
+        if code in _UNKNOWN or may_be_done:
+            return StorageOutcomeUnknownError(text, code=code, retry_after=error.retry_after)
         if code in _REJECTED or isinstance(error, EventRejectedError):
             return StorageRejectedError(text, code=code)
         if isinstance(error, PlatformDeniedError):
@@ -104,13 +110,14 @@ class DynamoClient:
     def _remedy(self, error: PublishError, operation: str, parameters: Mapping[str, Any], table: str) -> str:
         if getattr(error.__cause__, "operation_name", operation) != operation:
             return "; the role cannot be assumed: check role_arn, its trust policy and the credentials"
-        tables = ", ".join(repr(name) for name in sorted({table, *_tables_of(parameters)}))
+        tables = _tables(parameters, table)
         if error.code == "ResourceNotFoundException":
-            where = f"region {self._region!r}" if self._region else "the default region"
-            return f"; there is no table {tables} in {where}: create it, or check table_name and aws_region"
+            where = f" in region {self._region!r}" if self._region else ""
+            missing = f"there is no {tables}" if tables.startswith("table ") else f"one of the {tables} does not exist"
+            return f"; {missing}{where}: create it, or check its name and the region"
         if error.code in _ACCESS:
             actions = ", ".join(sorted(_iam_actions(operation, parameters)))
-            return f"; allow {actions} on table {tables} to these credentials"
+            return f"; allow {actions} on {tables} to these credentials"
         return ""
 
 
@@ -137,7 +144,7 @@ async def open_dynamo(
         raise StorageDeniedError(f"DynamoDB cannot be used: {error}", code=error.code) from error.__cause__
     except PublishError as error:
         raise StorageUnavailableError(f"DynamoDB cannot be used: {error}", code=error.code) from error.__cause__
-    return DynamoClient(opened, timeout=config.connect_timeout + config.read_timeout, region=config.aws_region)
+    return DynamoClient(opened, timeout=config.connect_timeout + config.read_timeout, region=opened.region)
 
 
 def _load_aws() -> ModuleType:
@@ -171,7 +178,13 @@ def _actions_of(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[st
 
 def _tables_of(parameters: Mapping[str, Any]) -> Iterator[str]:
     for _, request in _actions_of(parameters):
-        yield request["TableName"]
+        yield str(request.get("TableName"))
+
+
+def _tables(parameters: Mapping[str, Any], table: str) -> str:
+    """The tables of a request, none of them before the others: AWS does not say which one it means."""
+    names = sorted(set(_tables_of(parameters))) or [table]
+    return f"table{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
 
 
 def _iam_actions(operation: str, parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -58,10 +58,13 @@ _UNUSABLE: Final = (
 )
 
 
-def publish_error(error: Exception, *, operation: str, sent: bool = True) -> PublishError:
+def publish_error(
+    error: Exception, *, operation: str, sent: bool = True, retries: bool = False
+) -> PublishError:
     """Classifies what a call of `operation` raised, as the table of failures says; never shows a secret.
 
-    `sent` tells whether the request may have left this machine: if not, nothing is unknown.
+    `sent` tells whether the request may have left this machine: if not, nothing is unknown. `retries` says that
+    the client may have sent it more than once: its error is that of the last time only.
     """
     if isinstance(error, PublishError):
         return error
@@ -72,7 +75,7 @@ def publish_error(error: Exception, *, operation: str, sent: bool = True) -> Pub
             # AWS's text repeats the signed headers, and with them the session token.
             return result
     else:
-        result = _unanswered(error, sent=sent)
+        result = _unanswered(error, sent=sent, retries=retries)
     result.__cause__ = error
     return result
 
@@ -83,9 +86,14 @@ def _answered(response: Mapping[str, Any], *, sent: bool) -> PublishError:
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     text = f"AWS answered {status} {code}: {message}" if message else f"AWS answered {status} {code}"
-    if code in _THROTTLED or status == 429:
-        headers = metadata.get("HTTPHeaders", {})
-        return TransientError(text, code=code, retry_after=_retry_after(headers), throttled=True)
+    throttled = code in _THROTTLED or status == 429
+    retry_after = _retry_after(metadata.get("HTTPHeaders", {})) if throttled else None
+    if sent and metadata.get("RetryAttempts"):
+        # An earlier try may have been done without a word, and this answer is about the last one.
+        text = f"{text}; the client had sent it before by itself"
+        return UnknownOutcomeError(text, code=code, retry_after=retry_after, throttled=throttled)
+    if throttled:
+        return TransientError(text, code=code, retry_after=retry_after, throttled=True)
     if code in _DENIED or status in (401, 403, 404, 407):
         return PlatformDeniedError(text, code=code)
     if code in _REJECTED or status == 413:
@@ -102,7 +110,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return float(text) if text.isascii() and text.isdigit() else None
 
 
-def _unanswered(error: Exception, *, sent: bool) -> PublishError:
+def _unanswered(error: Exception, *, sent: bool, retries: bool) -> PublishError:
     cause = getattr(error, "kwargs", {}).get("error")
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, boto.EndpointConnectionError):
@@ -118,7 +126,7 @@ def _unanswered(error: Exception, *, sent: bool) -> PublishError:
     never_connected = isinstance(error, boto.ConnectTimeoutError | boto.ProxyConnectionError) or isinstance(
         cause, aiohttp.ClientConnectorError
     )
-    if never_connected:
+    if never_connected and not (sent and retries):
         return TransientError(f"not sent, no connection to AWS: {text}")
     if not sent:
         return TransientError(f"AWS did not answer, nothing was stored: {text}")

@@ -22,7 +22,7 @@ from oms_events._aws.errors import publish_error
 from oms_events._aws.http import CURRENT_SENDING, HttpSession, http_session_of
 from oms_events._aws.marshal import binary_text
 from oms_events._aws.sending import Sending
-from oms_events.errors import ConfigurationError
+from oms_events.errors import ConfigurationError, EventRejectedError
 
 _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -39,6 +39,7 @@ class AwsClient:
     ) -> None:
         self._client = client
         self._marks = http_session_of(client) is not None
+        self._retries = not self._marks and _may_retry(client)
         self._direct = direct
         self._stack = stack
 
@@ -46,6 +47,12 @@ class AwsClient:
     def direct(self) -> bool:
         """Whether `send` goes the direct way."""
         return self._direct is not None and self._direct.ready
+
+    @property
+    def region(self) -> str | None:
+        """The region that calls go to, where the client says so."""
+        region = getattr(getattr(self._client, "meta", None), "region_name", None)
+        return region if isinstance(region, str) else None
 
     async def call(self, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Calls an operation that changes nothing, once; raises a `PublishError`, never an unknown one."""
@@ -58,18 +65,20 @@ class AwsClient:
     async def send(self, operation: str, parameters: Mapping[str, Any], sending: Sending) -> Mapping[str, Any]:
         """Calls an operation that stores something, once; raises a `PublishError`.
 
-        `parameters` are JSON as the wire has it, but for `bytes`. `sending` tells after a cancellation whether it
-        was sent.
+        `parameters` are JSON as the wire has it, but for `bytes`; what has no such form is an
+        `EventRejectedError`. `sending` tells after a cancellation whether it was sent. A borrowed client that
+        retries by itself is not believed when it tells a refusal after that.
         """
+        body = _encoded(operation, parameters)
         # A client over another HTTP session than ours does not tell when it sends.
         sending.begun = not self._marks
         token = CURRENT_SENDING.set(sending)
         try:
             if self._direct is not None and self._direct.ready:
-                return await self._direct.call(operation, orjson.dumps(parameters, default=binary_text))
+                return await self._direct.call(operation, body)
             return await self._ordinary(operation, parameters)
         except Exception as error:
-            failure = publish_error(error, operation=operation, sent=sending.begun)
+            failure = publish_error(error, operation=operation, sent=sending.begun, retries=self._retries)
             raise failure from failure.__cause__
         finally:
             CURRENT_SENDING.reset(token)
@@ -127,6 +136,18 @@ async def open_client(
         raise failure from failure.__cause__
     caller = DirectCaller(opened, credentials) if credentials is not None else None
     return AwsClient(opened, stack, direct=caller)
+
+
+def _encoded(operation: str, parameters: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(parameters, default=binary_text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EventRejectedError(f"not sent, the request of {operation} has no JSON form: {error}") from error
+
+
+def _may_retry(client: Any) -> bool:
+    retries = getattr(getattr(getattr(client, "meta", None), "config", None), "retries", None)
+    return (retries or {}).get("total_max_attempts") != 1
 
 
 def _client_config(config: AwsConfig, connections: int) -> AioConfig:

@@ -26,10 +26,11 @@ _PLACES = (
 @click.option("--source", "show_source", is_flag=True, help="Print the program instead of running it.")
 @ends_cleanly
 def demo(*, show_source: bool, as_json: bool) -> None:
-    """Run the main job on real servers: publish, route, read back, fail over, recover.
+    """Run the main job on real servers: publish, route, read back, fail over, recover, and the outbox.
 
-    Starts a NATS server and an AWS emulator on loopback, and stops them at the end. Ends with 1 when something
-    was not as it should be.
+    Starts a NATS server and an AWS emulator on loopback, and stops them at the end. The outbox gets 1,000 orders
+    with their events, and one of its two processors is killed in the middle. Ends with 1 when something was not
+    as it should be.
     """
     path = _find()
     if show_source:

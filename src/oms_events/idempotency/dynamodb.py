@@ -13,13 +13,14 @@ from oms_events._aws.dynamodb import DynamoClient, open_dynamo
 from oms_events._aws.marshal import from_item, to_item
 from oms_events.errors import (
     ConditionFailedError,
+    StorageError,
     StorageOutcomeUnknownError,
     StorageRejectedError,
     StorageUnavailableError,
 )
 from oms_events.idempotency.config import IdempotencyConfig
 from oms_events.idempotency.records import RunRecord, RunState
-from oms_events.idempotency.table import check_table
+from oms_events.idempotency.table import check_table, missing_table
 
 if TYPE_CHECKING:
     import aioboto3
@@ -159,8 +160,12 @@ class DynamoDBIdempotencyStore:
         return self._record(item) if item else await self.read(key)
 
     async def _call(self, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Every call may be made twice: its condition names the run, or it changes nothing."""
+        """Every call may be made twice: its condition names the run, or it changes nothing.
+
+        Once an answer was lost it may be done, whatever becomes of the tries after that.
+        """
         table, retry = self._config.table_name, self._config.retry
+        lost: StorageOutcomeUnknownError | None = None
         attempt = 1
         while True:
             if self._dynamo is None:
@@ -169,9 +174,14 @@ class DynamoDBIdempotencyStore:
                 )
             try:
                 return await self._dynamo.call(operation, {"TableName": table, **parameters}, table=table)
-            except (StorageUnavailableError, StorageOutcomeUnknownError) as error:
-                if attempt >= retry.max_attempts:
-                    raise
+            except ConditionFailedError:
+                raise
+            except StorageError as error:
+                if lost is None and isinstance(error, StorageOutcomeUnknownError):
+                    lost = error
+                is_passing = isinstance(error, StorageUnavailableError | StorageOutcomeUnknownError)
+                if not is_passing or attempt >= retry.max_attempts:
+                    raise lost or missing_table(error) or error from error.__cause__
                 delay = max(retry.delay(attempt, self._draw), error.retry_after or 0.0)
             attempt += 1
             await self._clock.sleep(delay)

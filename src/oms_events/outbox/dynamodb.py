@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from oms_events.errors import (
@@ -28,6 +27,7 @@ from oms_events.outbox.records import (
     Partition,
     RecordState,
     StoredRecord,
+    as_tried_as,
     partition_key,
 )
 from oms_events.outbox.store import Action
@@ -161,11 +161,7 @@ class DynamoDBOutboxStore(DynamoLetters, DynamoLeases):
                 found = _state_found(error)
                 if found is None or found.generation != state.generation:
                     return None
-                state = replace(
-                    state,
-                    attempts=max(found.attempts, state.attempts),
-                    tried_for=max(found.tried_for, state.tried_for),
-                )
+                state = as_tried_as(state, found)
             else:
                 return schema.read_state(answer["Attributes"])
 

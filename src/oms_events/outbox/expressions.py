@@ -25,6 +25,12 @@ NOT_CLOSED: Final = "attribute_not_exists(x)"
 """The layout epoch was closed: a number reserved now would belong to a bucket that nobody may look at again."""
 SAME_LETTER: Final = f"{THERE} AND f = :failed"
 """The letter was requeued or purged meanwhile; a held record may even have died again under the same id."""
+NO_HISTORY: Final = "attribute_not_exists(h)"
+"""Another letter of the record was requeued since its history was read: that letter's would be lost."""
+SAME_HISTORY: Final = "h = :history"
+"""The same, of a record that has a history."""
+NOT_READ: Final = f"{THERE} AND attribute_not_exists(f)"
+"""`SAME_LETTER` of a letter that cannot be read and does not say when it was made."""
 SAME_REVISION: Final = "r = :old"
 """Somebody else has changed the layout since it was read."""
 SAME_BEAT: Final = "b = :beat"
@@ -100,6 +106,9 @@ def state_update(state: RecordState, *, dead: Sequence[str] = ()) -> StateUpdate
     if state.plan is not None:
         changes.append("p = if_not_exists(p, :p)")
         values[":p"] = text(schema.plan_text(state.plan))
+    if state.last_error is not None:
+        changes.append("m = :m")
+        values[":m"] = text(schema.last_error(state.last_error))
     for index, platform in enumerate(platforms):
         if platform in state.states:
             values[f":p{index}"] = text(state.states[platform].value)

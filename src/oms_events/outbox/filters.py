@@ -20,6 +20,7 @@ from oms_events.outbox.records import (
     open_platforms,
     partition_key,
 )
+from oms_events.outbox.schema import parse_letter_id
 
 _RECORD_ID: Final = re.compile(r"([ku])#(\d{4,})#(\d{4,})#([0-9a-f-]+)")
 _HIGHEST: Final = "\U0010ffff"
@@ -104,6 +105,15 @@ def platform_of(letter_id: str) -> str | None:
     """The platform that a dead letter's id names, None when it is no dead letter's id."""
     platform, mark, _ = letter_id.partition("#")
     return platform if mark and place_of(letter_id) is None else None
+
+
+def is_letter_id(id: str) -> bool:  # noqa: A002
+    """Whether an id is a dead letter's."""
+    try:
+        parse_letter_id(id)
+    except ValueError:
+        return False
+    return True
 
 
 def just_below(id: str) -> str:  # noqa: A002

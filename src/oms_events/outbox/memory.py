@@ -24,7 +24,16 @@ from oms_events.outbox.records import (
     RecordState,
     StoredRecord,
 )
-from oms_events.outbox.schema import NOT_THERE, letter_item, parse_partition, read_letter, read_record, record_item
+from oms_events.outbox.schema import (
+    NOT_THERE,
+    joined_history,
+    last_error,
+    letter_item,
+    parse_partition,
+    read_letter,
+    read_record,
+    record_item,
+)
 from oms_events.outbox.store import Action, DeadPage
 
 _MAX_ACTIONS = 100
@@ -64,6 +73,7 @@ class MemoryOutboxStore:
         self._counters: defaultdict[Bucket, int] = defaultdict(int)
         self._closed: set[Bucket] = set()
         self._rows: defaultdict[Partition, _Rows] = defaultdict(_Rows)
+        self._stored: list[tuple[Partition, str]] = []
         self._tokens: dict[str, Sequence[Action]] = {}
         self._letters: dict[str, DeadLetter] = {}
         self._members: dict[str, Member] = {}
@@ -125,9 +135,14 @@ class MemoryOutboxStore:
             if record is None:
                 self.committed.append(action)
             else:
-                self._rows[record.partition].put(record)
+                self._store(record)
 
     # ------------------------------------------------------------------ reading
+
+    def pending(self) -> list[StoredRecord]:
+        """All records that are there, in the order in which they were stored."""
+        rows = self._rows
+        return [rows[partition].by_sk[sk] for partition, sk in self._stored if sk in rows[partition].by_sk]
 
     async def read(self, partition: Partition, *, after: str | None = None, limit: int = 100) -> Page:
         await asyncio.sleep(0)
@@ -187,7 +202,7 @@ class MemoryOutboxStore:
             }
             merged = _merged(record.state, state)
             self._set_state(record, replace(merged, states={**merged.states, **buried}))
-        self._letters[letter.id] = read_letter(letter_item(letter), letter.raw)
+        self._letters[letter.id] = read_letter(letter_item(letter))
         return True
 
     # ------------------------------------------------------------------ dead letters
@@ -206,14 +221,15 @@ class MemoryOutboxStore:
         if not self._is_there(letter):
             return False
         if record is not None:
-            self._rows[record.partition].put(read_record(record.partition, record_item(record)))
+            self._store(read_record(record.partition, record_item(record)))
         else:
             held = self._held(letter)
             if held is None:
                 return False
             states = {name: state for name, state in held.state.states.items() if name not in letter.platforms}
             freed = RecordState(held.state.plan, states, generation=held.state.generation + 1)
-            self._set_state(held, freed)
+            history = joined_history(held.history, letter.history)
+            self._set_state(held._replace(history=history), freed)
         del self._letters[letter.id]
         return True
 
@@ -272,6 +288,10 @@ class MemoryOutboxStore:
 
     # ------------------------------------------------------------------
 
+    def _store(self, record: StoredRecord) -> None:
+        self._rows[record.partition].put(record)
+        self._stored.append((record.partition, record.sk))
+
     def _own(self, action: Action) -> StoredRecord | None:
         """The record that an action of `put_action` puts; None for a business action."""
         put = action.get("Put")
@@ -317,4 +337,5 @@ def _merged(old: RecordState, new: RecordState) -> RecordState:
         attempts=max(old.attempts, new.attempts),
         tried_for=max(old.tried_for, new.tried_for),
         generation=old.generation,
+        last_error=old.last_error if new.last_error is None else last_error(new.last_error),
     )

@@ -28,6 +28,7 @@ from oms_events.outbox.transaction import Transaction
 
 if TYPE_CHECKING:
     import aioboto3
+    from cloudevents.core.v1.event import CloudEvent
 
 _log: Final = logging.getLogger("oms_events")
 
@@ -232,6 +233,10 @@ class MemoryOutbox(Outbox):
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(MemoryOutboxStore(refuse=refuse), config or WriterConfig(), clock=clock, rng=rng)
+
+    def pending(self) -> list[CloudEvent]:
+        """The events that were committed and not yet delivered everywhere, in the order of their commits."""
+        return [record.event.event for record in self.store.pending() if record.event is not None]
 
 
 def _chunks(admitted: Iterable[tuple[EncodedEvent, int]]) -> Iterator[list[EncodedEvent]]:

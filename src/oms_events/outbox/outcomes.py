@@ -165,14 +165,14 @@ class Outcomes:
             return
         if lane.unknown_since is not None:
             window = shared.config.dedup_window
-            if now + pause - lane.unknown_since > window:
+            if lane.unknown_since == now:
+                pause = min(pause, window / 4)
+            elif now + pause - lane.unknown_since > window:
                 shared.alert_once(
                     "dedup_window",
                     f"events that may be stored on {', '.join(lane.plan.platforms)} are tried again after the "
                     f"{window:g} s for which it drops duplicates: consumers may see them twice",
                 )
-            elif lane.unknown_since == now:
-                pause = min(pause, window / 4)
         if not lane.failed:
             self.were_left(self._window.fail(lane))
         if entry.dirty:

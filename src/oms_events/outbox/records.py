@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +14,8 @@ UNROUTABLE: Final = "unroutable"
 """The platform name of dead letters that no rule took."""
 UNREADABLE: Final = "unreadable"
 """The platform name of dead letters whose stored event cannot be read."""
+UNDECIDED: Final = "undecided"
+"""The platform name of dead letters that an operator gave up before any plan was recorded."""
 FORMAT: Final = 1
 """The version of the records that this release writes and reads; others are left alone."""
 
@@ -124,11 +126,15 @@ class DeadLetter:
     held: bool = False
     history: Sequence[Mapping[str, Any]] = ()
     raw: Mapping[str, Any] | None = None
-    """The stored item of an event that could not be read."""
+    """The stored item of an event, or of a letter with a `problem`, that could not be read."""
+    problem: str | None = None
+    """Why the letter itself cannot be read: its other fields are what could be told of it."""
+    stored_id: str | None = None
+    """The id of a letter with a `problem`."""
 
     @property
     def id(self) -> str:
-        return f"{self.platform}#{self.added:013d}#{partition_key(self.origin)}#{self.origin_sk}"
+        return self.stored_id or f"{self.platform}#{self.added:013d}#{partition_key(self.origin)}#{self.origin_sk}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,12 @@ def is_settled(plan: Plan, states: Mapping[str, PlatformState]) -> bool:
     if plan.first_that_works and PlatformState.DELIVERED in found:
         return True
     return all(state in (PlatformState.DELIVERED, PlatformState.DEAD) for state in found)
+
+
+def as_tried_as(state: RecordState, found: RecordState) -> RecordState:
+    """The state with the attempts, and the time they took, that another had recorded where those are more."""
+    attempts, tried_for = max(found.attempts, state.attempts), max(found.tried_for, state.tried_for)
+    return replace(state, attempts=attempts, tried_for=tried_for)
 
 
 def rest_of(plan: Plan, platforms: Iterable[str]) -> Plan:

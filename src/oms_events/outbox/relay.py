@@ -38,8 +38,7 @@ _FRESH_MS: Final = 1000
 """An unkeyed record is taken over from its writer without reading it only when it is as young as this."""
 _MAX_OFFERED: Final = 1_000_000
 """Bytes of offered records that wait for the end of a pass."""
-_MAX_UNWRITTEN: Final = 1_000
-"""Records of which the table does not know yet that they are settled; after a crash they would be sent again."""
+_FORGOTTEN_AT_ONCE: Final = 1_000
 _MAX_NOT_BEFORE: Final = 10_000
 _PERSISTS: Final = 3
 """Failed readings in a row after which it is said."""
@@ -298,7 +297,8 @@ class PartitionRelay:
         while (
             len(self.window.entries) >= shared.config.window
             or shared.bytes_in_memory() >= shared.config.window_bytes
-            or self._outcomes.unwritten >= _MAX_UNWRITTEN
+            # After a crash these would be sent again.
+            or self._outcomes.unwritten >= shared.config.window
         ):
             self._room.clear()
             shared.needs_room(self._room)
@@ -311,7 +311,7 @@ class PartitionRelay:
             self._offers = [record for record in self._offers if record.sk not in self._gone]
         offered = {record.sk for record in self._offers}
         oldest = self._shared.clock.monotonic() - (0.0 if self.partition.keyed else 2 * _FRESH_MS / 1000)
-        for sk, when in list(islice(self._gone.items(), _MAX_UNWRITTEN)):
+        for sk, when in list(islice(self._gone.items(), _FORGOTTEN_AT_ONCE)):
             if when is None or when > oldest:
                 return
             if sk not in offered:

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import orjson
 
-from oms_events.errors import InvalidEventError, OutboxLimitError
+from oms_events._aws.marshal import from_value, to_value
+from oms_events.errors import ConfigurationError, InvalidEventError, OutboxLimitError
 from oms_events.events import EncodedEvent
 from oms_events.outbox.codec import read_event, to_stored
 from oms_events.outbox.records import (
     FORMAT,
     NEW,
+    UNREADABLE,
     Bucket,
     DeadLetter,
     Epoch,
@@ -35,6 +37,7 @@ from oms_events.publishing import Plan
 
 Item = dict[str, dict[str, Any]]
 Key = dict[str, dict[str, str]]
+History = Sequence[Mapping[str, Any]]
 
 # ---------------------------------------------------------------------- limits
 
@@ -46,6 +49,11 @@ HISTORY_LIMIT: Final = 4 * 1024
 """Bytes of a history as JSON; of a longer one the newest entries are kept."""
 REASON_LIMIT: Final = 2 * 1024
 """Characters of a dead letter's reason."""
+LAST_ERROR_LIMIT: Final = 300
+"""Characters of a record's last error."""
+
+_NUMBER_LIMIT: Final = 21
+"""Bytes that a number takes at most."""
 
 # ---------------------------------------------------------------------- partitions
 
@@ -102,7 +110,7 @@ def parse_partition(pk: str) -> Partition:
 
 
 def record_item(record: NewRecord) -> Item:
-    """The item of a new record. Raises `OutboxLimitError` when it is too large, its history apart."""
+    """The item of a record to be put. Raises `OutboxLimitError` when it is too large."""
     item: Item = {
         "pk": {"S": partition_key(record.partition)},
         "sk": {"S": record.sk},
@@ -118,15 +126,22 @@ def record_item(record: NewRecord) -> Item:
         item["f"] = {"N": repr(record.state.tried_for)}
     if record.state.plan is not None:
         item["p"] = {"S": plan_text(record.state.plan)}
+    if record.state.last_error is not None:
+        item["m"] = {"S": last_error(record.state.last_error)}
+    item |= _history_attribute(record.history)
+    # What was in the outbox before has its plan and history in the room that a new record leaves for them.
+    is_new = record.state == NEW and not record.history
+    limit = RECORD_LIMIT if is_new else ITEM_LIMIT
     size = item_size(item)
-    if size > RECORD_LIMIT:
+    if size > limit:
         raise OutboxLimitError(
-            f"the record of event {record.event.id!r} has {size} bytes; at most {RECORD_LIMIT} of DynamoDB's "
-            f"{ITEM_LIMIT} are for a new one: make its data smaller, or configure a claim check",
-            limit=RECORD_LIMIT,
+            f"the record of event {record.event.id!r} has {size} bytes; at most {limit} of DynamoDB's "
+            f"{ITEM_LIMIT} are for {'a new' if is_new else 'this'} one: make its data smaller, or configure a "
+            "claim check",
+            limit=limit,
             actual=size,
         )
-    return item | _history_attribute(record.history)
+    return item
 
 
 def read_record(partition: Partition, item: Mapping[str, Mapping[str, Any]]) -> StoredRecord:
@@ -139,7 +154,7 @@ def read_record(partition: Partition, item: Mapping[str, Mapping[str, Any]]) -> 
         if version != FORMAT:
             return StoredRecord(partition, sk, key, None, added, NEW, version, item_size(item))
         event = _read_event(item)
-        history = orjson.loads(item["h"]["S"]) if "h" in item else ()
+        history = _read_history(item)
         size = len(event.head) + len(event.payload)
         return StoredRecord(partition, sk, key, event, added, read_state(item), FORMAT, size, history)
     except KeyError as error:
@@ -160,7 +175,7 @@ def read_state(item: Mapping[str, Mapping[str, Any]]) -> RecordState:
     """The state in a record's item. Raises `KeyError` and `ValueError` for what cannot be read."""
     states = item["s"]["M"]
     generation = item["g"]["N"]
-    if "n" not in item and "p" not in item and not states and generation == "0":
+    if "n" not in item and "p" not in item and "m" not in item and not states and generation == "0":
         return NEW
     return RecordState(
         plan=_read_plan(item["p"]["S"]) if "p" in item else None,
@@ -168,7 +183,13 @@ def read_state(item: Mapping[str, Mapping[str, Any]]) -> RecordState:
         attempts=int(item["n"]["N"]) if "n" in item else 0,
         tried_for=float(item["f"]["N"]) if "f" in item else 0.0,
         generation=int(generation),
+        last_error=item["m"]["S"] if "m" in item else None,
     )
+
+
+def last_error(text: str) -> str:
+    """A record's last error as it is stored."""
+    return text[:LAST_ERROR_LIMIT]
 
 
 def plan_text(plan: Plan) -> str:
@@ -195,11 +216,38 @@ def _read_event(item: Mapping[str, Mapping[str, Any]]) -> EncodedEvent:
     return read_event(item["e"]["S"], item["d"]["S"], item["t"]["S"] if "t" in item else "json")
 
 
-def _history_attribute(history: Sequence[Mapping[str, Any]]) -> Item:
+def joined_history(old: History, new: History) -> list[Mapping[str, Any]]:
+    """Two histories as one, of which the newest entries are kept; a letter's own begins with its record's."""
+    return _kept([*old, *(entry for entry in new if entry not in old)])
+
+
+def history_with(item: Mapping[str, Mapping[str, Any]], new: History) -> Item:
+    """The attribute of a record's history with more entries; one that cannot be read is left as it is."""
+    try:
+        return _history_attribute(joined_history(_read_history(item), new))
+    except (ValueError, TypeError, KeyError):
+        return {"h": dict(item["h"])}
+
+
+def _read_history(item: Mapping[str, Mapping[str, Any]]) -> History:
+    if "h" not in item:
+        return ()
+    history = orjson.loads(item["h"]["S"])
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise ValueError("its history is no list of entries")
+    return history
+
+
+def _history_attribute(history: History) -> Item:
+    kept = _kept(history)
+    return {"h": {"S": orjson.dumps(kept).decode()}} if kept else {}
+
+
+def _kept(history: History) -> list[Mapping[str, Any]]:
     kept = list(history)
-    while kept and len(text := orjson.dumps(kept)) > HISTORY_LIMIT:
+    while kept and len(orjson.dumps(kept)) > HISTORY_LIMIT:
         del kept[0]
-    return {"h": {"S": text.decode()}} if kept else {}
+    return kept
 
 
 def _text(item: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
@@ -211,7 +259,7 @@ def _text(item: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
 
 
 def letter_item(letter: DeadLetter) -> Item:
-    """The item of a dead letter, but for its `raw`, which the store adds as the attribute `raw`."""
+    """The item of a dead letter."""
     item: Item = {
         **letter_key(letter),
         "v": {"N": str(FORMAT)},
@@ -232,11 +280,72 @@ def letter_item(letter: DeadLetter) -> Item:
         item["k"] = {"S": letter.key}
     if letter.plan is not None:
         item["p"] = {"S": plan_text(letter.plan)}
+    if letter.raw is not None:
+        item["raw"] = to_value(letter.raw, path="raw")
     return item | _history_attribute(letter.history)
 
 
-def read_letter(item: Mapping[str, Mapping[str, Any]], raw: Mapping[str, Any] | None) -> DeadLetter:
-    """The dead letter of an item. Raises `KeyError` and `ValueError` for what is none."""
+def read_letter(item: Mapping[str, Mapping[str, Any]]) -> DeadLetter:
+    """The dead letter of an item; one that cannot be read, or is of another format, has a `problem`."""
+    try:
+        version = int(item["v"]["N"])
+        if version != FORMAT:
+            return _unread_letter(item, f"the dead letter has format {version}: use the release that wrote it")
+        letter = _read_letter(item)
+        if letter.id == item["sk"]["S"]:
+            return letter
+        problem = f"the dead letter names itself {letter.id!r}"
+    except KeyError as error:
+        problem = f"the dead letter has no attribute {error}"
+    except (InvalidEventError, ValueError, TypeError, AttributeError) as error:
+        problem = f"the dead letter cannot be read: {error}"
+    return _unread_letter(item, problem)
+
+
+def parse_letter_id(id: str) -> tuple[str, int, Partition, str]:  # noqa: A002 - what it is called everywhere else
+    """The platform, `added`, origin and `origin_sk` in a dead letter's id. Raises `ValueError` when it is none."""
+    platform, added, kind, epoch, bucket, sk = id.rsplit("#", 5)
+    return platform, int(added), parse_partition(f"{kind}#{epoch}#{bucket}"), sk
+
+
+def _unread_letter(item: Mapping[str, Mapping[str, Any]], problem: str) -> DeadLetter:
+    """What can be told of a letter that cannot be read: enough to show it, and to purge it with what it holds."""
+    id = item["sk"]["S"]  # noqa: A001
+    try:
+        platform, added, origin, sk = parse_letter_id(id)
+    except ValueError:
+        platform, added, origin, sk = id.partition("#")[0], 0, Partition(Bucket(0, 0), keyed=False), ""
+    return DeadLetter(
+        platform=platform,
+        platforms=_platforms_of_letter(item) or (platform,),
+        key=_text(item, "k"),
+        event=None,
+        reason=problem,
+        code=UNREADABLE,
+        attempts=0,
+        added=added,
+        failed=0,
+        origin=origin,
+        origin_sk=sk,
+        # When it does not say: purging looks whether the record is held indeed.
+        held=origin.keyed and item.get("x") != {"BOOL": False},
+        raw=item,
+        problem=problem,
+        stored_id=id,
+    )
+
+
+def _platforms_of_letter(item: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The platforms of a letter of any format; none when it does not say."""
+    try:
+        found = orjson.loads(_text(item, "ps") or "[]")
+    except ValueError:
+        return ()
+    is_list = isinstance(found, list) and all(isinstance(platform, str) for platform in found)
+    return tuple(found) if is_list else ()
+
+
+def _read_letter(item: Mapping[str, Mapping[str, Any]]) -> DeadLetter:
     return DeadLetter(
         platform=item["pf"]["S"],
         platforms=tuple(orjson.loads(item["ps"]["S"])),
@@ -251,8 +360,8 @@ def read_letter(item: Mapping[str, Mapping[str, Any]], raw: Mapping[str, Any] | 
         origin_sk=item["os"]["S"],
         plan=_read_plan(item["p"]["S"]) if "p" in item else None,
         held=item["x"]["BOOL"],
-        history=orjson.loads(item["h"]["S"]) if "h" in item else (),
-        raw=raw,
+        history=_read_history(item),
+        raw=from_value(item["raw"]) if "raw" in item else None,
     )
 
 
@@ -265,8 +374,12 @@ def layout_item(layout: Layout) -> Item:
 
 
 def read_layout(item: Mapping[str, Mapping[str, Any]]) -> Layout:
-    epochs = tuple(Epoch(*fields) for fields in orjson.loads(item["e"]["S"]))
-    return Layout(int(item["r"]["N"]), epochs)
+    """The layout of an item. Raises `ConfigurationError` for one that another release made."""
+    epochs = orjson.loads(item["e"]["S"])
+    if unknown := [fields for fields in epochs if len(fields) != len(Epoch.__slots__)]:
+        problem = f"epoch {unknown[0]} was made by a newer release: use that one, or a later one"
+        raise ConfigurationError("outbox layout", [problem])
+    return Layout(int(item["r"]["N"]), tuple(Epoch(*fields) for fields in epochs))
 
 
 def member_item(member: Member) -> Item:
@@ -302,14 +415,24 @@ def _value_size(typed: Mapping[str, Any]) -> int:
         case "S" | "B":
             return _bytes_of(value)
         case "N":
-            return (len(value) + 1) // 2 + 1
+            return _number_size(value)
         case "M":
             return 3 + item_size(value) + len(value)
         case "L":
             return 3 + sum(map(_value_size, value)) + len(value)
-        case "SS" | "BS" | "NS":
+        case "NS":
+            return sum(map(_number_size, value))
+        case "SS" | "BS":
             return _sum_bytes(value)
     return 1
+
+
+def _number_size(number: str) -> int:
+    """One byte, one per two digits from the point on (zeros at the ends do not count), and one for a minus."""
+    digits = number.upper().partition("E")[0].lstrip("+-").replace(".", "").strip("0")
+    if not digits:
+        return 1
+    return min(_NUMBER_LIMIT, len(digits) // 2 + 2 + number.startswith("-"))
 
 
 def _sum_bytes(values: Iterable[str | bytes]) -> int:

@@ -59,13 +59,19 @@ class Selection:
 class Changes:
     """What became of a selection: changed, already gone (somebody else was first), and failed, by id.
 
-    `stopped` says why the rest was not tried.
+    `stopped` says why the rest was not tried. `unsure` are changed or gone: an answer was lost, and then it was
+    gone.
     """
 
     done: int = 0
     gone: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     stopped: str | None = None
+    unsure: int = 0
+
+
+class UnsureChangeError(OmsEventsError):
+    """Refused after a try without an answer: that try made the change, or somebody else another one."""
 
 
 class Selector:
@@ -98,6 +104,7 @@ class Worker:
         self._gone = 0
         self._failed: dict[str, str] = {}
         self._stopped: str | None = None
+        self._unsure = 0
 
     async def carry_out(self, selection: Selection) -> Changes:
         """Changes all that was selected, those of one key one after the other, in order."""
@@ -108,7 +115,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for lane in filter(None, lanes):
                 group.create_task(self._run(lane), name="oms-events-outbox-change")
-        return Changes(self._done, self._gone, self._failed, self._stopped)
+        return Changes(self._done, self._gone, self._failed, self._stopped, self._unsure)
 
     async def _run(self, lane: list[Chosen]) -> None:
         for chosen in lane:
@@ -121,6 +128,8 @@ class Worker:
                     self._gone += 1
             except (StorageDeniedError, StorageUnavailableError, StorageOutcomeUnknownError) as error:
                 self._failed[chosen.id] = self._stopped = str(error)
+            except UnsureChangeError:
+                self._unsure += 1
             except OmsEventsError as error:
                 self._failed[chosen.id] = str(error)
             if self._on_done is not None:
@@ -130,18 +139,23 @@ class Worker:
 async def steadily(change: Callable[[], Awaitable[bool]], *, clock: Clock, rng: random.Random) -> bool:
     """Makes one conditional change, again when it was not done or got no answer; says whether it took.
 
-    Raises what the store raises, `StorageUnavailableError` and `StorageOutcomeUnknownError` after some seconds.
+    Raises what the store raises, `StorageUnavailableError` and `StorageOutcomeUnknownError` after some seconds,
+    and `UnsureChangeError`.
     """
     unanswered = False
     attempt = 1
     while True:
         try:
-            # Refused after silence, it was most likely our own first try that changed it.
-            return await change() or unanswered
+            if await change():
+                return True
         except (StorageUnavailableError, StorageOutcomeUnknownError) as error:
             if attempt == _RETRY.max_attempts:
                 raise
             unanswered = unanswered or isinstance(error, StorageOutcomeUnknownError)
             pause = max(_RETRY.delay(attempt, rng.random), error.retry_after or 0.0)
+        else:
+            if unanswered:
+                raise UnsureChangeError("refused after a try that got no answer")
+            return False
         attempt += 1
         await clock.sleep(pause)

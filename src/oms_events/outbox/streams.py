@@ -228,7 +228,7 @@ class GuestRelay:
         engine.hold(lease.bucket, low=lease.low, lease_left=left)
         idle = asyncio.create_task(engine.until_idle(), name="oms-events-outbox-guest")
         timer = asyncio.create_task(self._clock.sleep(left()), name="oms-events-outbox-guest-timer")
-        patience = min(self._config.stop_timeout, _RESERVE)
+        patience = min(self._config.stop_timeout, _RESERVE / 3)
         try:
             await asyncio.wait((idle, timer), return_when=asyncio.FIRST_COMPLETED)
             is_done = idle.done()

@@ -40,7 +40,7 @@ class Lane:
         self.entry = entry
         self.plan = plan
         self.platforms = plan.platforms
-        # What was written down is the record's: it counts for a platform when only that one is open.
+        # What was written down is the record's: of several platforms nobody knows whose failures they were.
         state = entry.record.state
         self.attempts = state.attempts if goes_on else 0
         self.tried_for = state.tried_for if goes_on else 0.0
@@ -137,7 +137,7 @@ class Window:
             self.left += 1
         if entry.obsolete or not owed:
             return ()
-        return self._add_lanes(entry, owed, goes_on=len(is_open) == 1 or plan.first_that_works)
+        return self._add_lanes(entry, owed, goes_on=len(plan.platforms) == 1 or plan.first_that_works)
 
     def _add_lanes(self, entry: Entry, owed: tuple[str, ...], *, goes_on: bool) -> Sequence[Lane]:
         record, plan = entry.record, entry.plan
