@@ -9,7 +9,7 @@ import asyncio
 import time
 import urllib.request
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -37,16 +37,16 @@ Item = Mapping[str, Any]
 
 
 def make_items(count: int, *, keyed: bool) -> Iterator[tuple[Partition, Item]]:
-    """The items of pending 1 KB events, in their order, and without gaps."""
+    """The items of pending 1 KB events, partition by partition as they are read, and without gaps."""
     added = int(time.time() * 1000)
-    keys = max(BUCKETS, count // PER_KEY)
-    last: Counter[Partition] = Counter()
-    for number, event in enumerate(make_events(count)):
-        partition = Partition(Bucket(1, number % keys % BUCKETS), keyed)
-        last[partition] += 1
-        sk = sequence_key(last[partition]) if keyed else f"{added:013d}-{number:016x}"
-        key = f"order-{number % keys}" if keyed else None
-        yield partition, record_item(NewRecord(partition, sk, key, encode(event), added))
+    keys = max(1, count // PER_KEY // BUCKETS) * BUCKETS
+    events = make_events(count)
+    for bucket in range(BUCKETS):
+        partition = Partition(Bucket(1, bucket), keyed)
+        for number in range(bucket, count, BUCKETS):
+            sk = sequence_key(number // BUCKETS + 1) if keyed else f"{added:013d}-{number:016x}"
+            key = f"order-{number % keys}" if keyed else None
+            yield partition, record_item(NewRecord(partition, sk, key, encode(events[number]), added))
 
 
 class Table(Stub):

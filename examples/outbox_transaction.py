@@ -41,7 +41,7 @@ async def pay(outbox: Outbox, number: str, amount: int) -> None:
 
 
 async def main() -> None:
-    memory, hooks = MemoryPublisher(), [LoggingHook()]
+    memory = MemoryPublisher()
     async with AwsEmulator() as aws:
         os.environ.update(aws.environment())
         config = OutboxConfig(table_name="orders-outbox")
@@ -56,6 +56,7 @@ async def main() -> None:
             await dynamodb.put_item(TableName="orders", Item={"pk": {"S": "shop"}})
 
         # [start:whole]
+        hooks = [LoggingHook()]
         async with (
             DynamoDBOutbox(config) as outbox,
             EventRouter({"nats": memory}, hooks=hooks) as router,  # your platforms and rules

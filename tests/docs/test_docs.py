@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib
 import pkgutil
 import re
@@ -17,8 +19,10 @@ import click
 import pytest
 
 import oms_events
+from oms_events import EventRouter, MemoryOutbox, MemoryPublisher, OutboxProcessor, errors
 from oms_events._config import ConfigModel
 from oms_events.cli.app import app
+from oms_events.instrumentation import BacklogMeasured
 from oms_events.routing.operators import OPERATORS
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +155,49 @@ def test_codes_of_the_reference_are_those_of_the_code() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \| (?:NATS|EventBridge)", _read(DOCS / "reference/errors.md"), re.M))
     assert set(CODE.findall(source)) - documented == set()
     assert [code for code in sorted(documented) if f'"{code}"' not in source] == []
+
+
+def _public_names(tables: ModuleType) -> set[tuple[str, str]]:
+    """What the reference lists, as (module, name); errors have a table of their own."""
+    public = {("oms_events.errors", name) for name in vars(errors)}
+    for page in (DOCS / "reference").glob("*.md"):
+        for kind, module, names in re.findall(r"<!-- generated: (api|names) ([\w.]+):?(\S*) -->", _read(page)):
+            wanted = tables._load(module).__all__ if kind == "api" else names.split(",")
+            public |= {(module, name) for name in wanted}
+    return public
+
+
+def _imports_of_examples() -> Iterator[tuple[str, str]]:
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        # The demo needs more than a service does: it runs processes, to kill them.
+        if path.name != "test_multiplatform_router.py":
+            for node in ast.walk(ast.parse(_read(path))):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("oms_events"):
+                    yield from ((str(node.module), name.name) for name in node.names)
+
+
+def test_examples_import_public_names_only(generate: ModuleType) -> None:
+    assert set(_imports_of_examples()) - _public_names(generate.tables) == set()
+
+
+def test_examples_import_from_the_package_what_it_exports_of_errors_and_the_outbox() -> None:
+    deep = ("oms_events.outbox", "oms_events.errors")
+    imported = {name for module, name in _imports_of_examples() if module.startswith(deep)}
+    assert imported & set(oms_events.__all__) == set()
+
+
+def test_every_key_of_a_processors_status_is_in_the_reference() -> None:
+    page = _read(DOCS / "reference/outbox.md")
+    tables = page.partition("### Status")[2].partition("A processor is")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE)
+    processor = OutboxProcessor(MemoryOutbox(), EventRouter({"nats": MemoryPublisher()}))
+    backlog = {field.name for field in dataclasses.fields(BacklogMeasured)} - {"in_flight", "buckets"}
+    assert sorted(documented) == sorted([*processor.status(), *backlog])
+
+
+def test_the_lines_of_the_readme_fit_a_terminal() -> None:
+    lines = [line for line in _read(ROOT / "README.md").splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 120] == []
 
 
 # ------------------------------------------------------------------ code, links, commands

@@ -90,7 +90,8 @@ def quick(**fields: Any) -> ProcessorConfig:
     """A configuration whose pauses are short."""
     given = {
         "lease": 1.0, "heartbeat": 0.1, "lease_margin": 0.1, "poll_floor": 0.01, "poll_ceiling": 0.05,
-        "sweep_interval": 0.2, "retry_initial": 0.01, "retry_maximum": 0.05, "drain_time": 0.0, **fields,
+        "sweep_interval": 0.2, "retry_initial": 0.01, "retry_maximum": 0.05, "drain_time": 0.0,
+        "publish_timeout": 0.5, **fields,
     }  # fmt: skip
     return ProcessorConfig(**given)
 

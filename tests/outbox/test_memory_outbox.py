@@ -19,10 +19,14 @@ async def test_pending_events_come_in_the_order_of_their_commits_whatever_their_
 async def test_events_of_a_refused_transaction_are_not_pending() -> None:
     async with MemoryOutbox(refuse=lambda action: "Put" in action) as outbox:
         with pytest.raises(ConditionFailedError):
-            async with outbox.transaction() as tx:
-                tx.put("orders", {"pk": "A-1"}, condition="attribute_not_exists(pk)")
-                tx.add(build_event("shop.order.placed", "/shop"))
+            await _place(outbox)
         assert outbox.pending() == []
+
+
+async def _place(outbox: MemoryOutbox) -> None:
+    async with outbox.transaction() as tx:
+        tx.put("orders", {"pk": "A-1"}, condition="attribute_not_exists(pk)")
+        tx.add(build_event("shop.order.placed", "/shop"))
 
 
 async def test_delivered_events_are_not_pending_any_more() -> None:

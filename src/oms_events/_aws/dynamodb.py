@@ -113,7 +113,9 @@ class DynamoClient:
         tables = _tables(parameters, table)
         if error.code == "ResourceNotFoundException":
             where = f" in region {self._region!r}" if self._region else ""
-            missing = f"there is no {tables}" if tables.startswith("table ") else f"one of the {tables} does not exist"
+            missing = (
+                f"there is no {tables}" if tables.startswith("table ") else f"one of the {tables} does not exist"
+            )
             return f"; {missing}{where}: create it, or check its name and the region"
         if error.code in _ACCESS:
             actions = ", ".join(sorted(_iam_actions(operation, parameters)))

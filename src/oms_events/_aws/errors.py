@@ -58,9 +58,7 @@ _UNUSABLE: Final = (
 )
 
 
-def publish_error(
-    error: Exception, *, operation: str, sent: bool = True, retries: bool = False
-) -> PublishError:
+def publish_error(error: Exception, *, operation: str, sent: bool = True, retries: bool = False) -> PublishError:
     """Classifies what a call of `operation` raised, as the table of failures says; never shows a secret.
 
     `sent` tells whether the request may have left this machine: if not, nothing is unknown. `retries` says that

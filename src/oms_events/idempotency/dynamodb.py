@@ -181,7 +181,9 @@ class DynamoDBIdempotencyStore:
                     lost = error
                 is_passing = isinstance(error, StorageUnavailableError | StorageOutcomeUnknownError)
                 if not is_passing or attempt >= retry.max_attempts:
-                    raise lost or missing_table(error) or error from error.__cause__
+                    if lost is not None and lost is not error:
+                        raise lost from error
+                    raise missing_table(error) or error from error.__cause__
                 delay = max(retry.delay(attempt, self._draw), error.retry_after or 0.0)
             attempt += 1
             await self._clock.sleep(delay)

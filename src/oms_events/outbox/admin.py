@@ -184,7 +184,7 @@ class OutboxAdmin:
         return await Worker(self._purge, on_done).carry_out(selection)
 
     async def bury(self, selection: Selection, reason: str, *, on_done: OnDone | None = None) -> Changes:
-        """Gives pending records up: a dead letter for the platforms that are owed the event, and their key goes on.
+        """Gives pending records up: a dead letter for all platforms that are owed the event; its key goes on.
 
         One whose plan is not recorded becomes a letter of platform `undecided`, and a requeue decides it anew.
         What a processor has at hand at this moment it may still deliver. One that only waits for its dead letter

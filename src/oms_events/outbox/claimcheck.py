@@ -81,15 +81,19 @@ class ClaimCheck:
         """Whether an event's data is to be put to S3."""
         return event.size > self._config.threshold and bool(event.payload)
 
+    def stored_form(self, event: EncodedEvent) -> EncodedEvent:
+        """An event of exactly the size of what `put` gives."""
+        return _referring(event, self._reference("0" * hashlib.sha256().digest_size * 2))
+
     async def put(self, event: EncodedEvent) -> EncodedEvent:
         """Puts the event's data to S3, and gives the event that refers to it. Raises a `StorageError`."""
         if self._client is None:
             raise StorageUnavailableError("the claim check is not open: open the outbox")
         digest = hashlib.sha256(event.identity.encode() + b"\n" + event.payload).hexdigest()
-        key = f"{self._config.prefix}{digest}"
+        reference = self._reference(digest)
         request = {
             "Bucket": self._config.bucket,
-            "Key": key,
+            "Key": f"{self._config.prefix}{digest}",
             "Body": event.payload,
             "ContentType": event.attributes.get("datacontenttype")
             or _CONTENT_TYPES.get(event.kind, "application/octet-stream"),
@@ -98,9 +102,12 @@ class ClaimCheck:
         try:
             await self._client.call("PutObject", request)
         except PublishError as error:
-            text = f"the data of event {event.identity} cannot be put to s3://{self._config.bucket}/{key}"
+            text = f"the data of event {event.identity} cannot be put to {reference}"
             raise _storage_error(text, error) from error.__cause__
-        return _referring(event, f"s3://{self._config.bucket}/{key}")
+        return _referring(event, reference)
+
+    def _reference(self, digest: str) -> str:
+        return f"s3://{self._config.bucket}/{self._config.prefix}{digest}"
 
 
 async def resolve_dataref(event: CloudEvent, client: Any, *, bucket: str) -> CloudEvent:

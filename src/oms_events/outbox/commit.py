@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple
 
 from oms_events._aio import Clock
 from oms_events._aws.dynamodb import CONDITION_FAILED, CONFLICT
 from oms_events.errors import (
     CommitOutcomeUnknownError,
     ConditionFailedError,
+    OutboxClosedError,
     OutboxLimitError,
     StorageError,
     StorageOutcomeUnknownError,
@@ -23,13 +25,22 @@ from oms_events.errors import (
 from oms_events.events import EncodedEvent, encode
 from oms_events.outbox.claimcheck import ClaimCheck
 from oms_events.outbox.config import WriterConfig
-from oms_events.outbox.records import Bucket, NewRecord, Partition, sequence_key
+from oms_events.outbox.records import Bucket, NewRecord, Partition
 from oms_events.outbox.reservations import BACKOFF, Placement, Reservations, key_of
-from oms_events.outbox.schema import ITEM_LIMIT
+from oms_events.outbox.schema import RECORD_LIMIT, item_size, record_item
 from oms_events.outbox.signals import Committed, Voided
 from oms_events.outbox.store import Action, OutboxStore
 
-Entry = Action | EncodedEvent
+
+class Admitted(NamedTuple):
+    """An event that a transaction can take: its order key, and the bytes of its record at most."""
+
+    event: EncodedEvent
+    key: str | None
+    size: int
+
+
+Entry = Action | Admitted
 """What a transaction writes, in the caller's order: a ready action, or an event whose action is made at commit."""
 
 # Codes of CancellationReasons (API_TransactWriteItems), besides the two that the client knows.
@@ -37,7 +48,12 @@ _FINE: Final = "None"
 _THROTTLED: Final = frozenset(("ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"))
 
 _NOTHING: Final = Placement((), {}, 0.0)
-_RECORD_OVERHEAD: Final = 200
+# The place that takes most bytes, and what a record takes there besides its event and key.
+_PLACE: Final = Partition(Bucket(9999, 9999), keyed=False)
+_SK: Final = f"{0:013d}-{0:016x}"
+_ADDED: Final = 10**12
+_NO_EVENT: Final = EncodedEvent(None, {"type": "", "source": "", "id": ""}, b"", b"", "binary")
+_RECORD_BYTES: Final = item_size(record_item(NewRecord(_PLACE, _SK, "", _NO_EVENT, _ADDED)))
 
 
 class Committer:
@@ -61,28 +77,45 @@ class Committer:
         self._notify = notify
         self._clock = clock
         self._rng = rng
+        self._is_closed = False
+        self._limits: set[asyncio.Timeout] = set()
 
-    def admit(self, event: object) -> tuple[EncodedEvent, int]:
-        """An event and the bytes of its record, about. Raises `InvalidEventError` and `OutboxLimitError`."""
+    def close(self) -> None:
+        """From now on nothing is sent, and what is under way ends at once."""
+        self._is_closed = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(now)
+
+    def admit(self, event: object) -> Admitted:
+        """Checks an event, whose record a commit can take then.
+
+        Raises `InvalidEventError`, also for an event that `key_of` fails on, and `OutboxLimitError`.
+        """
         encoded = stored = encode(event)
+        # Of the event as it was given: one that was checked in has no data to find a key in.
+        key = key_of(encoded, self._config.key_of)
         if self._claim_check is not None and self._claim_check.takes(encoded):
-            stored = EncodedEvent(None, encoded.attributes, encoded.head, b"", "json")
-        data = len(stored.payload) * 4 // 3 if stored.kind == "binary" else len(stored.payload)
-        size = _RECORD_OVERHEAD + len(stored.head) + data
-        if size > ITEM_LIMIT // 2:
-            self._check_size(stored)
-        return encoded, size
+            stored = self._claim_check.stored_form(encoded)
+        data = -(-len(stored.payload) // 3) * 4 if stored.kind == "binary" else len(stored.payload)
+        size = _RECORD_BYTES + len(stored.head) + data + (len(key.encode()) if key else 0)
+        if size > RECORD_LIMIT:
+            # So near the limit the store knows the exact size.
+            self._store.put_action(NewRecord(_PLACE, _SK, key, stored, _ADDED))
+        return Admitted(encoded, key, size)
 
-    async def claimed(self, event: EncodedEvent) -> EncodedEvent:
+    async def claimed(self, entry: Admitted) -> Admitted:
         """The event as it is stored: the data of a large one is put where the claim check says. Retried."""
         claim_check = self._claim_check
-        if claim_check is None or not claim_check.takes(event):
-            return event
+        if claim_check is None or not claim_check.takes(entry.event):
+            return entry
         deadline = self._deadline()
         attempt = 1
         while True:
             try:
-                return await claim_check.put(event)
+                async with self._before_sending():
+                    return entry._replace(event=await claim_check.put(entry.event))
             except StorageUnavailableError as error:
                 await self._pause_or_give_up(error, attempt, deadline)
             attempt += 1
@@ -91,29 +124,25 @@ class Committer:
         """Does everything or nothing.
 
         Raises `ConditionFailedError`, `TransactionConflictError`, `StorageUnavailableError`,
-        `StorageDeniedError`, `StorageRejectedError` and `OutboxLimitError`, with which nothing was written, and
-        `CommitOutcomeUnknownError`. Cancelled, everything or nothing may have been done.
+        `StorageDeniedError`, `StorageRejectedError`, `OutboxLimitError` and `OutboxClosedError`, with which
+        nothing was written, and `CommitOutcomeUnknownError`. Cancelled, everything or nothing may have been done.
         """
         if self._claim_check is not None:
-            entries = [
-                await self.claimed(entry) if isinstance(entry, EncodedEvent) else entry for entry in entries
-            ]
-        events = [entry for entry in entries if isinstance(entry, EncodedEvent)]
+            entries = [await self.claimed(entry) if isinstance(entry, Admitted) else entry for entry in entries]
+        events = [entry for entry in entries if isinstance(entry, Admitted)]
         deadline = self._deadline()
         attempt = 1
         while (refusal := await self._attempt(entries, events, deadline)) is not None:
             await self._pause_or_give_up(refusal, attempt, deadline)
             attempt += 1
 
-    async def place(
-        self, events: Sequence[EncodedEvent], *, keys: Sequence[str | None] | None = None
-    ) -> Placement:
+    async def place(self, events: Sequence[Admitted]) -> Placement:
         """Places events for somebody else's transaction; tried again, and raises, as `commit` does."""
         deadline = self._deadline()
         attempt = 1
         while True:
             try:
-                return await self._reservations.place(events, deadline=deadline, keys=keys)
+                return await self._place(events, deadline)
             except (StorageUnavailableError, StorageOutcomeUnknownError) as error:
                 await self._pause_or_give_up(error, attempt, deadline)
             attempt += 1
@@ -122,7 +151,7 @@ class Committer:
         """The actions of a transaction whose events have their places. Raises `OutboxLimitError`."""
         records = iter(placement.records)
         put = self._store.put_action
-        return [put(next(records)) if isinstance(entry, EncodedEvent) else entry for entry in entries]
+        return [put(next(records)) if isinstance(entry, Admitted) else entry for entry in entries]
 
     def is_too_old(self, placement: Placement) -> bool:
         """Whether a reservation has waited so long that the relay need not look for its numbers any more."""
@@ -141,20 +170,19 @@ class Committer:
     def _deadline(self) -> float:
         return self._clock.monotonic() + self._config.commit_timeout
 
-    def _check_size(self, event: EncodedEvent) -> None:
-        """Near the limit the store knows the exact size: any place will do for it."""
-        key = key_of(event, self._config.key_of)
-        record = NewRecord(Partition(Bucket(0, 0), keyed=True), sequence_key(0), key, event, 0)
-        self._store.put_action(record)
+    async def _place(self, events: Sequence[Admitted], deadline: float) -> Placement:
+        keys = [entry.key for entry in events]
+        async with self._before_sending():
+            return await self._reservations.place([entry.event for entry in events], keys=keys, deadline=deadline)
 
     async def _attempt(
-        self, entries: Sequence[Entry], events: Sequence[EncodedEvent], deadline: float
+        self, entries: Sequence[Entry], events: Sequence[Admitted], deadline: float
     ) -> StorageError | None:
         """Reserves and sends: None when committed, else a certain refusal of a kind that may pass."""
         placement = _NOTHING
         if events:
             try:
-                placement = await self._reservations.place(events, deadline=deadline)
+                placement = await self._place(events, deadline)
             except (StorageUnavailableError, StorageOutcomeUnknownError) as error:
                 # Numbers that were reserved without an answer are a gap, and harm nothing.
                 return error
@@ -163,7 +191,7 @@ class Committer:
             refusal = await self._send(actions, entries, placement)
         except CommitOutcomeUnknownError:
             raise
-        except (StorageError, OutboxLimitError):
+        except (StorageError, OutboxLimitError, OutboxClosedError):
             self.voided(placement)
             raise
         if refusal is None:
@@ -180,6 +208,8 @@ class Committer:
         After silence only two answers are believed: success, and a condition that failed. A conflict may be one
         with the unanswered request itself, and all other refusals say nothing about that one.
         """
+        if self._is_closed:
+            raise _closed()
         if placement.records and self.is_too_old(placement):
             return StorageUnavailableError("the reservation took longer than prepared_for")
         token = f"{self._rng.getrandbits(128):032x}"
@@ -188,7 +218,7 @@ class Committer:
         attempt = 1
         while True:
             try:
-                async with asyncio.timeout(deadline - self._clock.monotonic()):
+                async with self._limit(deadline - self._clock.monotonic()):
                     await self._store.commit(actions, token)
                 return None
             except TransactionCanceledError as error:
@@ -203,10 +233,12 @@ class Committer:
                 return _may_pass(failure, actions)
             await self._pause(attempt, failure, deadline)
             attempt += 1
+            if self._is_closed:
+                raise _unknown("the outbox was closed before a commit had a certain answer") from silence
             if self._clock.monotonic() >= deadline:
-                raise CommitOutcomeUnknownError(
+                raise _unknown(
                     f"no certain answer to a commit in commit_timeout = {self._config.commit_timeout:g} s; last: "
-                    f"{_text(failure)}; it may or may not be done: read the business item before doing it again"
+                    f"{_text(failure)}"
                 ) from silence
 
     async def _pause_or_give_up(self, refusal: StorageError, attempt: int, deadline: float) -> None:
@@ -217,18 +249,45 @@ class Committer:
     async def _pause(self, attempt: int, failure: Exception, deadline: float) -> None:
         asked = failure.retry_after if isinstance(failure, StorageError) else None
         pause = max(BACKOFF.delay(attempt, self._rng.random), asked or 0.0)
-        await self._clock.sleep(min(pause, max(0.0, deadline - self._clock.monotonic())))
+        if self._is_closed:
+            return
+        with suppress(TimeoutError):
+            async with self._limit():
+                await self._clock.sleep(min(pause, max(0.0, deadline - self._clock.monotonic())))
+
+    @asynccontextmanager
+    async def _before_sending(self) -> AsyncIterator[None]:
+        """What comes before a request that writes: when the outbox is closed, nothing was written."""
+        if self._is_closed:
+            raise _closed()
+        try:
+            async with self._limit():
+                yield
+        except TimeoutError:
+            if self._is_closed:
+                raise _closed() from None
+            raise
+
+    @asynccontextmanager
+    async def _limit(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """Raises `TimeoutError` after so many seconds, and as soon as the outbox is closed."""
+        async with asyncio.timeout(seconds) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
 
     def _condition_failed(self, error: TransactionCanceledError, entries: Sequence[Entry]) -> ConditionFailedError:
         failed = [index for index, reason in enumerate(error.reasons) if reason == CONDITION_FAILED]
         names = []
         for index in failed:
             entry = entries[index]
-            if isinstance(entry, EncodedEvent):
+            if isinstance(entry, Admitted):
                 # A counter went back: the table was restored, or its counters were removed.
                 names.append(
-                    f"action {index} (event {entry.identity}, table {self._store.table!r}: its sequence number is "
-                    "taken; was the table restored without its counters?)"
+                    f"action {index} (event {entry.event.identity}, table {self._store.table!r}: its sequence "
+                    "number is taken; was the table restored without its counters?)"
                 )
             else:
                 names.append(f"action {index} ({_name(entry)})")
@@ -258,6 +317,16 @@ def _given_up(refusal: StorageError, attempts: int) -> StorageError:
     if isinstance(refusal, TransactionCanceledError) and CONFLICT in refusal.reasons:
         return TransactionConflictError(text, reasons=refusal.reasons, code=refusal.code)
     return StorageUnavailableError(text, code=refusal.code, retry_after=refusal.retry_after)
+
+
+def _unknown(why: str) -> CommitOutcomeUnknownError:
+    return CommitOutcomeUnknownError(
+        f"{why}; it may or may not be done: read the business item before doing it again"
+    )
+
+
+def _closed() -> OutboxClosedError:
+    return OutboxClosedError("the outbox was closed: nothing was written")
 
 
 def _name(action: Action) -> str:

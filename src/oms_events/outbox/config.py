@@ -42,10 +42,17 @@ class WriterConfig(ConfigModel):
     key_of: Callable[[Any], str | None] | None = None
     conflict_attempts: int = Field(default=8, ge=1)
     commit_timeout: float = Field(default=60.0, gt=0, le=300)
-    prepared_for: float = Field(default=30.0, gt=0, le=60)
-    """Seconds that a reservation may wait for its commit to be sent; then it must be prepared again."""
-    layout_ttl: float = Field(default=60.0, gt=0)
-    """Seconds after which a writer reads the table's layout again."""
+    prepared_for: float = Field(default=25.0, gt=0, le=25)
+    """Seconds that a reservation may wait for its commit to be sent; then it must be prepared again.
+
+    With the longest `commit_timeout` it stays below a processor's default `drain_time` and `gap_horizon`.
+    """
+    layout_ttl: float = Field(default=60.0, gt=0, le=240)
+    """Seconds after which a writer reads the table's layout again.
+
+    With the longest `prepared_for` and `commit_timeout` it stays below the 600 s after which an empty epoch is
+    dropped.
+    """
 
 
 class OutboxConfig(WriterConfig, AwsConfig):
@@ -75,9 +82,15 @@ class ProcessorConfig(ConfigModel):
     sweep_interval: float = Field(default=60.0, gt=0)
     """A bucket with a backlog is read again from its first record at the latest after so long."""
     gap_horizon: float = Field(default=360.0, gt=0)
-    """A missing sequence number is looked for so long before each later record; then only sweeps find it."""
+    """A missing sequence number is looked for so long before each later record; then only sweeps find it.
+
+    Longer than the writers' `prepared_for` and `commit_timeout` together.
+    """
     drain_time: float = Field(default=330.0, ge=0)
-    """After the bucket count changed, keyed events of the new layout wait so long for writers of the old one."""
+    """After the bucket count changed, keyed events of the new layout wait so long for writers of the old one.
+
+    Longer than the writers' `prepared_for` and `commit_timeout` together.
+    """
     publish_timeout: float = Field(default=8.0, gt=0)
     max_batch: int = Field(default=256, ge=1, le=10_000)
     max_calls: int = Field(default=4, ge=1)
@@ -107,6 +120,12 @@ class ProcessorConfig(ConfigModel):
             raise ValueError(
                 f"lease = {self.lease} is too short for heartbeat = {self.heartbeat} and lease_margin = "
                 f"{self.lease_margin}; make it longer than two heartbeats and the margin"
+            )
+        if self.publish_timeout >= self.lease - self.lease_margin:
+            raise ValueError(
+                f"publish_timeout = {self.publish_timeout} must be below lease - lease_margin = "
+                f"{self.lease - self.lease_margin:g}: an attempt may last no longer than its lease; lower it, or "
+                "make lease longer"
             )
         if self.poll_floor > self.poll_ceiling:
             raise ValueError(f"poll_floor = {self.poll_floor} is above poll_ceiling {self.poll_ceiling}; lower it")

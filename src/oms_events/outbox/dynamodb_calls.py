@@ -205,8 +205,8 @@ def _problems(described: Mapping[str, Any] | None) -> Iterator[str]:
     if keys != KEYS or any(types[name] != "S" for name in keys):
         found = ", ".join(f"{name} ({types[name]}, {kind})" for name, kind in keys.items())
         yield (
-            f"its keys are {found}; an outbox needs pk (S, HASH) and sk (S, RANGE): create another table "
-            "(`oms-events outbox table create`) and name it in table_name"
+            f"its keys are {found}; an outbox needs pk (S, HASH) and sk (S, RANGE): choose another name "
+            "(table_name, or OMS_OUTBOX_TABLE), and create that table (`oms-events outbox table create`)"
         )
     status = described["TableStatus"]
     if status not in _USABLE:

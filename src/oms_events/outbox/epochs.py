@@ -31,7 +31,8 @@ async def ensure_layout(store: OutboxStore, buckets: int | None = None) -> Layou
     if buckets is not None and epoch is not None and epoch.buckets != buckets:
         problem = (
             f"buckets = {buckets}, but the table {store.table!r} has {epoch.buckets}; leave `buckets` out or set "
-            f"it to {epoch.buckets}, or change the table's bucket count first"
+            f"it to {epoch.buckets}, or change the table's bucket count first (`oms-events outbox buckets "
+            f"{buckets}`)"
         )
         raise ConfigurationError("outbox layout", [problem])
     return layout
@@ -84,6 +85,19 @@ async def retire_epochs(store: OutboxStore, *, clock: Clock, drain_time: float =
         layout = Layout(layout.revision + 1, kept)
         if await store.write_layout(layout):
             return layout
+
+
+async def count_pending(store: OutboxStore, epoch: Epoch, *, limit: int = 1000) -> tuple[int, bool]:
+    """The records of an epoch, counted up to `limit` per partition, and whether there are more; held ones too."""
+    partitions = [Partition(bucket, keyed) for bucket in _buckets(epoch) for keyed in (True, False)]
+    pending, bounded = 0, False
+    for start in range(0, len(partitions), _CALLS_AT_ONCE):
+        counting = (
+            store.count(partition, limit=limit) for partition in partitions[start : start + _CALLS_AT_ONCE]
+        )
+        for count in await asyncio.gather(*counting):
+            pending, bounded = pending + count.pending, bounded or count.bounded
+    return pending, bounded
 
 
 def _check(buckets: int | None) -> None:

@@ -6,15 +6,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from oms_events._aio import Clock, SystemClock
-from oms_events.errors import OutboxClosedError
+from oms_events.errors import ConfigurationError, OutboxClosedError
 from oms_events.events import EncodedEvent
 from oms_events.outbox.claimcheck import ClaimCheck
-from oms_events.outbox.commit import Committer
+from oms_events.outbox.commit import Admitted, Committer
 from oms_events.outbox.config import OutboxConfig, WriterConfig
 from oms_events.outbox.dynamodb import DynamoDBOutboxStore
 from oms_events.outbox.limits import MAX_ACTIONS, MAX_BYTES, check_transaction
@@ -85,8 +84,13 @@ class Outbox:
                 self._is_open = True
 
     async def close(self) -> None:
-        """Closes the store; idempotent. A commit under way may or may not be done; nothing new begins."""
+        """Closes the store; idempotent, and nothing new begins.
+
+        What is under way ends at once: with `OutboxClosedError` when nothing was sent, with
+        `CommitOutcomeUnknownError` when a commit was.
+        """
         self._is_closed = True
+        self._committer.close()
         async with self._opening:
             self._is_open = False
             try:
@@ -111,7 +115,7 @@ class Outbox:
 
     async def add(self, event: object) -> None:
         """Adds one event in a transaction of its own. Raises as leaving a `Transaction` does."""
-        admitted, _ = self._committer.admit(event)
+        admitted = self._committer.admit(event)
         await self.open()
         await self._committer.commit([admitted])
 
@@ -140,9 +144,9 @@ class Outbox:
         `ConfigurationError` and `StorageError`.
         """
         admitted = [self._committer.admit(event) for event in events]
-        check_transaction(len(admitted), sum(size for _, size in admitted))
+        check_transaction(len(admitted), sum(entry.size for entry in admitted))
         await self.open()
-        entries = [await self._committer.claimed(event) for event, _ in admitted]
+        entries = [await self._committer.claimed(entry) for entry in admitted]
         placement = await self._committer.place(entries)
         return Prepared(self._committer, placement, self._committer.actions(entries, placement))
 
@@ -157,15 +161,12 @@ class Outbox:
     ) -> bool:
         """Gives an event that was in the outbox a new place under its key, and lets `put` store the record there.
 
-        `put` says whether it certainly did. Raises as `prepare` and `put` do.
+        `put` says whether it did. Listeners are told nothing: after a lost answer nobody here knows whether the
+        record is there, and polls find it. Raises as `prepare` and `put` do.
         """
         await self.open()
-        placement = await self._committer.place([event], keys=[key])
-        record = placement.records[0]._replace(state=state, history=history)
-        placement = replace(placement, records=(record,))
-        done = await put(record)
-        (self._committer.committed if done else self._committer.voided)(placement)
-        return done
+        placement = await self._committer.place([Admitted(event, key, 0)])
+        return await put(placement.records[0]._replace(state=state, history=history))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Calls `listener` with what this outbox commits from now on; gives a function that ends it."""
@@ -204,6 +205,7 @@ class DynamoDBOutbox(Outbox):
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        _check_arguments(config, session=session, client=client, s3_client=s3_client)
         claim_check = None
         if config.claim_check is not None:
             claim_check = ClaimCheck(config.claim_check, config, session=session, client=s3_client)
@@ -239,14 +241,29 @@ class MemoryOutbox(Outbox):
         return [record.event.event for record in self.store.pending() if record.event is not None]
 
 
-def _chunks(admitted: Iterable[tuple[EncodedEvent, int]]) -> Iterator[list[EncodedEvent]]:
-    chunk: list[EncodedEvent] = []
+def _check_arguments(config: object, *, session: object, client: object, s3_client: object) -> None:
+    problems = []
+    if not isinstance(config, OutboxConfig):
+        problems.append(f"config is {type(config).__name__}; give an OutboxConfig(table_name=...)")
+    for name, given, method, what in (
+        ("session", session, "client", "an aioboto3.Session"),
+        ("client", client, "transact_write_items", "a `dynamodb` client of an aioboto3.Session"),
+        ("s3_client", s3_client, "put_object", "an `s3` client of an aioboto3.Session"),
+    ):
+        if given is not None and not callable(getattr(given, method, None)):
+            problems.append(f"{name} is {type(given).__name__}; give {what}, or leave it out")
+    if problems:
+        raise ConfigurationError("DynamoDBOutbox", problems)
+
+
+def _chunks(admitted: Iterable[Admitted]) -> Iterator[list[Admitted]]:
+    chunk: list[Admitted] = []
     total = 0
-    for event, size in admitted:
-        if len(chunk) == MAX_ACTIONS or total + size > MAX_BYTES:
+    for entry in admitted:
+        if len(chunk) == MAX_ACTIONS or total + entry.size > MAX_BYTES:
             yield chunk
             chunk, total = [], 0
-        chunk.append(event)
-        total += size
+        chunk.append(entry)
+        total += entry.size
     if chunk:
         yield chunk

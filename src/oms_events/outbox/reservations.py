@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -40,12 +41,22 @@ class Placement:
 
 
 def key_of(event: EncodedEvent, configured: Callable[[Any], str | None] | None) -> str | None:
-    """The order key of an event: its `partitionkey`, else what the configured function says, else none."""
+    """The order key of an event: its `partitionkey`, else what the configured function says, else none.
+
+    Raises `InvalidEventError` when the function fails, or gives what is no key.
+    """
     key: Any = event.attributes.get("partitionkey")
     if key is None and configured is not None:
-        key = configured(event.event)
+        try:
+            key = configured(event.event)
+        except Exception as error:
+            text = f"key_of failed on event {event.identity}: {error!r}"
+            raise InvalidEventError(text, field="partitionkey") from error
         if key is not None and not isinstance(key, str):
             text = f"key_of gave {key!r} for event {event.identity}: give text, or None for an event without a key"
+            raise InvalidEventError(text, field="partitionkey")
+        if key and not _is_unicode(key):
+            text = f"key_of gave {key!r} for event {event.identity}: it has a lone surrogate, which UTF-8 lacks"
             raise InvalidEventError(text, field="partitionkey")
     return str(key) if key is not None and key != "" else None
 
@@ -59,7 +70,6 @@ class Reservations:
 
     def __init__(self, store: OutboxStore, config: WriterConfig, *, clock: Clock, rng: random.Random) -> None:
         self._store = store
-        self._config = config
         self._clock = clock
         self._rng = rng
         self._layouts = Layouts(store, config, clock=clock)
@@ -75,19 +85,13 @@ class Reservations:
         self._waiting.clear()
 
     async def place(
-        self,
-        events: Sequence[EncodedEvent],
-        *,
-        deadline: float,
-        keys: Sequence[str | None] | None = None,
+        self, events: Sequence[EncodedEvent], *, keys: Sequence[str | None], deadline: float
     ) -> Placement:
-        """Gives each event its place in the open epoch, under the given `keys` where they are known already.
+        """Gives each event its place in the open epoch, under its key.
 
         Waits while no epoch is open, until `deadline` of the clock, then raises `StorageUnavailableError`; raises
-        `ConfigurationError`, `InvalidEventError` for a key that is no text, and what the store raises.
+        `ConfigurationError`, and what the store raises.
         """
-        if keys is None:
-            keys = [key_of(event, self._config.key_of) for event in events]
         attempt = 0
         while True:
             epoch = await self._layouts.open_epoch()
@@ -167,12 +171,31 @@ class Reservations:
         except Exception as error:
             for request in requests:
                 if not request.answer.done():
-                    request.answer.set_exception(error)
+                    request.answer.set_exception(_copy_of(error))
             return
         for request in requests:
             if not request.answer.done():
                 request.answer.set_result(number)
             number += request.numbers
+
+
+def _copy_of(error: Exception) -> Exception:
+    """Those who share a call must not share its error: each adds notes and frames of its own."""
+    try:
+        copied = copy.copy(error)
+    except TypeError:
+        # A class whose arguments are not its `args`; no error of ours.
+        return error
+    copied.__cause__, copied.__traceback__ = error.__cause__, error.__traceback__
+    return copied
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse(requests: Sequence[_Request]) -> None:

@@ -22,7 +22,7 @@ _PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why dead letters arose: a code, how often, and one of the texts."""
+    """Why dead letters arose, or records wait: a code, how often, and one of the texts."""
 
     code: str
     count: int
@@ -77,6 +77,8 @@ class OutboxStatus:
     members: tuple[MemberStatus, ...] | None = None
     dead_letters: tuple[DeadStatus, ...] | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+    """The top reasons of pending records: of those among the first ones of each bucket that have a last error."""
 
     @property
     def pending(self) -> int | None:
@@ -97,6 +99,26 @@ class OutboxStatus:
         return max(ages, default=None)
 
 
+class _Reasons:
+    """Counts reasons by their codes, and keeps an example of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    @property
+    def count(self) -> int:
+        return self._counts.total()
+
+    def add(self, code: str, text: str) -> None:
+        self._counts[code] += 1
+        self._examples.setdefault(code, text)
+
+    def top(self) -> tuple[Reason, ...]:
+        common = self._counts.most_common(_TOP_REASONS)
+        return tuple(Reason(code, count, self._examples[code]) for code, count in common)
+
+
 class StatusReader:
     """Reads the parts of a status, each of which may fail without harm to the others."""
 
@@ -105,6 +127,7 @@ class StatusReader:
         self._clock = clock
         self._limit = limit
         self._problems: dict[str, str] = {}
+        self._errors = _Reasons()
 
     async def read(self, *, watch: float) -> OutboxStatus:
         """The status; waits up to `watch` seconds for each processor's next heartbeat."""
@@ -121,6 +144,7 @@ class StatusReader:
             members=members,
             dead_letters=dead,
             problems=self._problems,
+            reasons=self._errors.top(),
         )
 
     async def _coordination(self) -> Coordination | None:
@@ -151,6 +175,9 @@ class StatusReader:
                 async with slots:
                     keyed = await self._store.count(Partition(bucket, True), limit=self._limit)
                     unkeyed = await self._store.count(Partition(bucket, False), limit=self._limit)
+                    for count, is_keyed in ((keyed, True), (unkeyed, False)):
+                        if count.pending:
+                            await self._read_errors(Partition(bucket, is_keyed))
             except StorageError as error:
                 self._problems[f"bucket {bucket.epoch}/{bucket.number}"] = str(error)
                 return BucketStatus(bucket, None, False, None, owner, str(error))
@@ -162,6 +189,13 @@ class StatusReader:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(read(bucket), name="oms-events-outbox-count") for bucket in numbers]
         return tuple(task.result() for task in tasks)
+
+    async def _read_errors(self, partition: Partition) -> None:
+        page = await self._store.read(partition, limit=min(self._limit, _PAGE))
+        for record in page.records:
+            if (error := record.state.last_error) is not None:
+                *code, text = error.split(": ", 2)
+                self._errors.add(": ".join(code) or text, text)
 
     async def _dead_letters(self) -> tuple[DeadStatus, ...] | None:
         found: list[DeadStatus] = []
@@ -178,21 +212,18 @@ class StatusReader:
         return tuple(found)
 
     async def _dead_letters_of(self, platform: str) -> DeadStatus:
-        counts: Counter[str] = Counter()
-        examples: dict[str, str] = {}
+        reasons = _Reasons()
         after: str | None = None
-        while (room := self._limit - counts.total()) >= 0:
+        while (room := self._limit - reasons.count) >= 0:
             # One more than is counted: whether it is there says more than that the page may go on.
             page = await self._store.dead_letters(platform=platform, after=after, limit=min(_PAGE, room + 1))
             for letter in page.letters[:room]:
-                counts[letter.code] += 1
-                examples.setdefault(letter.code, letter.reason)
+                reasons.add(letter.code, letter.reason)
             after = page.next
             if after is None or len(page.letters) > room:
                 break
         is_bounded = len(page.letters) > room
-        reasons = tuple(Reason(code, count, examples[code]) for code, count in counts.most_common(_TOP_REASONS))
-        return DeadStatus(platform, counts.total(), is_bounded, reasons)
+        return DeadStatus(platform, reasons.count, is_bounded, reasons.top())
 
     async def _members(self, before: Coordination, until: float, *, wait: bool) -> tuple[MemberStatus, ...] | None:
         now = before

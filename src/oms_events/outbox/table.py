@@ -83,7 +83,8 @@ async def create_table(
     is_given = buckets is not None or config.buckets is not None
     if is_given and epoch is not None and epoch.buckets != wanted:
         problem = (
-            f"it has {epoch.buckets} buckets, not {wanted}; ask for {epoch.buckets}, or change the bucket count"
+            f"it has {epoch.buckets} buckets, not {wanted}; ask for {epoch.buckets}, or change the bucket count "
+            f"(`oms-events outbox buckets {wanted}`)"
         )
         raise ConfigurationError(f"table {config.table_name!r}", [problem])
     return _description(config, described, layout)

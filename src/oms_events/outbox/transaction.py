@@ -6,14 +6,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from oms_events._aws.marshal import to_item
+from oms_events._aws.marshal import checked_item, checked_text, to_item
 from oms_events.errors import OutboxClosedError, StorageRejectedError
 from oms_events.outbox.commit import Committer, Entry
 from oms_events.outbox.limits import check_item, check_transaction
 from oms_events.outbox.schema import item_size
 from oms_events.outbox.store import Action
 
-_KINDS: Final = ("Put", "Update", "Delete", "ConditionCheck")
+_KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "Put": frozenset(("TableName", "Item")),
+    "Update": frozenset(("TableName", "Key", "UpdateExpression")),
+    "Delete": frozenset(("TableName", "Key")),
+    "ConditionCheck": frozenset(("TableName", "Key", "ConditionExpression")),
+}
+"""The kinds of actions, and the fields that each must have."""
+_TEXTS: Final = frozenset(
+    ("TableName", "UpdateExpression", "ConditionExpression", "ReturnValuesOnConditionCheckFailure")
+)
+_ITEMS: Final = frozenset(("Item", "Key", "ExpressionAttributeValues"))
+_NAMES: Final = "ExpressionAttributeNames"
 
 
 class Transaction:
@@ -26,8 +37,8 @@ class Transaction:
 
     Leaving it commits, and raises with nothing written: `ConditionFailedError`, which names the action at fault,
     `TransactionConflictError`, `StorageUnavailableError`, `StorageDeniedError`, `StorageRejectedError`,
-    `ConfigurationError`. With `CommitOutcomeUnknownError`, or when the task is cancelled while it commits, all of
-    it or nothing was written.
+    `ConfigurationError`, `OutboxClosedError`. With `CommitOutcomeUnknownError`, or when the task is cancelled
+    while it commits, all of it or nothing was written.
     """
 
     __slots__ = ("_bytes", "_committer", "_entries", "_open", "_state")
@@ -80,7 +91,7 @@ class Transaction:
     ) -> None:
         """Changes an item by an update expression; without a condition, one that is not there is made."""
         typed = to_item(key, path="key")
-        body = {"TableName": table, "Key": typed, "UpdateExpression": update}
+        body = {"TableName": table, "Key": typed, "UpdateExpression": checked_text(update, path="update")}
         self._add("Update", body, condition, names, values, item_size(typed))
 
     def delete(
@@ -115,17 +126,19 @@ class Transaction:
         Events of one key are delivered in the order in which they were added. Raises `InvalidEventError`, and
         `OutboxLimitError` when it is too large for an item and no claim check is configured.
         """
-        self._append(*self._committer.admit(event))
+        admitted = self._committer.admit(event)
+        self._append(admitted, admitted.size)
 
     def add_action(self, action: Action) -> None:
-        """Adds a ready action, as TransactWriteItems takes it: `{"Put": {"TableName": ..., "Item": {...}}}`."""
-        if len(action) != 1 or next(iter(action)) not in _KINDS:
-            kinds = ", ".join(_KINDS)
-            raise StorageRejectedError(f"an action has one key, of {kinds}; this one has {list(action)!r}")
-        (body,) = action.values()
-        size = item_size(body.get("Item") or body.get("Key") or {})
-        check_item(body.get("TableName"), size)
-        self._append(action, size + item_size(body.get("ExpressionAttributeValues") or {}))
+        """Adds a ready action, as TransactWriteItems takes it: `{"Put": {"TableName": ..., "Item": {...}}}`.
+
+        Raises `StorageRejectedError`, which names the action's place and the field at fault, and
+        `OutboxLimitError`.
+        """
+        kind, body = _checked_action(action, f"action {len(self._entries)}")
+        size = item_size(body["Item"] if kind == "Put" else body["Key"])
+        check_item(body["TableName"], size)
+        self._append({kind: body}, size + item_size(body.get("ExpressionAttributeValues", {})))
 
     def _add(
         self,
@@ -136,10 +149,11 @@ class Transaction:
         values: Mapping[str, Any] | None,
         size: int,
     ) -> None:
+        checked_text(body["TableName"], path="table")
         if condition is not None:
-            body["ConditionExpression"] = condition
+            body["ConditionExpression"] = checked_text(condition, path="condition")
         if names:
-            body["ExpressionAttributeNames"] = dict(names)
+            body[_NAMES] = _checked_names(names, "names")
         if values:
             typed = to_item(values, path="values")
             body["ExpressionAttributeValues"] = typed
@@ -152,3 +166,39 @@ class Transaction:
         check_transaction(len(self._entries) + 1, self._bytes + size)
         self._entries.append(entry)
         self._bytes += size
+
+
+def _checked_action(action: object, path: str) -> tuple[str, dict[str, Any]]:
+    """An action's kind, and a copy of its body."""
+    if not isinstance(action, Mapping) or len(action) != 1 or next(iter(action)) not in _KINDS:
+        found = list(action) if isinstance(action, Mapping) else type(action).__name__
+        kinds = ", ".join(_KINDS)
+        raise StorageRejectedError(f"{path}: an action has one key, of {kinds}; this one has {found!r}")
+    ((kind, body),) = action.items()
+    path = f"{path}: {kind}"
+    if not isinstance(body, Mapping):
+        raise StorageRejectedError(f"{path} is {type(body).__name__}; give a mapping of its fields")
+    checked = {field: _checked_field(field, value, f"{path}.{field}") for field, value in body.items()}
+    if missing := sorted(_KINDS[kind] - checked.keys()):
+        raise StorageRejectedError(f"{path} has no {', '.join(missing)}; give it")
+    return kind, checked
+
+
+def _checked_field(field: object, value: object, path: str) -> Any:
+    if field in _TEXTS:
+        return checked_text(value, path=path)
+    if field in _ITEMS:
+        return checked_item(value, path=path)
+    if field == _NAMES:
+        return _checked_names(value, path)
+    known = ", ".join(sorted((*_TEXTS, *_ITEMS, _NAMES)))
+    raise StorageRejectedError(f"{path} is none of an action's fields; they are {known}")
+
+
+def _checked_names(names: object, path: str) -> dict[str, str]:
+    if not isinstance(names, Mapping):
+        raise StorageRejectedError(f"{path} is {type(names).__name__}; give a mapping of placeholders to names")
+    return {
+        checked_text(placeholder, path=path): checked_text(name, path=f"{path}[{placeholder!r}]")
+        for placeholder, name in names.items()
+    }

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from oms_events.events import EncodedEvent
 from oms_events.outbox.records import PlatformState, StoredRecord, open_platforms
 from oms_events.publishing import Plan
+
+_MAX_CLOSED: Final = 50_000
 
 
 class Lane:
@@ -88,11 +91,13 @@ class Window:
         self._lines: dict[tuple[str, str], Line] = {}
         self._closed: set[tuple[str, str]] = set()
         self._closed_platforms: set[str] = set()
-        self._shares_lines = False
+        # Platforms for which more keys were left than are remembered: all keys count as left.
+        self._full: set[str] = set()
 
     def begin_pass(self, gated: Iterable[str]) -> None:
         """A new pass begins at the first record; `gated` platforms take nothing now."""
         self._closed.clear()
+        self._full.clear()
         self._closed_platforms = set(gated)
         self.left = 0
 
@@ -142,7 +147,6 @@ class Window:
     def _add_lanes(self, entry: Entry, owed: tuple[str, ...], *, goes_on: bool) -> Sequence[Lane]:
         record, plan = entry.record, entry.plan
         if plan.first_that_works:
-            self._shares_lines = True
             parts = [owed]
         else:
             parts = [(platform,) for platform in owed]
@@ -150,7 +154,7 @@ class Window:
         was_left = False
         for platforms in parts:
             if self._is_closed(record.key, platforms):
-                self._leave_unloaded(record.key, platforms)
+                self._close(record.key, platforms)
                 was_left = True
                 continue
             is_whole = platforms == plan.platforms
@@ -168,7 +172,7 @@ class Window:
     def _load_plain(self, record: StoredRecord, event: EncodedEvent, plan: Plan) -> Sequence[Lane]:
         """Nearly every record: new, and owed to one platform."""
         if self._is_closed(record.key, plan.platforms):
-            self._leave_unloaded(record.key, plan.platforms)
+            self._close(record.key, plan.platforms)
             self.left += 1
             return ()
         entry = self.entries[record.sk] = Entry(record, event, plan)
@@ -291,6 +295,8 @@ class Window:
             return True
         if key is None or not self._keyed:
             return False
+        if self._full and not self._full.isdisjoint(("*", *platforms)):
+            return True
         for platform in platforms:
             if self._closed and ((key, platform) in self._closed or (key, "*") in self._closed):
                 return True
@@ -299,17 +305,16 @@ class Window:
                 return True
         return False
 
-    def _leave_unloaded(self, key: str | None, platforms: Sequence[str]) -> None:
-        # A platform that is shut stays so for the whole pass: its keys need not be remembered, backlogs are large.
-        if self._shares_lines or not self._is_shut(platforms):
-            self._close(key, platforms)
-
     def _is_shut(self, platforms: Sequence[str]) -> bool:
         return all(platform in self._closed_platforms for platform in platforms)
 
     def _close(self, key: str | None, platforms: Iterable[str]) -> None:
-        if key is not None and self._keyed:
+        if key is None or not self._keyed:
+            return
+        if len(self._closed) < _MAX_CLOSED:
             self._closed.update((key, platform) for platform in platforms)
+        else:
+            self._full.update(platforms)
 
 
 def _refresh(entry: Entry, record: StoredRecord) -> None:

@@ -84,7 +84,7 @@ class Ground:
             sweep_interval=1.0,
             retry_initial=0.05,
             retry_maximum=0.5,
-            publish_timeout=2.0,
+            publish_timeout=1.0,
             measure_interval=5.0,
             stop_timeout=10.0,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from oms_events.cli.outbox.changing import purge, replan, requeue
+from oms_events.cli.outbox.changing import bury, purge, replan, requeue
 from oms_events.cli.outbox.looking import list_, show
 from oms_events.cli.outbox.status import status
 from oms_events.cli.outbox.tables import buckets, create
@@ -21,6 +21,6 @@ def table() -> None:
     """The outbox's table."""
 
 
-for command in (status, list_, show, requeue, purge, replan, drain, work, buckets):
+for command in (status, list_, show, requeue, purge, bury, replan, drain, work, buckets):
     outbox.add_command(command)
 table.add_command(create)

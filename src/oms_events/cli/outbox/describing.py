@@ -14,7 +14,7 @@ from oms_events.outbox.records import DeadLetter, StoredRecord
 from oms_events.publishing import Plan
 
 LETTER_COLUMNS = ("id", "event type", "event", "key", "code", "attempts", "failed")
-RECORD_COLUMNS = ("id", "event type", "event", "key", "plan", "states", "attempts", "added")
+RECORD_COLUMNS = ("id", "event type", "event", "key", "plan", "states", "attempts", "added", "last error")
 
 
 def letter_row(letter: DeadLetter) -> tuple[object, ...]:
@@ -28,7 +28,15 @@ def record_row(record: StoredRecord) -> tuple[object, ...]:
     name = (None, None) if event is None else (event.type, event.id)
     plan = None if state.plan is None else ", ".join(state.plan.platforms)
     states = ", ".join(f"{platform} {found.value}" for platform, found in state.states.items()) or None
-    return record_id(record), *name, record.key, plan, states, state.attempts, _time(record.added)
+    error = record.problem or state.last_error
+    return record_id(record), *name, record.key, plan, states, state.attempts, _time(record.added), error
+
+
+def plan_in_words(plan: Plan) -> str:
+    """Where a plan has an event go, and why."""
+    goal = "the first that works of " if plan.first_that_works and len(plan.platforms) > 1 else ""
+    rule = "no rule" if plan.rule is None else f"rule {plan.rule}"
+    return f"{goal}{', '.join(plan.platforms)} ({rule}, strategy {plan.strategy})"
 
 
 def describe(found: DeadLetter | StoredRecord, *, whole: bool = False) -> Mapping[str, Any]:
@@ -50,6 +58,7 @@ def _letter(letter: DeadLetter, *, whole: bool) -> Mapping[str, Any]:
         "added": _time(letter.added),
         "failed": _time(letter.failed),
         "held": letter.held,
+        "problem": letter.problem,
         "plan": _plan(letter.plan),
         "history": [dict(entry) for entry in letter.history],
         **({"raw": letter.raw} if whole and letter.raw is not None else {}),
@@ -68,6 +77,7 @@ def _record(record: StoredRecord, *, whole: bool) -> Mapping[str, Any]:
         "states": {platform: found.value for platform, found in state.states.items()},
         "attempts": state.attempts,
         "tried_for": round(state.tried_for, 3),
+        "last_error": state.last_error,
         "generation": state.generation,
         "format": record.format,
         "bytes": record.size,

@@ -11,10 +11,17 @@ import click
 import orjson
 
 from oms_events.cli.common import ExitCode, config_option, ends_cleanly, run
-from oms_events.cli.outbox.describing import LETTER_COLUMNS, RECORD_COLUMNS, describe, letter_row, record_row
-from oms_events.cli.outbox.options import open_admin, takes_filter
+from oms_events.cli.outbox.describing import (
+    LETTER_COLUMNS,
+    RECORD_COLUMNS,
+    describe,
+    letter_row,
+    plan_in_words,
+    record_row,
+)
+from oms_events.cli.outbox.options import open_admin, takes_filter, warn_of_platform
 from oms_events.cli.output import one_line, print_fields, print_json, print_table, tell
-from oms_events.outbox.filters import OutboxFilter, record_id
+from oms_events.outbox.filters import OutboxFilter, is_letter_id, record_id
 from oms_events.outbox.records import DeadLetter, StoredRecord
 
 Found = DeadLetter | StoredRecord
@@ -56,6 +63,8 @@ def list_(
 async def _list(
     config_file: Path | None, where: OutboxFilter, *, pending: bool, limit: int, after: str | None
 ) -> tuple[list[Found], bool]:
+    if after is not None and not pending and not is_letter_id(after):
+        tell(f"--after {after!r} is no id of a dead letter; take one that a list shows")
     async with open_admin(config_file) as admin:
         source: AsyncIterator[Found] = (
             admin.records(where, after=after) if pending else admin.letters(where, after=after)
@@ -65,6 +74,8 @@ async def _list(
             if len(found) == limit:
                 return found, True
             found.append(one)
+        if not found:
+            await warn_of_platform(admin, where, pending=pending)
     return found, False
 
 
@@ -100,6 +111,8 @@ def _print(found: Found) -> None:
     fields = dict(describe(found))
     history: list[dict[str, Any]] = fields.pop("history")
     fields.pop("event")
+    plan = found.plan if isinstance(found, DeadLetter) else found.state.plan
+    fields["plan"] = None if plan is None else plan_in_words(plan)
     print_fields({name.replace("_", " "): _text(value) for name, value in fields.items()})
     for entry in history:
         click.echo(one_line("before   " + ", ".join(f"{name} {value}" for name, value in entry.items())))

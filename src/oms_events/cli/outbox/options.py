@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from oms_events.cli.common import read_settings
+from oms_events.cli.output import tell
 from oms_events.outbox.admin import OutboxAdmin
 from oms_events.outbox.filters import OutboxFilter
 from oms_events.outbox.selection import OnDone
@@ -75,7 +76,10 @@ def takes_filter(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_filter(**options: Any) -> None:
         names = ("platform", "event_type", "since", "until", "key", "event_id")
-        command(where=OutboxFilter(**{name: options.pop(name) for name in names}), **options)
+        where = OutboxFilter(**{name: options.pop(name) for name in names})
+        if where.since is not None and where.until is not None and where.since >= where.until:
+            tell(f"--since ({where.since}) is not before --until ({where.until}): nothing is in between")
+        command(where=where, **options)
 
     decorated: Callable[..., None] = with_filter
     for option in reversed(_FILTERS):
@@ -88,6 +92,23 @@ async def open_admin(config_file: Path | None) -> AsyncIterator[OutboxAdmin]:
     """The admin of the settings' outbox, which is open for as long."""
     async with read_settings(config_file).create_outbox() as outbox:
         yield OutboxAdmin(outbox)
+
+
+async def warn_of_platform(admin: OutboxAdmin, where: OutboxFilter, *, pending: bool) -> None:
+    """Says, when nothing was found, that the platform of the filter may be the reason."""
+    if where.platform is None:
+        return
+    if pending:
+        tell(f"nothing that was found waits for platform {where.platform!r}, as far as plans are recorded")
+        return
+    async for _ in admin.letters(OutboxFilter(platform=where.platform)):
+        return
+    tell(f"there is no dead letter of platform {where.platform!r}; oms-events outbox status shows whose there are")
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: `what` is the word for one."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 @contextmanager

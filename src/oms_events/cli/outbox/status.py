@@ -39,6 +39,7 @@ def status(*, limit: int, no_wait: bool, config_file: Path | None, as_json: bool
     settings = read_settings(config_file)
     watch = 0.0 if no_wait else 2 * settings.processor.heartbeat
     found = run(_read(settings, limit=limit, watch=watch))
+    _warn_of_buckets(settings, found)
     if as_json:
         print_json(_described(found))
     else:
@@ -57,6 +58,17 @@ async def _read(settings: Settings, *, limit: int, watch: float) -> OutboxStatus
         return OutboxStatus(outbox.store.table, problems={"table": str(error)})
 
 
+def _warn_of_buckets(settings: Settings, found: OutboxStatus) -> None:
+    wanted = None if settings.outbox is None else settings.outbox.buckets
+    opened = next((epoch for epoch in found.epochs or () if epoch.is_open), None)
+    if wanted is not None and opened is not None and opened.buckets != wanted:
+        tell(
+            f"the settings have buckets = {wanted}, but the table has {opened.buckets}: writers with these "
+            f"settings fail; set {opened.buckets} (OMS_OUTBOX_BUCKETS), or change the table (oms-events outbox "
+            f"buckets {wanted})"
+        )
+
+
 def _described(found: OutboxStatus) -> Mapping[str, Any]:
     return {
         "table": found.table,
@@ -66,6 +78,7 @@ def _described(found: OutboxStatus) -> Mapping[str, Any]:
         "oldest_age": found.oldest_age,
         "epochs": found.epochs,
         "buckets": None if found.buckets is None else list(map(_described_bucket, found.buckets)),
+        "reasons": found.reasons,
         "processors": found.members,
         "dead_letters": found.dead_letters,
         "problems": found.problems,
@@ -119,6 +132,11 @@ def _print(found: OutboxStatus) -> None:
                 )
                 for one in busy
             ],
+        )
+    if found.reasons:
+        _print_part(
+            ("why they wait", "of the first", "one of the last errors"),
+            [(reason.code, reason.count, reason.example) for reason in found.reasons],
         )
     if found.dead_letters:
         _print_part(

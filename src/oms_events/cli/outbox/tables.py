@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 
 from oms_events._aio import SystemClock
-from oms_events.cli.common import config_option, ends_cleanly, read_settings, run
-from oms_events.cli.outbox.options import progress_bar
+from oms_events.cli.common import ExitCode, config_option, ends_cleanly, read_settings, run
+from oms_events.cli.outbox.options import counted, progress_bar
 from oms_events.cli.output import print_json, print_table, tell
-from oms_events.outbox.epochs import MAX_BUCKETS, change_buckets, retire_epochs
-from oms_events.outbox.records import Layout
+from oms_events.outbox.epochs import MAX_BUCKETS, change_buckets, count_pending, retire_epochs
+from oms_events.outbox.records import Epoch, Layout
+from oms_events.outbox.store import OutboxStore
 from oms_events.settings import Settings
 
 _COLUMNS: Final = ("epoch", "buckets", "open")
@@ -63,19 +65,49 @@ def buckets(*, number: int | None, retire: bool, config_file: Path | None, as_js
     it ends halfway, writers wait: call it again. Services whose settings name the old number need the new one
     when they start anew.
     """
-    table, layout = run(_change(read_settings(config_file), number, retire=retire))
+    table, layout, left = run(_change(read_settings(config_file), number, retire=retire))
     _print(table, layout, as_json=as_json)
+    for epoch, records in left.items():
+        tell(f"layout {epoch} has {records}, not retired")
+    sys.exit(ExitCode.FAILED if left else ExitCode.OK)
 
 
-async def _change(settings: Settings, number: int | None, *, retire: bool) -> tuple[str, Layout | None]:
+async def _change(
+    settings: Settings, number: int | None, *, retire: bool
+) -> tuple[str, Layout | None, Mapping[int, str]]:
+    """The table's name, its layout, and what kept old layouts from being retired."""
+    left: dict[int, str] = {}
     async with settings.create_outbox() as outbox:
         store = outbox.store
-        layout = await store.read_layout() if number is None else await change_buckets(store, number)
+        layout = await store.read_layout()
+        if number is not None:
+            await _warn_of_pending(store, layout, number)
+            layout = await change_buckets(store, number)
         if retire:
             tell("waiting until closed layouts have been empty for ten minutes; Ctrl-C ends it without harm")
             with progress_bar("waiting"):
                 layout = await retire_epochs(store, clock=SystemClock())
-    return store.table, layout
+            for epoch in layout.epochs[:-1]:
+                if not epoch.is_open and (records := await _records_of(store, epoch)):
+                    left[epoch.number] = records
+    return store.table, layout, left
+
+
+async def _warn_of_pending(store: OutboxStore, layout: Layout | None, number: int) -> None:
+    old = None if layout is None else layout.open_epoch
+    if old is not None and old.buckets != number and (records := await _records_of(store, old)):
+        tell(
+            f"the table has {records}, those held by dead letters included: later keyed events of those keys wait "
+            "until the old layout's are delivered, requeued or purged"
+        )
+
+
+async def _records_of(store: OutboxStore, epoch: Epoch) -> str | None:
+    """How many records a layout has, in words; None when there is none."""
+    pending, bounded = await count_pending(store, epoch)
+    if not pending:
+        return None
+    return f"{pending}+ pending records" if bounded else counted(pending, "pending record")
 
 
 def _print(table: str, layout: Layout | None, *, as_json: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,16 +21,20 @@ from oms_events.cli.common import (
     read_settings,
     run,
 )
-from oms_events.cli.outbox.options import progress_bar
+from oms_events.cli.outbox.options import counted, progress_bar
 from oms_events.cli.output import print_json, tell
+from oms_events.errors import PublishError, SkippedError
 from oms_events.instrumentation.hooks import (
+    BacklogMeasured,
     BreakerChanged,
+    CheckEnded,
     DeadLettered,
     Detail,
     Hook,
     LeaseChanged,
     OutboxAlert,
     Relayed,
+    Settled,
 )
 from oms_events.outbox.admin import OutboxAdmin
 from oms_events.outbox.selection import OnDone
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from oms_events.outbox.processor import OutboxProcessor
 
 _COUNTED: Final = 10_000
+_SILENCE: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -49,6 +55,7 @@ class Work:
     settled: int = 0
     dead_letters: int = 0
     on_settled: OnDone | None = None
+    told_at: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def __call__(self, detail: Detail) -> None:
         match detail:
@@ -62,6 +69,14 @@ class Work:
                 tell(f"dead letter of {detail.platform}: {event}: {detail.reason}")
             case OutboxAlert():
                 tell(f"alert: {detail.text}")
+            case Settled(platform=platform, results=results):
+                for result in results:
+                    if result.error is not None:
+                        self._tell_of_failure(platform, result.error)
+            case CheckEnded(platform=platform, error=str() as error):
+                self._tell_sometimes(platform, "check", f"{platform} is not healthy: {error}")
+            case BacklogMeasured(available=False):
+                self._tell_sometimes("", "backlog", "the backlog cannot be measured: the table cannot be read")
             case BreakerChanged():
                 tell(f"the breaker of {detail.platform} is {detail.new}: {detail.reason}")
             case LeaseChanged(change="lost" | "expired"):
@@ -69,11 +84,23 @@ class Work:
             case _:
                 pass
 
+    def _tell_of_failure(self, platform: str, error: Exception) -> None:
+        kind = f"{error.failure}: {error.code}" if isinstance(error, PublishError) else type(error).__name__
+        if not isinstance(error, SkippedError):
+            self._tell_sometimes(platform, kind, f"{platform} did not take an event ({kind}): {error}")
+
+    def _tell_sometimes(self, platform: str, kind: str, text: str) -> None:
+        """Says the same of a platform once a minute: in an outage each attempt would."""
+        now = time.monotonic()
+        if now - self.told_at.get((platform, kind), -_SILENCE) >= _SILENCE:
+            self.told_at[platform, kind] = now
+            tell(text)
+
     def describe(self) -> dict[str, Any]:
         return {"settled": self.settled, "dead_letters": self.dead_letters}
 
     def __str__(self) -> str:
-        return f"{self.settled} records settled, {self.dead_letters} dead letters made"
+        return f"{counted(self.settled, 'record')} settled, {counted(self.dead_letters, 'dead letter')} made"
 
 
 @click.command()
@@ -95,24 +122,28 @@ def drain(*, timeout: float, config_file: Path | None, as_json: bool) -> None:
     """
     work = Work()
     shows_bar = not (as_json and sys.stdout.isatty())
-    is_drained, left = run(_drain(read_settings(config_file), work, timeout, shows_bar=shows_bar))
+    is_drained, total, left = run(_drain(read_settings(config_file), work, timeout, shows_bar=shows_bar))
     if as_json:
         left_json = {"pending": left.pending, "bounded": left.bounded, "problems": left.problems}
         print_json({"drained": is_drained, **work.describe(), **left_json})
     elif is_drained:
         click.echo(f"{work}; nothing remains")
     else:
-        rest = "an unknown number" if left.pending is None else f"{left.pending}{'+' if left.bounded else ''}"
-        click.echo(f"{work}; {rest} of records remain, see oms-events outbox list --pending")
+        rest = "an unknown number of" if left.pending is None else f"{left.pending}{'+' if left.bounded else ''}"
+        whole = "" if total is None or left.pending is None else f" of {max(total, left.pending)}"
+        verb = "record remains" if not whole and rest == "1" else "records remain"
+        click.echo(f"{work}; {rest}{whole} {verb}, see oms-events outbox list --pending")
     sys.exit(ExitCode.OK if is_drained else ExitCode.FAILED)
 
 
-async def _drain(settings: Settings, work: Work, timeout: float, *, shows_bar: bool) -> tuple[bool, OutboxStatus]:
+async def _drain(
+    settings: Settings, work: Work, timeout: float, *, shows_bar: bool
+) -> tuple[bool, int | None, OutboxStatus]:
     async with _processor(settings, [work]) as (processor, admin):
         total = (await admin.status(limit=_COUNTED)).pending if shows_bar else None
         with progress_bar("draining", total=total, wanted=shows_bar) as work.on_settled:
             is_drained = await processor.drain(timeout)
-        return is_drained, await admin.status()
+        return is_drained, total, await admin.status()
 
 
 @click.command("run")
@@ -131,7 +162,7 @@ def work(*, metrics_port: int | None, metrics_host: str, config_file: Path | Non
     """Relay the outbox until Ctrl-C or SIGTERM, beside any number of other processors.
 
     Then it finishes what is in flight and gives its buckets up at once: such a stop is its normal end (0). Dead
-    letters, alerts and breakers are told on stderr; at the end it prints what it did.
+    letters, alerts, breakers and why platforms take nothing are told on stderr; at the end it prints what it did.
     """
     settings = read_settings(config_file)
     work = Work()
