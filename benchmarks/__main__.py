@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from benchmarks import eventbridge, jetstream, routing
+from benchmarks import eventbridge, jetstream, outbox, routing
 
 if __name__ == "__main__":
-    sys.exit(max(asyncio.run(jetstream.main()), eventbridge.main(), routing.main()))
+    sys.exit(max(asyncio.run(jetstream.main()), eventbridge.main(), routing.main(), outbox.main()))

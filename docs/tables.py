@@ -336,6 +336,8 @@ def _value(value: Any) -> str:
         return f"{type(value).__name__}.{value.name}"
     if value is os.environ:
         return "os.environ"
+    if type(value) is object:
+        return "..."  # a mark for "not given"
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and value == type(value)():
         return f"{type(value).__name__}()"
     return value.__name__ if callable(value) else repr(value)

@@ -11,13 +11,13 @@ from oms_events import (
     MemoryPublisher,
     OutboxAdmin,
     OutboxConfig,
+    OutboxFilter,
     OutboxProcessor,
     RoutingRule,
     build_event,
     create_table,
 )
 from oms_events.devstack import AwsEmulator
-from oms_events.outbox.filters import OutboxFilter
 
 EVERYWHERE = RoutingRule(event_type_pattern=r"shop\..*", platforms=["nats", "eventbridge"])
 

@@ -19,9 +19,9 @@ from oms_events import (
     OutboxProcessor,
     build_event,
     create_table,
+    resolve_dataref,
 )
 from oms_events.devstack import AwsEmulator
-from oms_events.outbox.claimcheck import resolve_dataref
 
 DATA = {"note": "x" * 500_000}
 

@@ -42,21 +42,30 @@ if TYPE_CHECKING:
         encode,
         parse_event,
     )
-    from oms_events.idempotency.config import IdempotencyConfig
+    from oms_events.idempotency.cache import CachedIdempotencyStore
+    from oms_events.idempotency.config import IdempotencyConfig, IdempotencyOptions
     from oms_events.idempotency.decorator import idempotent
     from oms_events.idempotency.dynamodb import DynamoDBIdempotencyStore
     from oms_events.idempotency.memory import MemoryIdempotencyStore
+    from oms_events.idempotency.run import IdempotentRun
+    from oms_events.idempotency.store import IdempotencyStore
+    from oms_events.idempotency.table import create_idempotency_table
+    from oms_events.instrumentation.logs import LoggingHook
     from oms_events.oms.catalogue import EventType
     from oms_events.oms.factory import create_oms_multi_platform_router
     from oms_events.oms.outbox import create_oms_outbox_processor
     from oms_events.oms.rules import default_rules
     from oms_events.oms.service import EnhancedEventService
     from oms_events.outbox.admin import OutboxAdmin
+    from oms_events.outbox.claimcheck import resolve_dataref
     from oms_events.outbox.config import ClaimCheckConfig, OutboxConfig, ProcessorConfig
+    from oms_events.outbox.filters import OutboxFilter
     from oms_events.outbox.outbox import DynamoDBOutbox, MemoryOutbox, Outbox
+    from oms_events.outbox.prepared import Prepared
     from oms_events.outbox.processor import OutboxProcessor, RelaySummary
     from oms_events.outbox.streams import create_streams_handler
     from oms_events.outbox.table import create_table
+    from oms_events.outbox.transaction import Transaction
     from oms_events.publishers.eventbridge.config import EventBridgeConfig
     from oms_events.publishers.jetstream.config import (
         JetStreamOptions,
@@ -97,6 +106,7 @@ else:
 __all__ = [
     "AddressDeniedError",
     "BreakerConfig",
+    "CachedIdempotencyStore",
     "ClaimCheckConfig",
     "CommitOutcomeUnknownError",
     "ConditionFailedError",
@@ -113,8 +123,12 @@ __all__ = [
     "FailureClass",
     "IdempotencyConfig",
     "IdempotencyError",
+    "IdempotencyOptions",
+    "IdempotencyStore",
+    "IdempotentRun",
     "InvalidEventError",
     "JetStreamOptions",
+    "LoggingHook",
     "MemoryIdempotencyStore",
     "MemoryOutbox",
     "MemoryPublisher",
@@ -124,12 +138,14 @@ __all__ = [
     "Outbox",
     "OutboxAdmin",
     "OutboxConfig",
+    "OutboxFilter",
     "OutboxLimitError",
     "OutboxProcessor",
     "Outcome",
     "PayloadMismatchError",
     "Platform",
     "PlatformDeniedError",
+    "Prepared",
     "PreparedActionsError",
     "ProcessorConfig",
     "PublishError",
@@ -154,12 +170,14 @@ __all__ = [
     "StorageUnavailableError",
     "StreamPolicy",
     "StreamSpec",
+    "Transaction",
     "TransactionCanceledError",
     "TransactionConflictError",
     "TransientError",
     "UnknownOutcomeError",
     "UnroutableEventError",
     "build_event",
+    "create_idempotency_table",
     "create_oms_multi_platform_router",
     "create_oms_outbox_processor",
     "create_streams_handler",
@@ -169,6 +187,7 @@ __all__ = [
     "idempotent",
     "load_rules",
     "parse_event",
+    "resolve_dataref",
 ]
 
 # Imported when first asked for: the pytest plugin is loaded in every test run of everybody who has the
@@ -176,6 +195,7 @@ __all__ = [
 _MODULES = {
     "AddressDeniedError": "oms_events.errors",
     "BreakerConfig": "oms_events.resilience.breaker",
+    "CachedIdempotencyStore": "oms_events.idempotency.cache",
     "ClaimCheckConfig": "oms_events.outbox.config",
     "CommitOutcomeUnknownError": "oms_events.errors",
     "ConditionFailedError": "oms_events.errors",
@@ -192,8 +212,12 @@ _MODULES = {
     "FailureClass": "oms_events.errors",
     "IdempotencyConfig": "oms_events.idempotency.config",
     "IdempotencyError": "oms_events.errors",
+    "IdempotencyOptions": "oms_events.idempotency.config",
+    "IdempotencyStore": "oms_events.idempotency.store",
+    "IdempotentRun": "oms_events.idempotency.run",
     "InvalidEventError": "oms_events.errors",
     "JetStreamOptions": "oms_events.publishers.jetstream.config",
+    "LoggingHook": "oms_events.instrumentation.logs",
     "MemoryIdempotencyStore": "oms_events.idempotency.memory",
     "MemoryOutbox": "oms_events.outbox.outbox",
     "MemoryPublisher": "oms_events.publishers.memory",
@@ -203,12 +227,14 @@ _MODULES = {
     "Outbox": "oms_events.outbox.outbox",
     "OutboxAdmin": "oms_events.outbox.admin",
     "OutboxConfig": "oms_events.outbox.config",
+    "OutboxFilter": "oms_events.outbox.filters",
     "OutboxLimitError": "oms_events.errors",
     "OutboxProcessor": "oms_events.outbox.processor",
     "Outcome": "oms_events.publishing",
     "PayloadMismatchError": "oms_events.errors",
     "Platform": "oms_events.publishing",
     "PlatformDeniedError": "oms_events.errors",
+    "Prepared": "oms_events.outbox.prepared",
     "PreparedActionsError": "oms_events.errors",
     "ProcessorConfig": "oms_events.outbox.config",
     "PublishError": "oms_events.errors",
@@ -233,12 +259,14 @@ _MODULES = {
     "StorageUnavailableError": "oms_events.errors",
     "StreamPolicy": "oms_events.publishers.jetstream.config",
     "StreamSpec": "oms_events.publishers.jetstream.config",
+    "Transaction": "oms_events.outbox.transaction",
     "TransactionCanceledError": "oms_events.errors",
     "TransactionConflictError": "oms_events.errors",
     "TransientError": "oms_events.errors",
     "UnknownOutcomeError": "oms_events.errors",
     "UnroutableEventError": "oms_events.errors",
     "build_event": "oms_events.events",
+    "create_idempotency_table": "oms_events.idempotency.table",
     "create_oms_multi_platform_router": "oms_events.oms.factory",
     "create_oms_outbox_processor": "oms_events.oms.outbox",
     "create_streams_handler": "oms_events.outbox.streams",
@@ -248,4 +276,5 @@ _MODULES = {
     "idempotent": "oms_events.idempotency.decorator",
     "load_rules": "oms_events.routing.rulefile",
     "parse_event": "oms_events.events",
+    "resolve_dataref": "oms_events.outbox.claimcheck",
 }

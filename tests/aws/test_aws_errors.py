@@ -67,3 +67,24 @@ def test_what_was_not_sent_is_never_unknown() -> None:
         ValueError("x"),
     ):
         assert type(publish_error(error, operation="PutEvents", sent=False)) is TransientError
+
+
+def retried(code: str, status: int = 400) -> boto.ClientError:
+    error = answer(code, status)
+    error.response["ResponseMetadata"]["RetryAttempts"] = 1
+    return error
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "AccessDeniedException", "ValidationException", "Other"])
+def test_what_a_client_is_told_after_a_retry_of_its_own_says_nothing_of_its_first_try(code: str) -> None:
+    failure = publish_error(retried(code), operation="PutEvents")
+    assert type(failure) is UnknownOutcomeError
+    assert failure.code == code
+    assert failure.throttled == (code == "ThrottlingException")
+    assert type(publish_error(retried(code), operation="PutEvents", sent=False)) is not UnknownOutcomeError
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_a_connection_that_a_retrying_client_could_not_make_may_have_been_its_second(retries: bool) -> None:
+    failure = publish_error(boto.ConnectTimeoutError(endpoint_url="u"), operation="PutEvents", retries=retries)
+    assert type(failure) is (UnknownOutcomeError if retries else TransientError)

@@ -15,7 +15,7 @@ import pytest
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
-from oms_events._aws.marshal import from_item, from_value, to_item, to_value
+from oms_events._aws.marshal import LEVELS, checked_item, from_item, from_value, to_item, to_value
 from oms_events.devstack import (
     AwsEmulator,
     Denied,
@@ -180,11 +180,76 @@ def test_every_kind_of_value_has_its_type() -> None:
         ({"a": 10**40 + 1}, r"item\.a = 1000.*38 digits"),
         ({"a": 1e200}, r"item\.a = 1e\+200: .*1E\+125"),
         ({"a": Decimal("1E-131")}, r"item\.a = .*1E-130"),
+        ({"a": 10**5000}, r"item\.a = \(int, too long to show\): .*38 digits"),
+        ({"a": ["\ud800"]}, r"item\.a\[0\] has a lone surrogate"),
+        ({"a": {"\ud800": 1}}, r"item\.a: the name '\\ud800' has a lone surrogate"),
+        ({"a": {"b", "\ud800"}}, r"item\.a has a lone surrogate"),
     ],
 )
 def test_what_dynamodb_cannot_hold_is_refused_by_its_path(value: Any, message: str) -> None:
     with pytest.raises(StorageRejectedError, match=message):
         to_item(value)
+
+
+def _nested(levels: int, inside: Any) -> Any:
+    for level in range(levels):
+        inside = {"in": inside} if level % 2 else [inside]
+    return inside
+
+
+def test_32_levels_of_maps_and_lists_are_taken_and_no_more() -> None:
+    fitting = to_item({"a": _nested(LEVELS, 1)})
+    assert checked_item(fitting) == fitting
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    for value in (_nested(LEVELS + 1, 1), cycle):
+        with pytest.raises(StorageRejectedError, match=r"item\.a(\.in|\[0\])+: more than 32 maps and lists"):
+            to_item({"a": value})
+    with pytest.raises(StorageRejectedError, match="more than 32 maps and lists"):
+        checked_item({"a": {"L": [fitting["a"]]}})
+
+
+def test_numbers_that_are_equal_for_dynamodb_are_in_a_set_once() -> None:
+    (number,) = to_value({0.1, Decimal("0.1"), Decimal("0.10")})["NS"]
+    assert Decimal(number) == Decimal("0.1")
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (5, "item = 5: give a mapping"),
+        ({"a": "x"}, r"item\.a = 'x': give a value with its type"),
+        ({"a": {}}, r"item\.a = {}: give a value with its type"),
+        ({"a": {"S": "x", "N": "1"}}, r"item\.a = .*: give a value with its type"),
+        ({"a": {"S": 1}}, r"item\.a = 1: give text"),
+        ({"a": {"S": "\ud800"}}, r"item\.a has a lone surrogate"),
+        ({"a": {"N": 1}}, r"item\.a = 1: give text"),
+        ({"a": {"N": "one"}}, r"item\.a = 'one': give a number"),
+        ({"a": {"N": "NaN"}}, r"item\.a = .*finite"),
+        ({"a": {"B": "eA=="}}, r"item\.a = 'eA==': give bytes"),
+        ({"a": {"BOOL": 1}}, r"item\.a = .*no such value of the type 'BOOL'"),
+        ({"a": {"NULL": False}}, r"item\.a = .*no such value of the type 'NULL'"),
+        ({"a": {"M": {"b": {"L": [{"X": 1}]}}}}, r"item\.a\.b\[0\] = .*no such value of the type 'X'"),
+        ({"a": {"SS": []}}, r"item\.a = .*no such value of the type 'SS'"),
+        ({"a": {"NS": ["1", "x"]}}, r"item\.a = 'x': give a number"),
+        ({1: {"S": "x"}}, "item has the key 1"),
+    ],
+)
+def test_a_typed_item_that_is_none_is_refused_by_its_path(item: Any, message: str) -> None:
+    with pytest.raises(StorageRejectedError, match=message):
+        checked_item(item)
+
+
+def test_a_typed_item_is_taken_as_it_is_but_copied() -> None:
+    item = {
+        "text": {"S": "ü"}, "number": {"N": "1.50"}, "bytes": {"B": b"\x00"}, "yes": {"BOOL": True},
+        "nothing": {"NULL": True}, "map": {"M": {"list": {"L": [{"SS": ["a", "b"]}, {"NS": ["1", "2.0"]}]}}},
+        "binaries": {"BS": [b"x"]},
+    }  # fmt: skip
+    checked = checked_item(item)
+    assert checked == item
+    item["map"]["M"].clear()  # type: ignore[attr-defined]
+    assert checked["map"]["M"]
 
 
 @pytest.mark.parametrize("number", [10**37 * 9, 10**45, 1e125, 1e-130, 0.0, Decimal("0E-500"), Decimal("-1E+125")])
@@ -337,8 +402,19 @@ async def test_a_missing_table_is_named_with_the_region(dynamo: DynamoClient) ->
         await dynamo.call("GetItem", {"TableName": "nowhere", "Key": key("a")}, table="nowhere")
     assert caught.value.code == "ResourceNotFoundException"
     actions = [{"Put": put("a")}, {"Put": {"TableName": "elsewhere", "Item": key("a")}}]
-    with pytest.raises(StorageDeniedError, match=f"'{TABLE}', 'elsewhere'"):
+    both = f"tables '{TABLE}', 'elsewhere'"
+    message = (
+        f"TransactWriteItems on {both}: .*; one of the {both} does not exist in region 'us-east-1': create it"
+    )
+    with pytest.raises(StorageDeniedError, match=message):
         await dynamo.call("TransactWriteItems", {"TransactItems": actions}, table=TABLE)
+
+
+async def test_the_region_that_is_named_is_the_one_of_a_borrowed_client(endpoint: str) -> None:
+    async with _session().client("dynamodb", region_name="eu-west-3", endpoint_url=endpoint) as client:
+        dynamo = await open_dynamo(AwsConfig(), connections=1, client=client)
+        with pytest.raises(StorageDeniedError, match="no table 'nowhere' in region 'eu-west-3'"):
+            await dynamo.call("GetItem", {"TableName": "nowhere", "Key": key("a")}, table="nowhere")
 
 
 async def test_a_missing_permission_is_named(dynamo: DynamoClient, proxy: FaultProxy) -> None:
@@ -372,8 +448,12 @@ async def test_no_secret_is_in_any_error(dynamo: DynamoClient, proxy: FaultProxy
 # ---------------------------------------------------------------------- borrowed
 
 
+def _session() -> aioboto3.Session:
+    return aioboto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+
+
 async def test_a_borrowed_client_is_not_closed(endpoint: str) -> None:
-    session = aioboto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+    session = _session()
     async with session.client("dynamodb", endpoint_url=endpoint) as client:
         dynamo = await open_dynamo(AwsConfig(), connections=1, client=client)
         await dynamo.call("PutItem", put("borrowed"), table=TABLE)
@@ -385,3 +465,83 @@ async def test_a_borrowed_client_is_not_closed(endpoint: str) -> None:
         assert not borrowing.direct
     finally:
         await borrowing.close()
+
+
+@pytest.fixture
+async def retrying(proxy: FaultProxy) -> AsyncIterator[DynamoClient]:
+    """On a borrowed client with its usual retries."""
+    async with _session().client("dynamodb", endpoint_url=proxy.endpoint_url) as client:
+        yield await open_dynamo(AwsConfig(), connections=1, client=client)
+
+
+@pytest.mark.parametrize(
+    "refusal", [Denied(), Denied("ValidationException"), Throttle("TransactionConflictException")]
+)
+async def test_a_refusal_after_a_retry_of_a_borrowed_client_is_unknown(
+    retrying: DynamoClient, proxy: FaultProxy, refusal: Fault
+) -> None:
+    sk = f"retried-{uuid4()}"
+    proxy.script(LoseAnswer(), refusal)
+    with pytest.raises(StorageOutcomeUnknownError, match="the client had sent it before by itself"):
+        await retrying.call("PutItem", put(sk), table=TABLE)
+    assert len(proxy.calls_of("PutItem")) == 2
+    assert await is_there(retrying, sk)
+
+
+async def test_a_refusal_without_a_retry_of_a_borrowed_client_is_believed(
+    retrying: DynamoClient, proxy: FaultProxy
+) -> None:
+    proxy.script(Denied())
+    with pytest.raises(StorageDeniedError):
+        await retrying.call("PutItem", put("refused"), table=TABLE)
+
+
+async def test_a_condition_that_failed_after_a_retry_may_have_failed_by_the_first_try(
+    retrying: DynamoClient, proxy: FaultProxy
+) -> None:
+    proxy.script(LoseAnswer())
+    with pytest.raises(StorageOutcomeUnknownError):
+        await retrying.call("PutItem", put(f"own-{uuid4()}", ConditionExpression=ABSENT), table=TABLE)
+
+
+async def test_a_condition_of_a_transaction_with_a_token_is_believed_after_a_retry(
+    retrying: DynamoClient, proxy: FaultProxy
+) -> None:
+    sk = f"token-{uuid4()}"
+    parameters = {"TransactItems": [{"Put": put(sk, ConditionExpression=ABSENT)}]}
+    proxy.script(LoseAnswer())
+    await retrying.call("TransactWriteItems", {**parameters, "ClientRequestToken": f"1-{sk[-20:]}"}, table=TABLE)
+    assert len(proxy.calls_of("TransactWriteItems")) == 2
+    proxy.script(Reset())
+    with pytest.raises(ConditionFailedError):
+        await retrying.call(
+            "TransactWriteItems", {**parameters, "ClientRequestToken": f"2-{sk[-20:]}"}, table=TABLE
+        )
+    assert len(proxy.calls_of("TransactWriteItems")) == 4
+
+
+async def test_a_read_that_a_borrowed_client_retried_is_not_unknown(
+    retrying: DynamoClient, proxy: FaultProxy
+) -> None:
+    proxy.script(Reset(), Denied("TransactionCanceledException", "reasons [TransactionConflict]"))
+    get = {"Get": {"TableName": TABLE, "Key": key("any")}}
+    with pytest.raises(TransactionConflictError):
+        await retrying.call("TransactGetItems", {"TransactItems": [get]}, table=TABLE)
+    proxy.script(Reset(), Throttle("TransactionConflictException"))
+    with pytest.raises(StorageUnavailableError):
+        await is_there(retrying, "any")
+
+
+# ---------------------------------------------------------------------- what cannot be sent
+
+
+async def test_what_has_no_json_form_is_rejected_and_not_sent(
+    dynamo: DynamoClient, retrying: DynamoClient, proxy: FaultProxy
+) -> None:
+    proxy.forget_calls()
+    for one in (dynamo, retrying):
+        for value in ("\ud800", object()):
+            item = {**key("a"), "x": {"S": value}}
+            with pytest.raises(StorageRejectedError, match="not sent, the request of PutItem has no JSON form"):
+                await one.call("PutItem", {"TableName": TABLE, "Item": item}, table=TABLE)
+    assert not proxy.calls

@@ -23,6 +23,7 @@ import click
 import pytest
 from click.testing import Result
 
+from oms_events.cli.outbox.describing import plan_in_words
 from oms_events.cli.outbox.options import to_time
 from oms_events.outbox.admin import OutboxAdmin
 from oms_events.outbox.config import OutboxConfig
@@ -69,9 +70,16 @@ class OutboxCli:
 def settings_text(cli: NatsCli, config: dict[str, Any]) -> str:
     fields = "".join(f"{name} = {json.dumps(value)}\n" for name, value in config.items())
     rule = "[[rules]]\nname = 'orders'\nevent_type_pattern = 'shop[.].*'\nplatforms = ['nats']\n"
-    processor = "[processor]\npoll_ceiling = 0.2\nheartbeat = 0.2\nlease = 2.0\nlease_margin = 0.2\n"
+    processor = "[processor]\npoll_ceiling = 0.2\nheartbeat = 0.2\nlease = 2.0\nlease_margin = 0.2\npublish_timeout = 1.0\n"
     nats = Path(cli.env["SETTINGS"]).read_text()
     return f"add_default_rules = false\n{nats}[outbox]\n{fields}{processor}{rule}"
+
+
+async def stuck(outbox: Outbox) -> None:
+    """Adds an event that was tried, and that nats refuses."""
+    record = await add(outbox)
+    state = RecordState(plan=BOTH, states={}, attempts=4, last_error="nats: denied: no permission for shop")
+    assert await outbox.store.update(record.partition, record.sk, state)
 
 
 @pytest.fixture
@@ -104,6 +112,7 @@ def test_a_table_is_created_once_and_kept(bare: OutboxCli) -> None:
     other = bare("table", "create", "--buckets", 5)
     assert other.exit_code == 2
     assert "3 buckets, not 5" in other.stderr
+    assert "`oms-events outbox buckets 5`" in other.stderr
     assert len(bare.json("list", "--pending")) == 1
 
 
@@ -132,6 +141,27 @@ def test_the_bucket_count_changes_in_a_new_layout(outbox: OutboxCli) -> None:
     assert outbox("buckets", 0).exit_code == 2
 
 
+def test_changing_the_bucket_count_warns_of_what_the_new_layout_waits_for(outbox: OutboxCli) -> None:
+    assert outbox("buckets", 6).stderr == ""
+    outbox.do(lambda o: add(o, 1), lambda o: hold(o, 2))
+    assert outbox("buckets", 6).stderr == ""
+    told = outbox("buckets", 8)
+    assert told.exit_code == 0
+    assert (
+        "the table has 2 pending records, those held by dead letters included: later keyed events" in told.stderr
+    )
+
+
+def test_an_old_layout_that_still_has_records_is_not_retired_and_that_is_an_error(outbox: OutboxCli) -> None:
+    outbox.do(add)
+    assert outbox("buckets", 8).exit_code == 0
+    kept = outbox("buckets", "--retire")
+    assert kept.exit_code == 1
+    assert "layout 1 has 1 pending record, not retired" in kept.stderr
+    (found,) = outbox.json("buckets", "--retire", code=1)
+    assert [epoch["number"] for epoch in found["epochs"]] == [1, 2]
+
+
 # ---------------------------------------------------------------------- status
 
 
@@ -157,6 +187,23 @@ def test_status_shows_backlog_and_dead_letters_up_to_a_limit(outbox: OutboxCli) 
     assert re.search(r"^pending +2\+$", shown, re.M)
     assert re.search(r"^1/\d +2\+ +[\d.]+ s +-$", shown, re.M)
     assert re.search(r"^nats +2 +too_large +2 +it is too large$", shown, re.M)
+
+
+def test_status_says_why_records_wait(outbox: OutboxCli) -> None:
+    outbox.do(stuck)
+    (found,) = outbox.json("status", "--no-wait")
+    assert found["reasons"] == [{"code": "nats: denied", "count": 1, "example": "no permission for shop"}]
+    shown = outbox("status", "--no-wait").stdout
+    assert re.search(r"^nats: denied +1 +no permission for shop$", shown, re.M)
+
+
+def test_status_says_when_the_settings_have_another_bucket_count(outbox: OutboxCli, tmp_path: Path) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text(outbox.file.read_text().replace("[outbox]\n", "[outbox]\nbuckets = 16\n"))
+    told = OutboxCli(outbox.cli, file, outbox.config)("status", "--no-wait")
+    assert told.exit_code == 0
+    assert "the settings have buckets = 16, but the table has 4" in told.stderr
+    assert outbox("status", "--no-wait").stderr == ""
 
 
 def test_status_says_what_it_cannot_measure_and_shows_no_zero(outbox: OutboxCli, tmp_path: Path) -> None:
@@ -235,6 +282,21 @@ def test_list_shows_what_is_pending(outbox: OutboxCli) -> None:
     assert outbox("list", "--pending", "--after", "nonsense").exit_code == 1
 
 
+def test_what_cannot_be_meant_is_warned_of(outbox: OutboxCli) -> None:
+    letter, _ = outbox.do(bury, lambda o: add(o, 2))
+    no_platform = outbox("list", "--platform", "natz")
+    assert no_platform.exit_code == 0
+    assert "there is no dead letter of platform 'natz'" in no_platform.stderr
+    assert "no dead letter of platform 'natz'" in outbox("purge", "--platform", "natz").stderr
+    assert "waits for platform 'natz'" in outbox("list", "--pending", "--platform", "natz").stderr
+    assert outbox("list", "--platform", "nats", "--key", "other").stderr == ""
+    empty = outbox("list", "--since", "2026-02-01", "--until", "2026-01-01")
+    assert "is not before --until" in empty.stderr
+    assert outbox("list", "--since", "2026-01-01", "--until", "2026-02-01").stderr == ""
+    assert "--after 'nats' is no id of a dead letter" in outbox("list", "--after", "nats").stderr
+    assert outbox("list", "--after", letter.id).stderr == ""
+
+
 def test_show_tells_all_of_one(outbox: OutboxCli) -> None:
     letter, record = outbox.do(
         lambda o: bury(o, 1, history=({"platform": "nats", "code": "older"},)), lambda o: add(o, 2)
@@ -249,11 +311,34 @@ def test_show_tells_all_of_one(outbox: OutboxCli) -> None:
     assert (pending["kind"], pending["id"].rpartition("#")[2]) == ("pending", record.sk)
     shown = outbox("show", letter.id).stdout
     assert re.search(r"^reason +it is too large$", shown, re.M)
+    assert re.search(r"^plan +nats, eventbridge \(rule orders, strategy all\)$", shown, re.M)
     assert "before   platform nats, code older" in shown
     assert json.loads(shown[shown.index("{") :])["id"] == "e-1"
     missing = outbox("show", "e-9")
     assert (missing.exit_code, missing.stdout) == (1, "")
     assert "no dead letter and no pending record 'e-9'" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan(None, "primary", ("nats",), first_that_works=True), "nats (no rule, strategy primary)"),
+        (
+            Plan("orders", "failover", ("nats", "eventbridge"), first_that_works=True),
+            "the first that works of nats, eventbridge (rule orders, strategy failover)",
+        ),
+    ],
+)
+def test_a_plan_is_told_in_words(plan: Plan, words: str) -> None:
+    assert plan_in_words(plan) == words
+
+
+def test_list_and_show_tell_the_last_error_of_what_is_pending(outbox: OutboxCli) -> None:
+    outbox.do(stuck)
+    (found,) = outbox.json("show", "e-1")
+    assert found["last_error"] == "nats: denied: no permission for shop"
+    assert re.search(r"^last error +nats: denied: no permission for shop$", outbox("show", "e-1").stdout, re.M)
+    assert outbox("list", "--pending").stdout.rstrip().endswith("nats: denied: no permission for shop")
 
 
 def test_control_characters_of_an_event_do_not_reach_the_terminal(outbox: OutboxCli) -> None:
@@ -273,6 +358,7 @@ def test_requeue_says_first_and_does_then(outbox: OutboxCli) -> None:
     assert dry.exit_code == 0
     assert re.search(r"^nats +too_large +it is too large +2$", dry.stdout, re.M)
     assert "2 dead letters would be requeued" in dry.stdout
+    assert "1 dead letter would be purged" in outbox("purge", "e-1", "--dry-run").stdout
     assert len(outbox.json("list")) == 3
     (done,) = outbox.json("requeue", "--platform", "nats")
     assert done == {
@@ -284,6 +370,7 @@ def test_requeue_says_first_and_does_then(outbox: OutboxCli) -> None:
         "gone": 0,
         "failed": {},
         "stopped": None,
+        "unsure": 0,
     }
     assert [one["platform"] for one in outbox.json("list")] == ["eventbridge"]
     drained = outbox("drain", "--timeout", 30)
@@ -297,16 +384,16 @@ def test_requeue_of_an_id_that_is_not_there_fails_and_the_others_are_done(outbox
     result = outbox("requeue", letter.id, "e-9")
     assert result.exit_code == 1
     assert "e-9: no such one among the dead letters" in result.stderr
-    assert "1 of 1 dead letters requeued" in result.stdout
+    assert "1 of 1 dead letter requeued" in result.stdout
     assert outbox.json("list") == []
 
 
-@pytest.mark.parametrize("command", ["requeue", "purge", "replan"])
+@pytest.mark.parametrize("command", ["requeue", "purge", "bury --reason no", "replan"])
 def test_a_change_needs_a_selection(cli: Cli, command: str) -> None:
-    nothing = cli("outbox", command)
+    nothing = cli("outbox", *command.split())
     assert nothing.exit_code == 2
     assert "nothing is selected" in nothing.stderr
-    both = cli("outbox", command, "--all", "--key", "A")
+    both = cli("outbox", *command.split(), "--all", "--key", "A")
     assert both.exit_code == 2
     assert "--all excludes" in both.stderr
 
@@ -320,22 +407,46 @@ def test_purge_removes_dead_letters(outbox: OutboxCli) -> None:
     assert record["states"]["nats"] == "dead"
 
 
+def test_bury_gives_up_what_is_pending(outbox: OutboxCli) -> None:
+    outbox.do(stuck, lambda o: add(o, 2))
+    first, second = outbox.json("list", "--pending")
+    told = outbox("purge", first["id"])
+    assert told.exit_code == 1
+    assert "give it up with `oms-events outbox bury` first" in told.stderr
+    assert "bury` first" in outbox("purge", "e-1").stderr
+    assert outbox("bury", "e-1").exit_code == 2
+    dry = outbox("bury", "e-1", "--reason", "gone for good", "--dry-run")
+    assert re.search(r"^nats, eventbridge +orders +nats: denied: no permission for shop +1$", dry.stdout, re.M)
+    assert "1 record would be buried" in dry.stdout
+    assert len(outbox.json("list", "--pending")) == 2
+    (done,) = outbox.json("bury", "e-1", "--reason", "gone for good")
+    assert (done["selected"], done["done"], done["failed"]) == (1, 1, {})
+    assert outbox.json("list", "--pending") == [second]
+    (letter,) = outbox.json("list")
+    assert (letter["code"], letter["reason"]) == ("given_up", "gone for good")
+    assert letter["platforms"] == ["nats", "eventbridge"]
+    assert "1 of 1 record buried" in outbox("bury", second["id"], "--reason", "no").stdout
+    assert outbox("purge", "--all").exit_code == 0
+    assert (outbox.json("list"), outbox.json("list", "--pending")) == ([], [])
+
+
 def test_replan_lets_the_rules_of_today_decide(outbox: OutboxCli) -> None:
     """A platform of its plan is not configured any more: without a new plan the event stays."""
 
-    async def stuck(o: Outbox) -> None:
+    async def planned(o: Outbox) -> None:
         record = await add(o)
         plan = Plan("old", "all", ("eventbridge", "nats"), first_that_works=False)
         state = RecordState(plan=plan, attempts=1)
         assert await o.store.update(record.partition, record.sk, state)
 
-    outbox.do(stuck)
+    outbox.do(planned)
     (dry,) = outbox.json("replan", "--all", "--dry-run")
     assert dry["groups"] == [{"platform": "eventbridge, nats", "code": "old", "text": "all", "count": 1}]
     assert outbox.json("list", "--pending")[0]["plan"] is not None
     (left,) = outbox.json("drain", "--timeout", 1, code=1)
     assert (left["drained"], left["pending"]) == (False, 1)
-    assert "1 of 1 records replanned" in outbox("replan", "--platform", "eventbridge").stdout
+    assert "; 1 of 1 records remain, see" in outbox("drain", "--timeout", 1).stdout
+    assert "1 of 1 record replanned" in outbox("replan", "--platform", "eventbridge").stdout
     assert outbox("drain", "--timeout", 30).exit_code == 0
     assert set(outbox.stored()) == {"e-1"}
 
@@ -365,7 +476,7 @@ def test_on_a_terminal_it_asks_before_it_changes_anything(outbox: OutboxCli) -> 
     assert (code, "purge 3 dead letters?" in shown) == (1, True)
     assert len(outbox.json("list")) == 3
     code, shown = answer_on_terminal(outbox, b"y\n", "purge", "e-1")
-    assert (code, "1 of 1 dead letters purged" in shown) == (0, True)
+    assert (code, "1 of 1 dead letter purged" in shown) == (0, True)
     code, shown = answer_on_terminal(outbox, b"", "requeue", "--all", "--yes")
     assert (code, "letters?" in shown, "2 of 2 dead letters requeued" in shown) == (0, False, True)
     assert re.search(r"requeue.*\d+/2", shown)
@@ -453,6 +564,38 @@ def test_a_worker_ends_by_ctrl_c_and_tells_what_it_did_as_json(
     worker.read_until("relaying ")
     code, output, _ = worker.end(signal.SIGINT)
     assert (code, json.loads(output)) == (0, {"settled": 0, "dead_letters": 0})
+
+
+def test_a_worker_says_why_a_platform_takes_nothing(
+    outbox: OutboxCli, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    text = outbox.file.read_text()
+    stream = re.search(r"subject = '([\w-]+)\.\{type\}'", text)
+    assert stream is not None
+    outbox.file.write_text(text.replace(f"subject = '{stream[1]}.", "subject = 'nowhere-at-all."))
+    outbox.do(add)
+    worker = start_worker()
+    told = worker.read_until(r"nats did not take an event \((.*)\): (.*)")
+    assert "denied" in told[1]
+    assert "nowhere-at-all.shop.order.placed" in told[2]
+    code, _, errors = worker.end(signal.SIGTERM)
+    assert code == 0
+    assert "did not take an event" not in errors
+
+
+def test_a_worker_whose_platform_cannot_be_reached_says_so(
+    outbox: OutboxCli, start_worker: Callable[..., Worker]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    outbox.file.write_text(
+        re.sub(r"servers = .*", f'servers = ["nats://127.0.0.1:{port}"]', outbox.file.read_text())
+    )
+    outbox.do(add)
+    worker = start_worker()
+    told = worker.read_until(r"nats .*")
+    assert str(port) in told[0]
+    assert worker.end(signal.SIGTERM)[0] == 0
 
 
 def test_a_worker_whose_metrics_port_is_taken_says_so(outbox: OutboxCli, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from oms_events.idempotency import (
     IdempotentRun,
     create_idempotency_table,
 )
+from oms_events.testing import ManualClock
 from oms_events.testing.idempotency_contract import started
 from tests.idempotency.conftest import MakeConfig
 
@@ -94,6 +95,19 @@ async def test_a_start_that_is_never_answered_runs_nothing_and_blocks_nobody(
     assert not (await _work(faulty, key, runs)).replayed
 
 
+@pytest.mark.parametrize("then", [Throttle(), Denied()])
+async def test_a_start_that_may_be_recorded_is_taken_back_whatever_becomes_of_its_repetitions(
+    faulty: DynamoDBIdempotencyStore, oms_fault_proxy: FaultProxy, key: str, then: Any
+) -> None:
+    runs: list[str] = []
+    oms_fault_proxy.script(LoseAnswer(), then, then, operation="PutItem")
+    with pytest.raises(StorageOutcomeUnknownError):
+        await _work(faulty, key, runs)
+    oms_fault_proxy.clear()
+    assert (runs, await faulty.read(f"faults#{key}")) == ([], None)
+    assert not (await _work(faulty, key, runs)).replayed
+
+
 async def test_a_removal_whose_answer_was_lost_is_made_again(
     faulty: DynamoDBIdempotencyStore, oms_fault_proxy: FaultProxy, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,6 +153,63 @@ async def test_a_new_table_has_ttl_and_is_made_once(make_config: MakeConfig) -> 
     assert answer["TimeToLiveDescription"] == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
 
 
+async def _ttl(config: IdempotencyConfig) -> str:
+    async with _client(config) as client:
+        answer = await client.describe_time_to_live(TableName=config.table_name)
+    status: str = answer["TimeToLiveDescription"]["TimeToLiveStatus"]
+    return status
+
+
+NOT_YET = Denied("ResourceNotFoundException", "Requested resource not found")
+
+
+@pytest.mark.parametrize(
+    ("fault", "operation"), [(NOT_YET, "DescribeTable"), (LoseAnswer(), "CreateTable")], ids=["not yet", "lost"]
+)
+async def test_a_table_is_made_though_it_is_not_seen_at_once_or_its_answer_is_lost(
+    emulated_table: IdempotencyConfig, oms_fault_proxy: FaultProxy, fault: Any, operation: str
+) -> None:
+    fields = {"endpoint_url": oms_fault_proxy.endpoint_url, "table_name": f"idempotency-{uuid4().hex[:12]}"}
+    config = emulated_table.model_copy(update=fields)
+    oms_fault_proxy.script(fault, operation=operation)
+    clock = ManualClock()
+    making = asyncio.create_task(create_idempotency_table(config, clock=clock))
+    if operation == "DescribeTable":
+        async with asyncio.timeout(10):
+            await clock.someone_sleeps()
+        await clock.advance(1.0)
+    assert await making
+    assert await _ttl(config) == "ENABLED"
+
+
+async def test_a_table_that_never_shows_is_given_up(
+    emulated_table: IdempotencyConfig, oms_fault_proxy: FaultProxy
+) -> None:
+    fields = {"endpoint_url": oms_fault_proxy.endpoint_url, "table_name": f"idempotency-{uuid4().hex[:12]}"}
+    oms_fault_proxy.always(NOT_YET, operation="DescribeTable")
+    clock = ManualClock()
+    making = asyncio.create_task(create_idempotency_table(emulated_table.model_copy(update=fields), clock=clock))
+    async with asyncio.timeout(10):
+        await clock.someone_sleeps()
+        await clock.advance(200)
+        with pytest.raises(StorageUnavailableError, match="not ready after 120 s; call it again"):
+            await making
+
+
+async def test_a_table_that_is_there_without_ttl_gets_it(make_config: MakeConfig) -> None:
+    config = make_config()
+    async with _client(config) as client:
+        await client.create_table(
+            TableName=config.table_name,
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    assert await _ttl(config) == "DISABLED"
+    assert not await create_idempotency_table(config)
+    assert await _ttl(config) == "ENABLED"
+
+
 async def test_a_table_with_another_hash_key_is_refused_when_it_is_opened(
     table: IdempotencyConfig, make_config: MakeConfig
 ) -> None:
@@ -165,10 +236,10 @@ async def test_a_table_with_a_sort_key_is_refused(make_config: MakeConfig) -> No
 
 
 async def test_a_missing_table_is_named(make_config: MakeConfig, key: str) -> None:
-    with pytest.raises(StorageDeniedError, match="there is no table 'no-such-table'"):
+    with pytest.raises(StorageDeniedError, match=r"there is no table 'no-such-table'.*`create_idempotency_table"):
         await DynamoDBIdempotencyStore(make_config(table_name="no-such-table")).open()
     async with DynamoDBIdempotencyStore(make_config(table_name="no-such-table", verify_table=False)) as unverified:
-        with pytest.raises(StorageDeniedError, match="there is no table 'no-such-table'"):
+        with pytest.raises(StorageDeniedError, match=r"`create_idempotency_table\(config\)` makes one"):
             await _work(unverified, key, [])
 
 

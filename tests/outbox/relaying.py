@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
 from typing import Any
 
 from cloudevents.core.v1.event import CloudEvent
 
 from oms_events import EventRouter, RouterConfig, RoutingRule, build_event, encode
-from oms_events.errors import EventRejectedError, PublishError, TransientError
+from oms_events.errors import EventRejectedError, PublishError, StorageUnavailableError, TransientError
 from oms_events.events import EncodedEvent
 from oms_events.instrumentation.hooks import Detail
 from oms_events.outbox.config import ProcessorConfig
+from oms_events.outbox.epochs import ensure_layout
 from oms_events.outbox.memory import MemoryOutboxStore
+from oms_events.outbox.outbox import MemoryOutbox, Outbox
+from oms_events.outbox.processor import OutboxProcessor
 from oms_events.outbox.records import Bucket, NewRecord, Partition, StoredRecord, partition_key, sequence_key
+from oms_events.outbox.relay import PartitionRelay
 from oms_events.outbox.store import OutboxStore
 from oms_events.publishing import PublisherTraits, Receipt
 from oms_events.resilience.breaker import BreakerConfig
@@ -136,6 +143,30 @@ async def pending(store: OutboxStore, partition: Partition = KEYED) -> list[Stor
     return list((await store.read(partition)).records)
 
 
+async def outbox_on(store: OutboxStore, buckets: int = 1) -> Outbox:
+    await ensure_layout(store, buckets)
+    return Outbox(store, MemoryOutbox().config)
+
+
+def relay_of(processor: OutboxProcessor) -> PartitionRelay:
+    """The relay of the keyed records of the first bucket that it holds."""
+    return next(iter(processor._engine.relays))
+
+
+async def until(condition: Callable[[], object], seconds: float = 8.0) -> None:
+    """Waits for what no part tells."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+class Slowest(random.Random):
+    """Draws so that every pause is its longest."""
+
+    def random(self) -> float:
+        return 0.999
+
+
 class Details(list[Detail]):
     """A hook that remembers."""
 
@@ -157,3 +188,66 @@ class TornReads(MemoryOutboxStore):
         page = await super().read(partition, after=after, limit=limit)
         shown = [found for found in page.records if found.sk not in self.hidden]
         return page._replace(records=shown)
+
+
+class Faulty(MemoryOutboxStore):
+    """A store whose calls a test holds or lets fail: `before` has what runs before the calls of a name.
+
+    `calls` counts them; `keyed_reads` counts those of keyed partitions; `down` fails them all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: dict[str, Callable[..., Awaitable[None]]] = {}
+        self.calls: Counter[str] = Counter()
+        self.keyed_reads = 0
+        self.down = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or not iscoroutinefunction(found) or name == "looked":
+            return found
+
+        async def call(*args: Any, **named: Any) -> Any:
+            self.calls[name] += 1
+            if self.down:
+                raise StorageUnavailableError("down")
+            if name in self.before:
+                await self.before[name](*args, **named)
+            answer = await found(*args, **named)
+            self.keyed_reads += name == "read" and args[0].keyed
+            return answer
+
+        return call
+
+    async def looked(self, times: int = 3) -> None:
+        """Waits until keyed records were read so often again: what could have happened then has happened."""
+        enough = self.keyed_reads + times
+        await until(lambda: self.keyed_reads >= enough)
+
+
+class Fails:
+    """Fails the first calls, or all."""
+
+    def __init__(self, times: int | None = None, error: Exception | None = None) -> None:
+        self._left = times
+        self._error = error or StorageUnavailableError("throttled")
+
+    async def __call__(self, *_: Any, **__: Any) -> None:
+        if self._left is None:
+            raise self._error
+        if self._left:
+            self._left -= 1
+            raise self._error
+
+
+class Holds:
+    """Holds the calls until the test lets them `go`; `reached` once the first has come."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, *_: Any, **__: Any) -> None:
+        self.reached.set()
+        await self.go.wait()

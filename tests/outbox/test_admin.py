@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from oms_events.outbox.filters import OutboxFilter, record_id
 from oms_events.outbox.memory import MemoryOutboxStore
 from oms_events.outbox.outbox import DynamoDBOutbox, MemoryOutbox, Outbox
 from oms_events.outbox.records import (
+    UNDECIDED,
     UNREADABLE,
     UNROUTABLE,
     Bucket,
@@ -35,14 +37,15 @@ from oms_events.outbox.records import (
     Member,
     NewRecord,
     Partition,
+    PlatformState,
     RecordState,
     StoredRecord,
 )
-from oms_events.outbox.signals import Committed
+from oms_events.outbox.schema import RECORD_LIMIT
 from oms_events.outbox.store import DeadPage
 from oms_events.publishing import Plan
 from oms_events.testing import ManualClock
-from tests.outbox.dead import BOTH, DEAD, DELIVERED, NOON, add, bury, hold, letter_of
+from tests.outbox.dead import BOTH, DEAD, DELIVERED, HELD, NOON, add, bury, hold, letter_of
 from tests.outbox.support import Settings, fresh_table
 
 BACKED = Plan("orders", "failover", ("nats", "eventbridge"), first_that_works=True)
@@ -188,9 +191,7 @@ async def test_a_requeued_letter_is_a_new_record_for_the_platforms_that_refused_
     older, newest = again.history
     assert older["code"] == "older"
     assert (newest["platform"], newest["code"], newest["reason"]) == ("nats", "too_large", "it is too large")
-    (signal,) = heard
-    assert isinstance(signal, Committed)
-    assert [one.sk for one in signal.records] == [again.sk]
+    assert heard == []
 
 
 async def test_a_requeued_failover_letter_keeps_its_strategy(outbox: Outbox, admin: OutboxAdmin) -> None:
@@ -283,6 +284,136 @@ async def test_a_letter_that_cannot_be_read_is_not_requeued(outbox: Outbox, admi
     assert "purge it" in changes.failed[letter.id]
     assert await letters(admin) == [letter.id]
     assert (await admin.purge(await admin.select())).done == 1
+    assert await letters(admin) == []
+
+
+async def test_the_history_of_an_event_outlives_each_requeue_of_its_held_record(
+    outbox: Outbox, admin: OutboxAdmin
+) -> None:
+    letter = await hold(outbox)
+    for times in (1, 2):
+        assert (await admin.requeue(await admin.select())).done == 1
+        (record,) = await records(admin)
+        history = (*record.history, {"code": f"refused {times}"})
+        again = letter_of(record, held=True, failed=letter.failed + times, history=history, code=f"code {times}")
+        assert await outbox.store.bury(again, replace(record.state, states={**record.state.states, "nats": HELD}))
+    (found,) = [one async for one in admin.letters()]
+    assert [entry["code"] for entry in found.history] == ["too_large", "refused 1", "code 1", "refused 2"]
+
+
+async def test_an_event_near_the_size_limit_can_be_requeued(outbox: Outbox, admin: OutboxAdmin) -> None:
+    large = "x" * (RECORD_LIMIT - 1000)
+    await outbox.add(build_event("shop.order.placed", "/shop", large, id="e-1", partitionkey="A"))
+    (record,) = await records(admin)
+    letter = letter_of(record, history=({"error": "x" * 2000},))
+    assert await outbox.store.bury(letter, None)
+    changes = await admin.requeue(await admin.select())
+    assert (changes.done, dict(changes.failed)) == (1, {})
+    assert len(await records(admin)) == 1
+
+
+async def damage(dynamo: DynamoClient, table: str, letter: DeadLetter) -> None:
+    """Makes a dead letter one of another format."""
+    update = {
+        "TableName": table,
+        "Key": {"pk": {"S": "dead"}, "sk": {"S": letter.id}},
+        "UpdateExpression": "SET v = :v",
+        "ExpressionAttributeValues": {":v": {"N": "2"}},
+    }
+    await dynamo.call("UpdateItem", update, table=table)
+
+
+async def test_a_letter_of_another_format_is_shown_and_purged_but_not_requeued(
+    aws: Settings, dynamo: DynamoClient
+) -> None:
+    async with fresh_table(aws, dynamo, buckets=4) as config, DynamoDBOutbox(config) as outbox:
+        admin = OutboxAdmin(outbox)
+        bad, good, held = await bury(outbox, 1), await bury(outbox, 2), await hold(outbox, 3)
+        for letter in (bad, held):
+            await damage(dynamo, config.table_name, letter)
+        (found,) = await admin.find(bad.id)
+        assert isinstance(found, DeadLetter)
+        assert "format 2" in (found.problem or "")
+        status = await admin.status()
+        assert [one.count for one in status.dead_letters or ()] == [3]
+        changes = await admin.requeue(await admin.select())
+        assert changes.done == 1
+        assert changes.failed.keys() == {bad.id, held.id}
+        assert "cannot be requeued: the dead letter has format 2" in changes.failed[bad.id]
+        assert (await admin.purge(await admin.select())).done == 2
+        assert await letters(admin) == []
+        assert good.id != bad.id
+        (record,) = [record for record in await records(admin) if record.sk == held.origin_sk]
+        assert record.state.states["nats"] == DEAD
+
+
+# ---------------------------------------------------------------------- bury
+
+
+async def test_a_pending_record_is_given_up_for_the_platforms_that_are_owed_it(
+    outbox: Outbox, admin: OutboxAdmin
+) -> None:
+    record = await add(outbox, 1)
+    state = RecordState(BOTH, {"nats": DELIVERED}, attempts=4, last_error="eventbridge: denied: not allowed")
+    assert await outbox.store.update(record.partition, record.sk, state)
+    selection = await admin.select_pending(ids=[record_id(record)])
+    (group,) = selection.groups
+    assert (group.platform, group.code, group.text) == (
+        "eventbridge",
+        "orders",
+        "eventbridge: denied: not allowed",
+    )
+    changes = await admin.bury(selection, "the shop is closed")
+    assert (changes.done, dict(changes.failed)) == (1, {})
+    assert await records(admin) == []
+    (letter,) = [one async for one in admin.letters()]
+    assert (letter.platforms, letter.code, letter.reason) == (("eventbridge",), "given_up", "the shop is closed")
+    assert (letter.attempts, letter.held, letter.plan) == (4, False, BOTH)
+    assert letter.history[-1]["last_error"] == "eventbridge: denied: not allowed"
+    assert (await admin.requeue(await admin.select())).done == 1
+    (again,) = await records(admin)
+    assert again.state.plan == Plan("orders", "all", ("eventbridge",), first_that_works=False)
+
+
+async def test_a_record_without_a_plan_is_given_up_whole_and_decided_anew_when_it_is_requeued(
+    outbox: Outbox, admin: OutboxAdmin
+) -> None:
+    await add(outbox, 1)
+    assert (await admin.bury(await admin.select_pending(), "no")).done == 1
+    (letter,) = [one async for one in admin.letters()]
+    assert (letter.platform, letter.plan) == (UNDECIDED, None)
+    assert await records(admin) == []
+    assert (await admin.requeue(await admin.select())).done == 1
+    (again,) = await records(admin)
+    assert again.state == RecordState()
+
+
+async def test_a_failover_record_is_given_up_for_all_its_platforms(outbox: Outbox, admin: OutboxAdmin) -> None:
+    record = await add(outbox, 1)
+    state = RecordState(BACKED, {"nats": PlatformState.REJECTED}, attempts=1)
+    assert await outbox.store.update(record.partition, record.sk, state)
+    assert (await admin.bury(await admin.select_pending(), "no")).done == 1
+    (letter,) = [one async for one in admin.letters()]
+    assert letter.platforms == ("nats", "eventbridge")
+    assert await records(admin) == []
+
+
+async def test_what_only_waits_for_its_dead_letter_is_not_given_up(outbox: Outbox, admin: OutboxAdmin) -> None:
+    held = await hold(outbox)
+    changes = await admin.bury(await admin.select_pending(), "no")
+    (reason,) = changes.failed.values()
+    assert (changes.done, "requeue or purge that one" in reason) == (0, True)
+    assert await letters(admin) == [held.id]
+    assert len(await records(admin)) == 1
+
+
+async def test_a_record_that_another_generation_owns_is_not_given_up(outbox: Outbox, admin: OutboxAdmin) -> None:
+    record = await add(outbox, 1)
+    assert await outbox.store.update(record.partition, record.sk, RecordState(BOTH, {}, attempts=1))
+    selection = await admin.select_pending()
+    assert await outbox.store.forget_plan(record.partition, record.sk, generation=0)
+    changes = await admin.bury(selection, "no")
+    assert (changes.done, changes.gone, len(await records(admin))) == (0, 1, 1)
     assert await letters(admin) == []
 
 
@@ -383,6 +514,17 @@ async def test_status_counts_what_is_pending_and_dead_up_to_a_limit(outbox: Outb
     assert limited.bounded
     assert limited.dead_letters is not None
     assert [(one.count, one.bounded) for one in limited.dead_letters] == [(1, False), (2, True)]
+
+
+async def test_status_tells_why_records_wait(outbox: Outbox, admin: OutboxAdmin) -> None:
+    errors = ["nats: denied: subject a: no", "nats: denied: subject b", "eventbridge: timeout: none", None]
+    for number, error in enumerate(errors):
+        record = await add(outbox, number, key=f"key {number}" if number else None)
+        state = RecordState(BOTH, {}, attempts=1, last_error=error)
+        assert await outbox.store.update(record.partition, record.sk, state)
+    denied, timeout = (await admin.status()).reasons
+    assert (denied.code, denied.count, denied.example.startswith("subject ")) == ("nats: denied", 2, True)
+    assert (timeout.code, timeout.count, timeout.example) == ("eventbridge: timeout", 1, "none")
 
 
 async def test_status_of_a_table_without_a_layout_is_empty_and_not_unknown() -> None:
@@ -493,6 +635,45 @@ async def test_a_requeue_without_an_answer_is_asked_again_and_done_once() -> Non
     store.after = [StorageOutcomeUnknownError("no answer")]
     changes, found, left = await requeued_with(store)
     assert (changes.done, changes.gone, len(found), left) == (1, 0, 1, [])
+
+
+class Purging(Broken):
+    """A store on which somebody else purges a letter while the first requeue gets no answer."""
+
+    async def requeue(self, letter: DeadLetter, record: NewRecord | None) -> bool:
+        if self.parts:
+            self.parts.clear()
+            assert await self.purge(letter)
+            raise StorageOutcomeUnknownError("no answer")
+        return await super().requeue(letter, record)
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_what_somebody_purged_while_an_answer_was_lost_does_not_count_as_requeued(held: bool) -> None:
+    clock, store = ManualClock(), Purging("first")
+    async with Outbox(store, WriterConfig(buckets=2)) as outbox:
+        await (hold(outbox) if held else bury(outbox))
+        admin = OutboxAdmin(outbox, clock=clock)
+        asked = asyncio.create_task(admin.requeue(await admin.select()))
+        while not asked.done():
+            await clock.advance(1.0)
+        changes = await asked
+        assert (changes.done, changes.gone, changes.unsure, changes.failed) == (0, 0, 1, {})
+
+
+async def test_a_change_that_is_refused_after_silence_while_the_letter_is_there_was_not_made() -> None:
+    clock, store = ManualClock(), Broken()
+    store.before = [StorageOutcomeUnknownError("no answer")]
+    async with Outbox(store, WriterConfig(buckets=2)) as outbox:
+        letter = await hold(outbox)
+        await store.remove(letter.origin, [letter.origin_sk])
+        admin = OutboxAdmin(outbox, clock=clock)
+        asked = asyncio.create_task(admin.requeue(await admin.select()))
+        while not asked.done():
+            await clock.advance(1.0)
+        # Its record is gone, so it became a new one.
+        assert (await asked).done == 1
+        assert len(await records(admin)) == 1
 
 
 @pytest.mark.parametrize("error", [StorageUnavailableError("throttled"), StorageDeniedError("no permission")])

@@ -20,7 +20,7 @@ from oms_events.errors import (
 from oms_events.outbox.claimcheck import ClaimCheck, resolve_dataref
 from oms_events.outbox.config import ClaimCheckConfig, OutboxConfig, WriterConfig
 from oms_events.outbox.outbox import Outbox
-from tests.outbox.writing import FaultyStore, event, numbers_of, records_of
+from tests.outbox.writing import FaultyStore, event, longest, numbers_of, records_of
 
 _LARGE = {"text": "x" * 500_000}
 
@@ -193,6 +193,35 @@ async def test_a_denied_put_is_told_at_once(bucket: str, access: dict[str, Any],
         with pytest.raises(StorageDeniedError, match="cannot be put"):
             await outbox.add(event(data=_LARGE))
         assert len(proxy.calls) == 1
+
+
+async def test_a_key_is_found_in_the_data_that_is_checked_in(bucket: str, access: dict[str, Any]) -> None:
+    config = WriterConfig(key_of=lambda found: found.get_data()["order"])
+    sizes = {"small": 1, "large": 5000}
+    small, large, prepared = (
+        event(None, {"order": "7", "text": "x" * sizes[name.partition("-")[0]]}, id=name)
+        for name in ("small", "large", "large-prepared")
+    )
+    async with Outbox(FaultyStore(), config, claim_check=_claim_check(bucket, access)) as outbox:
+        await outbox.add(small)
+        async with outbox.transaction() as tx:
+            tx.add(large)
+        await outbox.store.commit((await outbox.prepare([prepared])).actions, "mine")
+        found = await records_of(outbox, "7")
+    assert [record.event.id for record in found if record.event] == ["small", "large", "large-prepared"]
+    assert [record.key for record in found] == ["7"] * 3
+    assert len({record.partition for record in found}) == 1
+    assert sum("dataref" in record.event.attributes for record in found if record.event) == 2
+
+
+async def test_what_is_admitted_has_room_for_its_dataref(bucket: str, access: dict[str, Any]) -> None:
+    store = FaultyStore()
+    prefix = "p" * 500
+    async with Outbox(store, WriterConfig(), claim_check=_claim_check(bucket, access, prefix=prefix)) as outbox:
+        await outbox.add(await longest(outbox, lambda size: event(data=_LARGE, subject="x" * size)))
+        (record,) = await records_of(outbox)
+        assert record.event is not None
+        assert prefix in record.event.attributes["dataref"]
 
 
 # ---------------------------------------------------------------------- consumers

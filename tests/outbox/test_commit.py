@@ -10,6 +10,7 @@ from oms_events._aio import Clock
 from oms_events.errors import (
     CommitOutcomeUnknownError,
     ConditionFailedError,
+    OutboxClosedError,
     StorageDeniedError,
     StorageOutcomeUnknownError,
     StorageRejectedError,
@@ -39,6 +40,18 @@ async def _run(clock: ManualClock, work: asyncio.Task[None], *, step: float = 1.
     async with asyncio.timeout(10):
         while not work.done():
             await clock.advance(step)
+
+
+class _SilentStore(FaultyStore):
+    """Never answers a commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = asyncio.Event()
+
+    async def commit(self, actions: Sequence[object], token: str) -> None:
+        self.sent.set()
+        await asyncio.Event().wait()
 
 
 def _numbers(store: FaultyStore) -> list[str]:
@@ -146,12 +159,12 @@ async def test_a_failed_condition_beside_a_conflict_is_a_failed_condition() -> N
 
 async def test_a_reservation_older_than_prepared_for_is_never_sent() -> None:
     store, clock = FaultyStore(), ManualClock()
-    outbox = _outbox(store, clock, prepared_for=30)
+    outbox = _outbox(store, clock, prepared_for=25)
     heard = listen(outbox)
     store.gate.clear()
     placing = asyncio.create_task(_place_order(outbox))
     await store.reserving.wait()
-    await clock.advance(31)
+    await clock.advance(26)
     store.gate.set()
     await _run(clock, placing)
     assert _numbers(store) == _sk(2)
@@ -229,11 +242,7 @@ async def test_without_an_answer_until_commit_timeout_the_outcome_is_unknown() -
 
 
 async def test_a_call_that_never_answers_ends_at_commit_timeout() -> None:
-    class SilentStore(FaultyStore):
-        async def commit(self, actions: Sequence[object], token: str) -> None:
-            await asyncio.Event().wait()
-
-    outbox = _outbox(SilentStore(), commit_timeout=0.1)
+    outbox = _outbox(_SilentStore(), commit_timeout=0.1)
     with pytest.raises(CommitOutcomeUnknownError, match=r"commit_timeout = 0\.1 s"):
         await _place_order(outbox)
 
@@ -281,3 +290,62 @@ async def test_what_was_committed_is_what_listeners_hear_of_in_order() -> None:
         await outbox.add(event())
     told = [record.event.id for signal in heard if isinstance(signal, Committed) for record in signal.records]
     assert told == await ids_of(outbox)
+
+
+# ---------------------------------------------------------------------- closing meanwhile
+
+
+async def test_closing_ends_a_commit_that_has_no_answer_at_once_as_unknown() -> None:
+    store = _SilentStore()
+    outbox = _outbox(store, commit_timeout=60)
+    heard = listen(outbox)
+    placing = asyncio.create_task(_place_order(outbox))
+    await store.sent.wait()
+    async with asyncio.timeout(5):
+        await outbox.close()
+        with pytest.raises(CommitOutcomeUnknownError, match="the outbox was closed before .* may or may not") as caught:
+            await placing
+    assert caught.value.__cause__ is not None
+    assert heard == []
+
+
+async def test_closing_between_two_sends_after_silence_is_unknown_and_keeps_its_cause() -> None:
+    store, clock = FaultyStore(), ManualClock()
+    outbox = _outbox(store, clock)
+    lost = StorageOutcomeUnknownError("no answer")
+    store.after.append(lost)
+    placing = asyncio.create_task(_place_order(outbox))
+    await clock.someone_sleeps()
+    await outbox.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(CommitOutcomeUnknownError) as caught:
+            await placing
+    assert caught.value.__cause__ is lost
+    assert len(store.commits) == 1
+
+
+async def test_closing_after_a_certain_refusal_says_that_nothing_was_written() -> None:
+    store, clock = FaultyStore(), ManualClock()
+    outbox = _outbox(store, clock)
+    heard = listen(outbox)
+    store.before.append(conflict())
+    placing = asyncio.create_task(_place_order(outbox))
+    await clock.someone_sleeps()
+    await outbox.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(OutboxClosedError, match="nothing was written"):
+            await placing
+    assert len(store.commits) == 1
+    assert [type(signal) for signal in heard] == [Voided]
+
+
+async def test_a_transaction_that_ends_after_the_outbox_was_closed_sends_nothing() -> None:
+    store = FaultyStore()
+    outbox = _outbox(store)
+    transaction = outbox.transaction()
+    async with outbox:
+        await transaction.__aenter__()
+        transaction.put("orders", order())
+    with pytest.raises(OutboxClosedError, match="nothing was written"):
+        await transaction.__aexit__(None, None, None)
+    assert store.commits == []

@@ -451,11 +451,50 @@ async def test_an_unreadable_record_is_buried_with_its_item(
     assert kept.raw == found.raw
 
 
-async def test_a_letter_of_another_release_is_told(store: DynamoDBOutboxStore, dynamo: DynamoClient) -> None:
-    item = to_item({"pk": "dead", "sk": "nats#1", "v": 9})
+async def test_a_letter_of_another_release_hides_no_other_and_can_be_purged(
+    store: DynamoDBOutboxStore, dynamo: DynamoClient
+) -> None:
+    good = await buried(store, make_record(1), None)
+    for item in (
+        to_item({"pk": "dead", "sk": "nats#1", "v": 9}),
+        to_item({"pk": "dead", "sk": "nats#2", "v": 9, "f": "another shape"}),
+        to_item({"pk": "dead", "sk": "zzz", "v": 1}),
+    ):
+        await dynamo.call("PutItem", {"TableName": store.table, "Item": item}, table=store.table)
+    found = await read_letters(store)
+    assert [letter.id for letter in found] == ["nats#1", good.id, "nats#2", "zzz"]
+    assert [letter.platform for letter in found] == ["nats", "nats", "nats", "zzz"]
+    assert "format 9: use the release that wrote it" in (found[0].problem or "")
+    for letter in [letter for letter in found if letter.problem]:
+        assert await store.purge(letter)
+        assert not await store.purge(letter)
+    assert [letter.id for letter in await read_letters(store)] == [good.id]
+
+
+async def test_a_damaged_letter_that_died_again_is_not_purged_with_an_old_reading(
+    store: DynamoDBOutboxStore, dynamo: DynamoClient
+) -> None:
+    item = to_item({"pk": "dead", "sk": "nats#1", "v": 9, "f": 5})
     await dynamo.call("PutItem", {"TableName": store.table, "Item": item}, table=store.table)
-    with pytest.raises(StorageRejectedError, match=r"dead letter 'nats#1' .* release that wrote it"):
-        await store.dead_letters()
+    (old,) = await read_letters(store)
+    await dynamo.call("PutItem", {"TableName": store.table, "Item": {**item, "f": {"N": "6"}}}, table=store.table)
+    assert not await store.purge(old)
+    (new,) = await read_letters(store)
+    assert await store.purge(new)
+
+
+async def test_purging_a_damaged_letter_lets_the_key_that_it_holds_go_on(
+    store: DynamoDBOutboxStore, dynamo: DynamoClient
+) -> None:
+    record = make_record(1)
+    await buried(store, record, settled_as({"nats": HELD}), held=True)
+    (item,) = [item for item in await items_of(dynamo, store.table) if item["pk"] == "dead"]
+    damaged = to_item({name: item[name] for name in ("pk", "sk", "f")})
+    await dynamo.call("PutItem", {"TableName": store.table, "Item": damaged}, table=store.table)
+    (letter,) = await read_letters(store)
+    assert "no attribute 'v'" in (letter.problem or "")
+    assert await store.purge(letter)
+    assert (await state_of(store, record)).states == {"nats": DEAD}
 
 
 async def test_letters_are_paged_past_an_id_of_another_platform(store: DynamoDBOutboxStore) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from oms_events.errors import ConfigurationError, EpochClosedError, StorageUnavailableError
-from oms_events.outbox.epochs import change_buckets, ensure_layout, retire_epochs
+from oms_events.outbox.epochs import change_buckets, count_pending, ensure_layout, retire_epochs
 from oms_events.outbox.memory import MemoryOutboxStore
 from oms_events.outbox.records import Bucket, Epoch, Layout, Partition
 from oms_events.outbox.store import OutboxStore
@@ -190,6 +190,17 @@ async def test_an_epoch_that_holds_a_record_stays(keyed: bool) -> None:
     await put(store, Partition(Bucket(1, 3), keyed))
     layout = await change_buckets(store, 8)
     assert await retire_epochs(store, clock=ManualClock()) == layout
+
+
+async def test_the_records_of_an_epoch_are_counted() -> None:
+    store = MemoryOutboxStore()
+    await ensure_layout(store, 40)
+    epoch = Epoch(1, 40, is_open=True)
+    assert await count_pending(store, epoch) == (0, False)
+    for number, keyed in ((0, True), (39, True), (39, False)):
+        await put(store, Partition(Bucket(1, number), keyed))
+    await put(store, Partition(Bucket(2, 0), keyed=True))
+    assert await count_pending(store, epoch) == (3, False)
 
 
 async def test_an_epoch_to_which_a_late_writer_wrote_meanwhile_stays() -> None:

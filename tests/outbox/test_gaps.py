@@ -87,6 +87,24 @@ def test_nothing_follows_for_a_relay_that_knows_nothing() -> None:
     assert not Gaps(horizon=60.0).follows(1, 0.0)
 
 
+def test_a_large_gap_in_a_page_hides_no_older_one_below_it() -> None:
+    row = gaps()
+    row.see([*range(1, 50), *range(51, 101)], 0.0)
+    row.looked([])
+    assert 50 in row.see([101, 300], 1.0)
+
+
+def test_what_is_remembered_of_refused_transactions_is_bounded() -> None:
+    row = gaps()
+    row.void(range(1, 10_001))
+    assert len(row._void) <= 2000
+    # The rest are gaps like others.
+    row.see([1], 0.0)
+    row.looked([])
+    assert row.see([10_001], 0.0) == []
+    assert gaps().see([101], 0.0) == list(range(1, 101))
+
+
 @given(st.sets(st.integers(1, REACH)), st.data())
 def test_low_never_passes_a_number_that_was_not_seen(numbers: set[int], data: st.DataObject) -> None:
     row, seen = gaps(), set[int]()

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from oms_events.errors import OutboxLimitError, PreparedActionsError, StorageUnavailableError
+from oms_events.errors import (
+    InvalidEventError,
+    OutboxClosedError,
+    OutboxLimitError,
+    PreparedActionsError,
+    StorageUnavailableError,
+)
 from oms_events.outbox.config import WriterConfig
 from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.signals import Committed, Voided
@@ -40,10 +48,10 @@ async def test_each_preparation_has_numbers_of_its_own() -> None:
 
 async def test_actions_older_than_prepared_for_are_not_given() -> None:
     clock = ManualClock()
-    outbox = Outbox(FaultyStore(), WriterConfig(prepared_for=30), clock=clock)
+    outbox = Outbox(FaultyStore(), WriterConfig(prepared_for=25), clock=clock)
     heard = listen(outbox)
     young, old = await outbox.prepare([event()]), await outbox.prepare([event()])
-    await clock.advance(30)
+    await clock.advance(25)
     assert len(young.actions) == 1
     await clock.advance(0.1)
     with pytest.raises(PreparedActionsError, match="older than prepared_for"):
@@ -105,3 +113,23 @@ async def test_a_throttled_reservation_is_tried_again() -> None:
     prepared = await Outbox(store, WriterConfig()).prepare([event()])
     assert prepared.count == 1
     assert len(store.reserved) == 2
+
+
+async def test_preparing_and_closing_do_not_meet() -> None:
+    store = FaultyStore()
+    outbox = Outbox(store, WriterConfig())
+    store.gate.clear()
+    preparing = asyncio.create_task(outbox.prepare([event()]))
+    await store.reserving.wait()
+    await outbox.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(OutboxClosedError, match="nothing was written"):
+            await preparing
+
+
+async def test_an_event_that_key_of_fails_on_is_told_before_anything_is_reserved() -> None:
+    store = FaultyStore()
+    outbox = Outbox(store, WriterConfig(key_of=lambda found: found.get_data()["order"]))
+    with pytest.raises(InvalidEventError, match="key_of failed"):
+        await outbox.prepare([event(), event(None, {"no": "order"})])
+    assert store.reserved == []

@@ -6,37 +6,40 @@ import asyncio
 
 import pytest
 
+from oms_events import RoutingRule, build_event, encode
 from oms_events.errors import EventRejectedError
 from oms_events.instrumentation.hooks import DeadLettered, GapsProbed, LateRecords, OutboxAlert
-from oms_events.outbox.epochs import change_buckets, ensure_layout
+from oms_events.outbox.epochs import change_buckets
 from oms_events.outbox.memory import MemoryOutboxStore
-from oms_events.outbox.outbox import MemoryOutbox, Outbox
 from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.records import Bucket, Partition, PlatformState, RecordState
-from oms_events.outbox.store import OutboxStore
+from oms_events.outbox.records import Bucket, NewRecord, Partition, PlatformState, RecordState, sequence_key
+from oms_events.publishing import Receipt
 from tests.outbox.relaying import (
+    BUCKET,
     KEYED,
     PATIENT,
     UNKEYED,
     Details,
+    Faulty,
+    Holds,
     Script,
     Told,
     TornReads,
     event,
     failed,
+    outbox_on,
     pending,
     put,
     quick,
     record,
     refused,
+    relay_of,
     routing,
     rule,
+    until,
 )
 
-
-async def outbox_on(store: OutboxStore, buckets: int = 1) -> Outbox:
-    await ensure_layout(store, buckets)
-    return Outbox(store, MemoryOutbox().config)
+NEW = Partition(Bucket(2, 0), keyed=True)
 
 
 async def test_a_failing_event_is_never_overtaken_by_the_next_of_its_key_in_the_same_call() -> None:
@@ -70,6 +73,26 @@ async def test_what_a_query_does_not_show_yet_goes_first_when_it_was_committed_b
     assert [found.found for found in details.of(GapsProbed)] == [1]
 
 
+async def test_a_gap_below_a_record_is_looked_for_though_its_page_has_a_larger_one() -> None:
+    # 5 was reserved first and commits now, then 11 of the same key; the page shows 11, and 300 far beyond.
+    store = TornReads()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"n{n}", n, key="x") for n in range(1, 11) if n != 5))
+    nats = Told()
+    async with (
+        routing([rule("nats")], nats=nats) as router,
+        OutboxProcessor(outbox, router, config=quick()) as processor,
+    ):
+        await nats.until(lambda: len(nats.accepted) == 9)
+        store.hidden = {sequence_key(5)}
+        await put(store, record("early", 5))
+        await put(store, record("late", 11), record("far", 300, key="z"))
+        await nats.until(lambda: "late" in nats.accepted)
+        store.hidden = set()
+        assert await processor.drain(10)
+    assert [name for name in nats.accepted if name in ("early", "late")] == ["early", "late"]
+
+
 async def test_a_gap_is_not_waited_for_and_what_commits_late_is_delivered_late() -> None:
     store = MemoryOutboxStore()
     outbox = await outbox_on(store)
@@ -91,39 +114,60 @@ async def test_a_late_record_behind_a_backlog_is_found_by_a_sweep() -> None:
     store = MemoryOutboxStore()
     outbox = await outbox_on(store)
     await put(store, *(record(f"s{n}", n, key="stuck") for n in range(2, 60)))
-    platform = Told(lambda made: failed() if made.id.startswith("s") else Script()(made))
+    platform = Told(lambda made: failed() if made.id.startswith("s") else Receipt())
     async with (
         routing([rule("nats")], nats=platform) as router,
-        OutboxProcessor(outbox, router, config=quick(page_size=10)),
+        OutboxProcessor(outbox, router, config=quick(page_size=10)) as own,
     ):
-        await platform.until(lambda: bool(platform.calls))
+        relay = relay_of(own)
+        # More was left than polls read again from the head: they go on from the end, and no writer tells of it.
+        await until(lambda: (relay.window.left > 10 and relay.is_idle) or relay.knows_all)
+        assert relay.window.left == 57
         await put(store, record("late", 1, key="other"))
         await platform.until(lambda: platform.accepted == ["late"])
 
 
-async def test_a_record_that_was_left_is_never_overtaken_after_its_platform_came_back() -> None:
-    store = MemoryOutboxStore()
+async def test_a_record_that_was_left_is_never_overtaken_when_its_platform_comes_back_in_a_pass() -> None:
+    # The gate opens when half a pass is done: what that half left may not be overtaken by the other.
+    store, holds = Faulty(), Holds()
     outbox = await outbox_on(store)
     await put(store, *(record(f"e{n}", n) for n in range(1, 30)))
     platform = Told()
     async with routing([rule("nats")], nats=platform) as router:
         router.disable("nats")
-        async with OutboxProcessor(outbox, router, config=quick(page_size=3, window=10)) as processor:
+        async with OutboxProcessor(outbox, router, config=quick(page_size=3, window=10, lease=10.0)) as own:
+            relay, gates = relay_of(own), own._engine._shared.gates
+            await until(lambda: "nats" in gates.shut_platforms and relay.window.left == 29)
+
+            async def hold_second_page(partition: Partition, *, after: str | None = None, **_: object) -> None:
+                if partition.keyed and after == sequence_key(3):
+                    await holds()
+
+            store.before["read"] = hold_second_page
+            await until(holds.reached.is_set)
             await put(store, *(record(f"e{n}", n) for n in range(30, 40)))
             router.enable("nats")
-            assert await processor.drain(10)
+            await until(lambda: not gates.shut_platforms)
+            holds.go.set()
+            assert await own.drain(10)
     assert platform.accepted == [f"e{n}" for n in range(1, 40)]
 
 
 async def test_a_platform_that_is_down_never_stops_another() -> None:
-    store = MemoryOutboxStore()
+    async def slowly(*_: object) -> None:
+        await asyncio.sleep(0.02)
+
+    store = Faulty()
     outbox = await outbox_on(store)
     await put(store, *(record(f"e{n}", n) for n in range(1, 50)))
+    # Records leave memory while what was done of them is on its way to the table, and are read again before.
+    store.before["update"] = slowly
     nats, eventbridge = Told(), Told()
     async with routing([rule("nats", "eventbridge")], nats=nats, eventbridge=eventbridge) as router:
         router.disable("eventbridge")
         async with OutboxProcessor(outbox, router, config=quick(window=10)) as processor:
             await nats.until(lambda: len(nats.accepted) == 49)
+            await store.looked()
             assert eventbridge.accepted == []
             router.enable("eventbridge")
             assert await processor.drain(10)
@@ -312,9 +356,10 @@ async def test_clocks_an_hour_apart_delay_nothing() -> None:
     hour = 3_600_000
     now = 1_800_000_000_000
     platform = Told()
+    # No sweep comes in time.
     async with (
         routing([rule("nats")], nats=platform) as router,
-        OutboxProcessor(outbox, router, config=quick()),
+        OutboxProcessor(outbox, router, config=quick(sweep_interval=600.0)),
     ):
         for n, skew in enumerate((hour, -hour, 0, -hour, hour)):
             name = f"e{n}"
@@ -326,14 +371,32 @@ async def test_clocks_an_hour_apart_delay_nothing() -> None:
 async def test_an_unroutable_event_is_a_dead_letter_and_its_key_goes_on() -> None:
     store = MemoryOutboxStore()
     outbox = await outbox_on(store)
-    await put(store, record("a", 1))
+    unroutable = encode(build_event("invoice.sent", "/invoices", {}, id="a", partitionkey="k"))
+    await put(store, NewRecord(KEYED, sequence_key(1), "k", unroutable, 0), record("b", 2))
     platform = Told()
     refuse = PATIENT.model_copy(update={"unrouted": "refuse"})
-    async with routing([], config=refuse, nats=platform) as router:
+    orders = RoutingRule(name="orders", event_type_pattern="order.*", platforms=["nats"], strategy="all")
+    async with routing([orders], config=refuse, nats=platform) as router:
         summary = await OutboxProcessor(outbox, router, config=quick()).run_once()
     (letter,) = (await store.dead_letters()).letters
-    assert (summary.dead_lettered, letter.platform) == (1, "unroutable")
+    assert (summary.delivered, summary.dead_lettered, letter.platform) == (1, 1, "unroutable")
+    assert platform.accepted == ["b"]
     assert await pending(store) == []
+
+
+async def test_a_record_of_an_unknown_format_is_left_alone_with_its_key() -> None:
+    store, details = MemoryOutboxStore(), Details()
+    outbox = await outbox_on(store)
+    newer = store.put_action(record("newer", 1))
+    newer["Put"]["Item"]["v"] = {"N": "99"}
+    await store.commit([newer], "a newer release")
+    await put(store, record("follower", 2), record("other", 3, key="other"))
+    platform = Told()
+    async with routing([rule("nats")], nats=platform) as router:
+        summary = await OutboxProcessor(outbox, router, config=quick(), hooks=[details]).run_once()
+    assert platform.accepted == ["other"]
+    assert (summary.waiting, len(await pending(store))) == (2, 2)
+    assert [alert.kind for alert in details.of(OutboxAlert)] == ["unknown_format"]
 
 
 async def test_a_platform_that_is_not_configured_stays_pending_with_an_alert() -> None:
@@ -350,24 +413,44 @@ async def test_a_platform_that_is_not_configured_stays_pending_with_an_alert() -
     assert "platform_not_configured" in {alert.kind for alert in details.of(OutboxAlert)}
 
 
-async def test_a_new_layout_waits_until_the_old_one_is_empty_and_drained() -> None:
-    store = MemoryOutboxStore()
+async def test_a_new_layout_waits_for_writers_of_the_old_one() -> None:
+    store = Faulty()
     outbox = await outbox_on(store)
     # Reserved by a writer that was slow, before the change.
-    slow = await store.reserve(Bucket(1, 0), 1)
+    slow = await store.reserve(BUCKET, 1)
     await change_buckets(store, 2)
-    new = Partition(Bucket(2, 0), keyed=True)
-    await put(store, record("new", 1, partition=new))
-    await put(store, record("old", slow))
+    await put(store, record("new", 1, partition=NEW))
     platform = Told()
     async with (
         routing([rule("nats")], nats=platform) as router,
-        OutboxProcessor(outbox, router, config=quick(drain_time=0.3)) as processor,
+        OutboxProcessor(outbox, router, config=quick(drain_time=0.6)) as processor,
     ):
-        await platform.until(lambda: bool(platform.accepted))
-        assert platform.accepted == ["old"]
+        # The old layout is empty, and was read; what was reserved in it may be committed still.
+        await until(lambda: 2 in processor._engine.epochs.waiting)
+        await store.looked()
+        await put(store, record("old", slow))
         assert await processor.drain(20)
     assert platform.accepted == ["old", "new"]
+
+
+async def test_only_keys_with_records_in_the_old_layout_wait_in_the_new_one() -> None:
+    store = Faulty()
+    outbox = await outbox_on(store)
+    await put(store, record("stuck1", await store.reserve(BUCKET, 1), key="stuck"))
+    await change_buckets(store, 2)
+    await put(store, record("stuck2", 1, key="stuck", partition=NEW), record("free", 2, key="free", partition=NEW))
+    platform = Told(lambda made: failed() if made.id == "stuck1" else Receipt())
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=quick()) as processor,
+    ):
+        await platform.until(lambda: platform.accepted == ["free"])
+        await store.looked(10)
+        assert platform.accepted == ["free"]
+        assert any("stuck" in problem for problem in processor.status()["problems"])
+        platform.answer = Script()
+        assert await processor.drain(10)
+    assert platform.accepted == ["free", "stuck1", "stuck2"]
 
 
 async def test_an_old_writer_gets_no_number_once_the_layout_has_changed() -> None:
@@ -381,6 +464,26 @@ async def test_an_old_writer_gets_no_number_once_the_layout_has_changed() -> Non
     assert [found.event.id for found in old if found.event] == ["before"]
     new = [found for n in range(4) for found in await pending(store, Partition(Bucket(2, n), keyed=True))]
     assert [found.event.id for found in new if found.event] == ["after"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+async def test_one_pass_finds_every_record_whatever_the_size_of_a_page(size: int) -> None:
+    store = MemoryOutboxStore()
+    outbox = await outbox_on(store)
+    await put(store, *(record(f"e{n}", n, key=f"k{n % 3}") for n in range(1, 80)))
+    platform = Told()
+    platform.free.clear()
+    # What the first pass misses is not looked for again while this test runs.
+    config = quick(page_size=size, poll_floor=60.0, poll_ceiling=60.0, lease=20.0, publish_timeout=10.0)
+    async with (
+        routing([rule("nats")], nats=platform) as router,
+        OutboxProcessor(outbox, router, config=config) as processor,
+    ):
+        relay = relay_of(processor)
+        await until(lambda: relay._at_tail)
+        assert list(relay.window.entries) == [sequence_key(n) for n in range(1, 80)]
+        platform.free.set()
+        await platform.until(lambda: len(platform.accepted) == 79)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 
 import pytest
@@ -9,10 +10,12 @@ from oms_events.errors import (
     ConfigurationError,
     InvalidEventError,
     OutboxClosedError,
+    StorageDeniedError,
     StorageOutcomeUnknownError,
     StorageUnavailableError,
 )
-from oms_events.outbox.config import WriterConfig
+from oms_events.outbox.config import ProcessorConfig, WriterConfig
+from oms_events.outbox.epochs import retire_epochs
 from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.records import Bucket, Epoch, Layout
 from oms_events.outbox.schema import bucket_of
@@ -130,6 +133,23 @@ async def test_a_reservation_that_never_works_says_that_nothing_was_written() ->
     assert not store.commits
 
 
+async def test_those_who_share_a_call_do_not_share_its_error() -> None:
+    store = FaultyStore()
+    outbox = _outbox(store)
+    cause = ValueError("the driver's")
+    denied = StorageDeniedError("no", code="AccessDenied")
+    denied.__cause__ = cause
+    store.reserve_faults.append(denied)
+    calls = [outbox.add_many([event()] * count) for count in (1, 2, 3)]
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert len(store.reserved) == 1
+    assert len({id(error) for error in errors}) == 3
+    for count, error in enumerate(errors, 1):
+        assert isinstance(error, StorageDeniedError)
+        assert (str(error), error.code, error.__cause__) == ("no", "AccessDenied", cause)
+        assert error.__notes__ == [f"0 of {count} events were added before"]
+
+
 async def test_closing_tells_who_waits_for_a_number() -> None:
     store = FaultyStore()
     outbox = _outbox(store)
@@ -187,7 +207,40 @@ async def test_a_key_that_is_no_text_is_refused_by_name() -> None:
     assert caught.value.field == "partitionkey"
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("\ud800", r"key_of gave '\\ud800' for event e-1@/orders: it has a lone surrogate"), (None, "key_of failed")],
+)
+async def test_what_key_of_cannot_give_is_told_where_the_event_is_added(key: str | None, message: str) -> None:
+    store = FaultyStore()
+
+    def key_of(_: object) -> str:
+        if key is None:
+            raise KeyError("order")
+        return key
+
+    outbox = _outbox(store, key_of=key_of)
+    async with outbox.transaction() as tx:
+        with pytest.raises(InvalidEventError, match=message) as caught:
+            tx.add(event(None, id="e-1"))
+    assert caught.value.field == "partitionkey"
+    assert store.reserved == []
+
+
 # ---------------------------------------------------------------------- layout
+
+
+@pytest.mark.parametrize("field", ["layout_ttl", "prepared_for", "commit_timeout"])
+def test_no_writer_is_slower_than_processors_and_changes_of_the_layout_wait(field: str) -> None:
+    longest = {"layout_ttl": 240.0, "prepared_for": 25.0, "commit_timeout": 300.0}
+    WriterConfig(**longest)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=field):
+        WriterConfig(**{field: longest[field] + 1})  # type: ignore[arg-type]
+    processor = ProcessorConfig()
+    tried = longest["prepared_for"] + longest["commit_timeout"]
+    assert tried < min(processor.drain_time, processor.gap_horizon)
+    retiring = inspect.signature(retire_epochs).parameters["drain_time"].default
+    assert longest["layout_ttl"] + tried < retiring
 
 
 @pytest.mark.parametrize(("configured", "made"), [(None, 32), (4, 4)])

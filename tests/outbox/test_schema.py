@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from oms_events import build_event
-from oms_events.errors import OutboxLimitError
+from oms_events.errors import ConfigurationError, OutboxLimitError
 from oms_events.events import encode
 from oms_events.outbox import expressions, schema
 from oms_events.outbox.records import (
@@ -128,6 +128,37 @@ def test_a_record_up_to_its_limit_is_taken() -> None:
     assert (caught.value.limit, caught.value.actual) == (schema.RECORD_LIMIT, schema.RECORD_LIMIT + 1)
 
 
+def test_what_was_in_the_outbox_before_may_use_the_room_of_its_plan_and_history() -> None:
+    room = schema.RECORD_LIMIT - schema.item_size(schema.record_item(record("")))
+    largest = record("x" * room)
+    for again in (
+        largest._replace(state=RecordState(plan=PLAN)),
+        largest._replace(history=[{"error": "x" * 500}] * 50),
+    ):
+        assert schema.RECORD_LIMIT < schema.item_size(schema.record_item(again)) < schema.ITEM_LIMIT
+    beyond = record("x" * (schema.ITEM_LIMIT - schema.RECORD_LIMIT + room), state=RecordState(plan=PLAN))
+    with pytest.raises(OutboxLimitError) as caught:
+        schema.record_item(beyond)
+    assert caught.value.limit == schema.ITEM_LIMIT
+
+
+def test_the_last_error_of_a_record_is_kept_short() -> None:
+    item = schema.record_item(record(state=RecordState(last_error="nats: denied: " + "x" * 1000)))
+    error = schema.read_state(item).last_error
+    assert error is not None
+    assert error.startswith("nats: denied: xxx")
+    assert len(error) == schema.LAST_ERROR_LIMIT
+
+
+def test_joined_histories_have_each_entry_once_and_the_newest_when_they_are_long() -> None:
+    one, two, three = ({"code": name} for name in ("one", "two", "three"))
+    assert schema.joined_history([one, two], [one, three]) == [one, two, three]
+    long = [{"attempt": number, "error": "x" * 100} for number in range(200)]
+    joined = schema.joined_history([one], long)
+    assert joined == long[-len(joined) :]
+    assert schema.history_with({"h": {"S": "["}}, [one]) == {"h": {"S": "["}}
+
+
 def test_of_a_long_history_the_newest_entries_stay() -> None:
     history = [{"attempt": number, "error": "x" * 100} for number in range(200)]
     found = schema.read_record(PARTITION, schema.record_item(record(history=history)))
@@ -142,6 +173,56 @@ def test_a_dead_letter_of_the_largest_record_fits() -> None:
     assert schema.item_size(schema.letter_item(made)) < schema.ITEM_LIMIT
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"v": {"N": "2"}}, "format 2: use the release that wrote it"),
+        ({"v": None}, "no attribute 'v'"),
+        ({"ps": None}, "no attribute 'ps'"),
+        ({"ps": {"S": "["}}, "cannot be read"),
+        ({"e": {"S": "{"}}, "cannot be read"),
+        ({"op": {"S": "dead"}}, "cannot be read"),
+        ({"x": {"S": "yes"}}, "no attribute 'BOOL'"),
+        ({"h": {"S": "5"}}, "its history is no list of entries"),
+        ({"raw": {"odd": 1}}, "cannot be read"),
+        ({"p": {"S": "5"}}, "cannot be read"),
+        ({"pf": {"S": "eventbridge"}}, "names itself 'eventbridge#"),
+        ({"sk": {"S": "nats"}}, "names itself 'nats#"),
+    ],
+)
+def test_a_letter_that_cannot_be_read_says_why_and_keeps_its_item(change: dict[str, Any], problem: str) -> None:
+    item = {**schema.letter_item(letter(held=True)), **change}
+    item = {name: value for name, value in item.items() if value is not None}
+    found = schema.read_letter(item)
+    assert problem in (found.problem or "")
+    assert (found.id, found.platform, found.event, found.raw) == (item["sk"]["S"], "nats", None, item)
+    if "sk" not in change:
+        assert (found.added, found.origin, found.origin_sk) == (ADDED, PARTITION, sequence_key(7))
+
+
+def test_a_letter_that_cannot_be_read_tells_its_platforms_and_whether_it_holds_where_it_can() -> None:
+    item = {**schema.letter_item(letter(platforms=("nats", "eventbridge"), held=True)), "v": {"N": "2"}}
+    found = schema.read_letter(item)
+    assert (found.platforms, found.held) == (("nats", "eventbridge"), True)
+    assert not schema.read_letter({**item, "x": {"BOOL": False}}).held
+    bare = schema.read_letter({"pk": {"S": "dead"}, "sk": item["sk"]})
+    assert (bare.platforms, bare.held) == (("nats",), True)
+
+
+def test_a_letter_comes_back_with_its_raw_item() -> None:
+    made = letter(event=None, raw={"pk": {"S": "k"}, "odd": {"B": b"\x00"}})
+    assert schema.read_letter(schema.letter_item(made)) == made
+
+
+# ---------------------------------------------------------------------- layout
+
+
+def test_a_layout_of_a_newer_release_is_refused_by_name() -> None:
+    item = {**schema.LAYOUT_KEY, "r": {"N": "1"}, "e": {"S": '[[1,8,true,"new"]]'}}
+    with pytest.raises(ConfigurationError, match="made by a newer release"):
+        schema.read_layout(item)
+
+
 # ---------------------------------------------------------------------- sizes
 
 
@@ -151,6 +232,14 @@ def test_a_dead_letter_of_the_largest_record_fits() -> None:
         ({"ab": {"S": "xyz"}}, 5),
         ({"ü": {"S": "ü"}}, 4),
         ({"a": {"N": "12345"}}, 5),
+        ({"a": {"N": "-12345"}}, 6),
+        ({"a": {"N": "0"}}, 2),
+        ({"a": {"N": "1000000000000"}}, 3),
+        ({"a": {"N": "1E+125"}}, 3),
+        ({"a": {"N": "0.00001"}}, 3),
+        ({"a": {"N": "123" * 12 + "45"}}, 22),
+        ({"a": {"L": [{"N": "1000000000000"}] * 10}}, 34),
+        ({"a": {"NS": ["100000000000001", "100000000000003"]}}, 19),
         ({"a": {"BOOL": True}, "b": {"NULL": True}}, 4),
         ({"a": {"B": b"xyz"}}, 4),
         ({"a": {"M": {}}}, 4),
@@ -181,6 +270,13 @@ def test_an_update_keeps_what_is_there_but_for_dead_platforms() -> None:
         ":p0": {"S": "dead"},
         ":p1": {"S": "delivered"},
     }
+
+
+def test_an_update_keeps_the_last_error_unless_there_is_a_newer_one() -> None:
+    assert "m" not in expressions.state_update(RecordState(PLAN)).update
+    update = expressions.state_update(RecordState(PLAN, last_error="nats: denied: " + "x" * 1000))
+    assert "m = :m" in update.update
+    assert len(update.values[":m"]["S"]) == schema.LAST_ERROR_LIMIT
 
 
 @pytest.mark.parametrize(

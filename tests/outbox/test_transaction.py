@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -16,10 +17,12 @@ from oms_events.errors import (
 )
 from oms_events.oms.service import EnhancedEventService
 from oms_events.outbox.config import WriterConfig
+from oms_events.outbox.limits import MAX_BYTES
 from oms_events.outbox.outbox import MemoryOutbox, Outbox
+from oms_events.outbox.schema import item_size
 from oms_events.outbox.signals import Committed, Voided
 from oms_events.outbox.transaction import Transaction
-from tests.outbox.writing import FaultyStore, event, ids_of, listen, order, records_of, transact
+from tests.outbox.writing import FaultyStore, event, ids_of, listen, longest, order, records_of, transact
 
 
 def _outbox(store: FaultyStore | None = None) -> Outbox:
@@ -151,6 +154,68 @@ async def test_a_value_that_dynamodb_does_not_have_is_refused_where_it_is_given(
             tx.put("orders", {"pk": "a", "when": object()})
 
 
+async def test_an_action_is_copied_where_it_is_added() -> None:
+    store = FaultyStore()
+    item = {"pk": {"S": "a"}, "raw": {"B": bytearray(b"\x00")}}
+    async with _outbox(store).transaction() as tx:
+        tx.add_action({"Put": {"TableName": "orders", "Item": item}})
+        item["pk"] = {"S": "changed"}
+    ((actions, _),) = store.commits
+    assert actions == [{"Put": {"TableName": "orders", "Item": {"pk": {"S": "a"}, "raw": {"B": b"\x00"}}}}]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ({"Put": None}, "action 1: Put is NoneType"),
+        ({"Put": {"TableName": "t"}}, "action 1: Put has no Item"),
+        ({"Update": {"TableName": "t"}}, "action 1: Update has no Key, UpdateExpression"),
+        ({"ConditionCheck": {"TableName": "t", "Key": {}}}, "action 1: ConditionCheck has no ConditionExpression"),
+        ({"Put": {"TableName": 5, "Item": {}}}, r"action 1: Put\.TableName = 5: give text"),
+        ({"Put": {"TableName": "t", "Item": {"pk": "a"}}}, r"action 1: Put\.Item\.pk = 'a': give a value with its type"),
+        ({"Put": {"TableName": "t", "Item": {"n": {"N": 5}}}}, r"action 1: Put\.Item\.n = 5: give text"),
+        ({"Delete": {"TableName": "t", "Key": {"n": {}}}}, r"action 1: Delete\.Key\.n = {}"),
+        ({"Delete": {"TableName": "t", "Key": {}, "Keys": {}}}, r"action 1: Delete\.Keys is none of an action's fields"),
+        (
+            {"Delete": {"TableName": "t", "Key": {}, "ExpressionAttributeNames": {"#a": 1}}},
+            r"action 1: Delete\.ExpressionAttributeNames\['#a'\] = 1: give text",
+        ),
+        (
+            {"Delete": {"TableName": "t", "Key": {}, "ExpressionAttributeValues": {":a": 1}}},
+            r"action 1: Delete\.ExpressionAttributeValues\.:a = 1",
+        ),
+        ({"Delete": {"TableName": "t", "Key": {}, "ConditionExpression": "\ud800"}}, "has a lone surrogate"),
+        (5, "action 1: an action has one key.* this one has 'int'"),
+    ],
+)
+async def test_a_malformed_action_is_told_by_its_place_and_field(action: Any, message: str) -> None:
+    store = FaultyStore()
+    async with _outbox(store).transaction() as tx:
+        tx.add(event())
+        with pytest.raises(StorageRejectedError, match=message):
+            tx.add_action(action)
+        assert store.reserved == []
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda tx: tx.put("orders", {"pk": "\ud800"}), r"item\.pk has a lone surrogate"),
+        (lambda tx: tx.put(None, order()), "table = None: give text"),
+        (lambda tx: tx.put("orders", order(), condition=True), "condition = True: give text"),
+        (lambda tx: tx.put("orders", order(), names={"#p": None}), r"names\['#p'\] = None: give text"),
+        (lambda tx: tx.delete("orders", {"pk": "a"}, values={":v": "\udfff"}), r"values\.:v has a lone surrogate"),
+        (lambda tx: tx.update("orders", {"pk": "a"}, "SET a = \ud800"), "update has a lone surrogate"),
+    ],
+)
+async def test_what_the_wire_cannot_carry_is_told_by_its_path(
+    step: Callable[[Transaction], None], message: str
+) -> None:
+    async with _outbox().transaction() as tx:
+        with pytest.raises(StorageRejectedError, match=message):
+            step(tx)
+
+
 @pytest.mark.parametrize("action", [{}, {"Get": {}}, {"Put": {}, "Delete": {}}])
 async def test_what_is_no_action_is_refused_where_it_is_added(action: dict[str, Any]) -> None:
     async with _outbox().transaction() as tx:
@@ -223,6 +288,17 @@ async def test_more_than_4_mb_are_refused_before_anything_is_sent() -> None:
         await transact(_outbox(store), *steps)
     assert caught.value.limit == 4 * 1024 * 1024
     assert store.commits == []
+
+
+@pytest.mark.parametrize("key", ["k", "ü" * 3000])
+@pytest.mark.parametrize("make", [lambda size: "x" * size, lambda size: b"x" * size, lambda size: {"text": "x" * size}])
+async def test_the_largest_event_that_is_taken_is_committed(make: Callable[[int], Any], key: str) -> None:
+    store = FaultyStore()
+    outbox = Outbox(store, WriterConfig(key_of=lambda _: key))
+    text = "text/plain" if isinstance(make(0), str) else None
+    await outbox.add(await longest(outbox, lambda size: event(None, make(size), datacontenttype=text)))
+    (record,) = await records_of(outbox, key)
+    assert record.key == key
 
 
 async def test_an_event_too_large_for_an_item_is_named_with_the_remedy() -> None:
@@ -331,6 +407,26 @@ async def test_add_many_begins_a_new_transaction_at_4_mb() -> None:
     store = FaultyStore()
     await _outbox(store).add_many([event(data={"text": "x" * 380_000}) for _ in range(12)])
     assert [len(actions) for actions, _ in store.commits] == [11, 1]
+
+
+async def test_no_transaction_of_add_many_has_more_than_4_mb() -> None:
+    store = FaultyStore()
+    await _outbox(store).add_many([event("k" * 2000, "x" * 39_500) for _ in range(100)])
+    sizes = [sum(item_size(action["Put"]["Item"]) for action in actions) for actions, _ in store.commits]
+    assert len(sizes) == 2
+    assert MAX_BYTES - 50_000 < sizes[0] <= MAX_BYTES
+
+
+async def test_add_many_adds_nothing_when_one_event_is_a_little_too_large() -> None:
+    store = FaultyStore()
+    outbox = _outbox(store)
+    await longest(outbox, lambda size: event("A", "x" * size))
+    fits = await longest(outbox, lambda size: event("A", "x" * size))
+    over = event("A", str(fits.get_data()) + "x" * 40)
+    with pytest.raises(OutboxLimitError) as caught:
+        await outbox.add_many([*[event("B")] * 100, over])
+    assert not hasattr(caught.value, "__notes__")
+    assert store.commits == []
 
 
 async def test_add_many_adds_nothing_when_one_event_is_invalid() -> None:

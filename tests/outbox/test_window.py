@@ -169,3 +169,46 @@ def test_memory_is_accounted_for() -> None:
     assert made.bytes == 100
     made.finish(first)
     assert (made.bytes, made.entries) == (0, {})
+
+
+def test_the_keys_that_were_left_are_remembered_up_to_a_bound_and_beyond_it_all_count_as_left() -> None:
+    made = window()
+    for n in range(60_000):
+        made.hold_key(f"k{n}", ("nats",))
+    assert len(made._closed) <= 50_000
+    assert load(made, 1, key="k1") == []
+    assert load(made, 2, key="k59999") == []
+    # Nobody knows any more whether it was left: better late than before an earlier one.
+    assert load(made, 3, key="never left") == []
+    assert numbers(load(made, 4, key=None)) == [4]
+    made.begin_pass(())
+    assert numbers(load(made, 3, key="never left")) == [3]
+
+
+def test_a_bound_that_is_reached_for_one_platform_leaves_the_others_alone() -> None:
+    made = window()
+    for n in range(60_000):
+        made.hold_key(f"k{n}", ("nats",))
+    assert [lane.platforms for lane in load(made, 1, key="other", plan=BOTH)] == [("eventbridge",)]
+
+
+def test_a_held_letter_is_heeded_while_its_record_is_in_memory_for_another_platform() -> None:
+    made = window()
+    load(made, 1, plan=BOTH)
+    nats, _ = made.entries[sequence_key(1)].lanes
+    nats.entry.states["nats"] = PlatformState.HELD
+    made.leave(nats)
+    made.begin_pass(())
+    load(made, 1, plan=BOTH, nats=PlatformState.HELD)
+    assert load(made, 2) == []
+
+
+def test_a_record_whose_plan_was_taken_back_closes_its_key_until_its_last_lane_has_ended() -> None:
+    made = window()
+    nats, eventbridge = load(made, 1, plan=BOTH)
+    nats.entry.obsolete = True
+    made.leave(eventbridge)
+    made.begin_pass(())
+    assert load(made, 1, plan=BOTH) == []
+    assert load(made, 2, plan=Plan("r", "primary_only", ("eventbridge",), first_that_works=False)) == []
+    assert made.left == 2

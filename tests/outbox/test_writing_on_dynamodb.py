@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aioboto3
+import orjson
 import pytest
 
 from oms_events.devstack import (
@@ -25,6 +26,7 @@ from oms_events.devstack import (
 from oms_events.errors import (
     CommitOutcomeUnknownError,
     ConditionFailedError,
+    ConfigurationError,
     StorageDeniedError,
     StorageRejectedError,
     StorageUnavailableError,
@@ -179,7 +181,8 @@ async def test_a_failed_condition_leaves_nothing(outbox: DynamoDBOutbox, busines
 
 
 async def test_a_missing_table_is_told_at_once(outbox: DynamoDBOutbox, proxy: FaultProxy) -> None:
-    with pytest.raises(StorageDeniedError, match="no-such-table"):
+    tables = f"tables 'no-such-table', '{outbox.store.table}'"
+    with pytest.raises(StorageDeniedError, match=f"{COMMIT} on {tables}: .*; one of the {tables} does not exist"):
         await transact(outbox, lambda tx: tx.put("no-such-table", order()), lambda tx: tx.add(event()))
     assert len(proxy.calls_of(COMMIT)) == 1
     assert await records_of(outbox) == []
@@ -226,6 +229,32 @@ async def test_a_borrowed_client_is_used_and_stays_open(configure: Configure, cl
         await outbox.add(placed)
         assert await ids_of(outbox) == [placed.get_id()]
     await client.list_tables()
+
+
+@pytest.mark.parametrize("refusal", [_CONFLICT, Throttle(code="RequestLimitExceeded")])
+async def test_a_borrowed_client_that_retries_by_itself_doubles_nothing(
+    configure: Configure, access: dict[str, Any], business: Business, proxy: FaultProxy, refusal: Throttle
+) -> None:
+    options = {name.replace("aws_region", "region_name"): value for name, value in access.items()}
+    placed = event()
+    async with (
+        aioboto3.Session().client("dynamodb", **{**options, "endpoint_url": proxy.endpoint_url}) as retrying,
+        DynamoDBOutbox(configure(), client=retrying) as outbox,
+    ):
+        await outbox.add(event("warm-up"))
+        proxy.forget_calls()
+        heard = listen(outbox)
+        # It is done, the client tries again without a word, and is told something else.
+        proxy.script(LoseAnswer(), *[refusal] * 11, operation=COMMIT)
+        await business.deposit(outbox, placed)
+        assert len({_token(call.body) for call in proxy.calls_of(COMMIT)}) == 1
+        assert await business.deposits() == 1
+        assert await ids_of(outbox) == [placed.get_id()]
+        assert [type(signal) for signal in heard] == [Committed]
+
+
+def _token(body: bytes) -> str:
+    return str(orjson.loads(body)["ClientRequestToken"])
 
 
 async def test_with_a_claim_check_an_event_may_be_larger_than_an_item(
@@ -308,6 +337,23 @@ async def test_an_endpoint_that_never_answers_a_commit_leaves_its_outcome_unknow
         assert await business.deposits() == 0
 
 
+async def test_closing_during_an_unanswered_commit_ends_it_at_once(
+    outbox: DynamoDBOutbox, business: Business, proxy: FaultProxy
+) -> None:
+    proxy.script(Hang(), operation=COMMIT)
+    depositing = asyncio.create_task(business.deposit(outbox))
+    async with asyncio.timeout(5):
+        while not proxy.calls_of(COMMIT):  # noqa: ASYNC110 - the proxy tells nobody
+            await asyncio.sleep(0.01)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await outbox.close()
+    with pytest.raises(CommitOutcomeUnknownError, match="the outbox was closed"):
+        await depositing
+    assert loop.time() - started < 0.4
+    assert len(proxy.calls_of(COMMIT)) == 1
+
+
 async def test_a_reservation_without_an_answer_leaves_a_gap_and_one_record(
     outbox: DynamoDBOutbox, business: Business, proxy: FaultProxy
 ) -> None:
@@ -356,3 +402,19 @@ async def test_a_missing_permission_is_told_at_once(
         await business.deposit(outbox)
     assert len(proxy.calls_of(COMMIT)) == 1
     assert await business.deposits() == 0
+
+
+# ---------------------------------------------------------------------- what it is made of
+
+
+def test_what_an_outbox_is_made_of_is_looked_at(configure: Configure) -> None:
+    with pytest.raises(ConfigurationError, match=r"config is str; give an OutboxConfig\(table_name=\.\.\.\)"):
+        DynamoDBOutbox("orders")  # type: ignore[arg-type]
+    wrong: Any = "x"
+    with pytest.raises(ConfigurationError) as caught:
+        DynamoDBOutbox(configure(), session=wrong, client=wrong, s3_client=wrong)
+    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+        "session is str",
+        "client is str",
+        "s3_client is str",
+    ]

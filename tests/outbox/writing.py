@@ -10,7 +10,7 @@ from typing import Any
 from cloudevents.core.v1.event import CloudEvent
 
 from oms_events import build_event
-from oms_events.errors import TransactionCanceledError
+from oms_events.errors import OutboxLimitError, TransactionCanceledError
 from oms_events.outbox.memory import MemoryOutboxStore
 from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.records import Bucket, Layout, Partition, StoredRecord
@@ -85,6 +85,26 @@ async def transact(outbox: Outbox, *steps: Callable[[Transaction], None]) -> Non
     async with outbox.transaction() as tx:
         for step in steps:
             step(tx)
+
+
+class _Stop(Exception):
+    pass
+
+
+async def longest(outbox: Outbox, make: Callable[[int], CloudEvent], *, below: int = 500_000) -> CloudEvent:
+    """The largest event that a transaction takes, of those that `make` gives for a length."""
+    low = 0
+    while below - low > 1:
+        middle = (low + below) // 2
+        try:
+            async with outbox.transaction() as tx:
+                tx.add(make(middle))
+                raise _Stop
+        except OutboxLimitError:
+            below = middle
+        except _Stop:
+            low = middle
+    return make(low)
 
 
 def listen(outbox: Outbox) -> list[Committed | Voided]:

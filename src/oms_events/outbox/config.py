@@ -92,6 +92,7 @@ class ProcessorConfig(ConfigModel):
     Longer than the writers' `prepared_for` and `commit_timeout` together.
     """
     publish_timeout: float = Field(default=8.0, gt=0)
+    """The deadline of one attempt; never more than what is left of the lease."""
     max_batch: int = Field(default=256, ge=1, le=10_000)
     max_calls: int = Field(default=4, ge=1)
     """Publish calls in flight at once for each set of platforms."""
@@ -120,12 +121,6 @@ class ProcessorConfig(ConfigModel):
             raise ValueError(
                 f"lease = {self.lease} is too short for heartbeat = {self.heartbeat} and lease_margin = "
                 f"{self.lease_margin}; make it longer than two heartbeats and the margin"
-            )
-        if self.publish_timeout >= self.lease - self.lease_margin:
-            raise ValueError(
-                f"publish_timeout = {self.publish_timeout} must be below lease - lease_margin = "
-                f"{self.lease - self.lease_margin:g}: an attempt may last no longer than its lease; lower it, or "
-                "make lease longer"
             )
         if self.poll_floor > self.poll_ceiling:
             raise ValueError(f"poll_floor = {self.poll_floor} is above poll_ceiling {self.poll_ceiling}; lower it")

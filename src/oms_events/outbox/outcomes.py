@@ -71,6 +71,11 @@ class Outcomes:
         """Takes the results of one attempt of a lane."""
         if not lane.open:
             return
+        if lane.entry.obsolete:
+            # Requeued, replanned or settled by others meanwhile: what is true of it is read anew.
+            self.were_left(self._window.leave(lane))
+            self._relay.rescan()
+            return
         if results is None:
             results = PublishResults({}, delivered=False, rule=None, strategy=None)
         if results.delivered and len(lane.platforms) == 1:

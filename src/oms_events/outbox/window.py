@@ -146,10 +146,7 @@ class Window:
 
     def _add_lanes(self, entry: Entry, owed: tuple[str, ...], *, goes_on: bool) -> Sequence[Lane]:
         record, plan = entry.record, entry.plan
-        if plan.first_that_works:
-            parts = [owed]
-        else:
-            parts = [(platform,) for platform in owed]
+        parts = [owed] if plan.first_that_works else [(platform,) for platform in owed]
         ready = []
         was_left = False
         for platforms in parts:

@@ -71,7 +71,8 @@ class DeadLettersContract:
 
     async def test_freeing_a_held_record_begins_a_generation(self, store: OutboxStore) -> None:
         record = make_record(1)
-        letter = await buried(store, record, settled_as({"nats": HELD, "web-hook_2": DELIVERED}), held=True)
+        state = settled_as({"nats": HELD, "web-hook_2": DELIVERED}, last_error="nats: too_large: no")
+        letter = await buried(store, record, state, held=True)
         assert await store.requeue(letter, None)
         freed = await state_of(store, record)
         # Its attempts begin anew too, or it would be dead again at the first failure.
@@ -80,6 +81,51 @@ class DeadLettersContract:
         assert await store.update(KEYED, record.sk, settled_as({"nats": DELIVERED})) is None
         assert not await store.bury(letter, settled_as({"nats": HELD}))
         assert await store.bury(letter, settled_as({"nats": HELD}, generation=1))
+
+    async def test_freeing_a_held_record_adds_the_letters_history_to_its_own(self, store: OutboxStore) -> None:
+        record = make_record(1)._replace(history=({"code": "oldest"},))
+        held = {"nats": HELD, "web-hook_2": HELD}
+        first = replace(make_letter(record, held=True), history=({"code": "oldest"}, {"code": "nats"}))
+        second = make_letter(record, platform="web-hook_2", held=True)
+        second = replace(second, history=({"code": "oldest"}, {"code": "web"}))
+        await put(store, record)
+        assert await store.bury(first, settled_as({"nats": HELD}))
+        assert await store.bury(second, settled_as(held))
+        assert await store.requeue(first, None)
+        assert await store.requeue(second, None)
+        (found,) = await read_all(store)
+        assert [entry["code"] for entry in found.history] == ["oldest", "nats", "web"]
+
+    async def test_of_letters_of_a_record_requeued_at_once_all_stay_in_its_history(
+        self, store: OutboxStore
+    ) -> None:
+        record = make_record(1)
+        names = [f"platform-{number}" for number in range(4)]
+        plan = replace(PLAN, platforms=tuple(names))
+        await put(store, record)
+        letters = []
+        for name in names:
+            letters.append(replace(make_letter(record, platform=name, held=True), history=({"code": name},)))
+            assert await store.bury(letters[-1], settled_as({name: HELD}, plan=plan))
+        left = letters
+        while left:
+            done = await asyncio.gather(*(store.requeue(letter, None) for letter in left), return_exceptions=True)
+            assert True in done
+            left = [letter for letter, answer in zip(left, done, strict=True) if answer is not True]
+        (found,) = await read_all(store)
+        assert sorted(entry["code"] for entry in found.history) == names
+        assert found.state == RecordState(plan, {}, generation=4)
+
+    async def test_a_long_history_of_a_freed_record_keeps_the_newest_entries(self, store: OutboxStore) -> None:
+        record = make_record(1)._replace(history=[{"attempt": -1}])
+        history = tuple({"attempt": number, "error": "x" * 100} for number in range(200))
+        letter = replace(make_letter(record, held=True), history=history)
+        await put(store, record)
+        assert await store.bury(letter, settled_as({"nats": HELD}))
+        assert await store.requeue(letter, None)
+        (found,) = await read_all(store)
+        assert list(found.history) == list(history[-len(found.history) :])
+        assert 20 < len(found.history) < 40
 
     async def test_an_old_reading_of_a_letter_changes_nothing(self, store: OutboxStore) -> None:
         record = make_record(1)

@@ -75,6 +75,14 @@ class SettlingContract:
         assert await store.update(KEYED, record.sk, late) == all_of_it
         assert await state_of(store, record) == all_of_it
 
+    async def test_the_last_error_stays_until_there_is_a_newer_one(self, store: OutboxStore) -> None:
+        record = make_record(1)
+        await put(store, record)
+        for given, kept in (("nats: denied: ü", "nats: denied: ü"), (None, "nats: denied: ü"), ("new", "new")):
+            tried = RecordState(PLAN, {}, attempts=1, last_error=given)
+            assert await store.update(KEYED, record.sk, tried) == replace(tried, last_error=kept)
+            assert (await state_of(store, record)).last_error == kept
+
     async def test_updates_at_once_lose_nothing(self, store: OutboxStore) -> None:
         record = make_record(1)
         await put(store, record)
@@ -160,6 +168,16 @@ class SettlingContract:
         both = settled_as({"web-hook_2": DELIVERED, "nats": DEAD}, attempts=3)
         assert await state_of(store, record) == both
         assert [letter.id for letter in await read_letters(store)] == [make_letter(record).id]
+
+    async def test_a_burial_never_lowers_what_was_tried(self, store: OutboxStore) -> None:
+        record = make_record(1)
+        await put(store, record)
+        await store.update(KEYED, record.sk, RecordState(PLAN, {}, attempts=7, tried_for=2.5))
+        assert await store.bury(make_letter(record), settled_as({"nats": DEAD}, attempts=2, tried_for=9.0))
+        assert await state_of(store, record) == settled_as({"nats": DEAD}, attempts=7, tried_for=9.0)
+        again = make_letter(record)
+        assert not await store.bury(again, settled_as({"nats": DEAD}, attempts=1))
+        assert len(await read_letters(store)) == 1
 
     async def test_platforms_that_all_rejected_become_dead_together(self, store: OutboxStore) -> None:
         record = make_record(1)
