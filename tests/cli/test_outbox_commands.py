@@ -70,7 +70,10 @@ class OutboxCli:
 def settings_text(cli: NatsCli, config: dict[str, Any]) -> str:
     fields = "".join(f"{name} = {json.dumps(value)}\n" for name, value in config.items())
     rule = "[[rules]]\nname = 'orders'\nevent_type_pattern = 'shop[.].*'\nplatforms = ['nats']\n"
-    processor = "[processor]\npoll_ceiling = 0.2\nheartbeat = 0.2\nlease = 2.0\nlease_margin = 0.2\npublish_timeout = 1.0\n"
+    processor = (
+        "[processor]\npoll_ceiling = 0.2\nheartbeat = 0.2\nlease = 2.0\nlease_margin = 0.2\n"
+        "publish_timeout = 1.0\n"
+    )
     nats = Path(cli.env["SETTINGS"]).read_text()
     return f"add_default_rules = false\n{nats}[outbox]\n{fields}{processor}{rule}"
 
