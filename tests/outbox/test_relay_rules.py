@@ -8,14 +8,12 @@ import pytest
 
 from oms_events import RoutingRule, build_event, encode
 from oms_events.errors import EventRejectedError
-from oms_events.instrumentation.hooks import DeadLettered, GapsProbed, LateRecords, OutboxAlert
-from oms_events.outbox.epochs import change_buckets
+from oms_events.instrumentation.hooks import GapsProbed, LateRecords, OutboxAlert
 from oms_events.outbox.memory import MemoryOutboxStore
 from oms_events.outbox.processor import OutboxProcessor
-from oms_events.outbox.records import Bucket, NewRecord, Partition, PlatformState, RecordState, sequence_key
+from oms_events.outbox.records import NewRecord, Partition, PlatformState, RecordState, sequence_key
 from oms_events.publishing import Receipt
 from tests.outbox.relaying import (
-    BUCKET,
     KEYED,
     PATIENT,
     UNKEYED,
@@ -25,7 +23,6 @@ from tests.outbox.relaying import (
     Script,
     Told,
     TornReads,
-    event,
     failed,
     outbox_on,
     pending,
@@ -38,8 +35,6 @@ from tests.outbox.relaying import (
     rule,
     until,
 )
-
-NEW = Partition(Bucket(2, 0), keyed=True)
 
 
 async def test_a_failing_event_is_never_overtaken_by_the_next_of_its_key_in_the_same_call() -> None:
@@ -210,103 +205,6 @@ async def test_a_reload_of_the_rules_does_not_touch_a_plan_that_was_begun() -> N
     assert eventbridge.accepted == ["begun"]
 
 
-async def test_a_failover_rejection_is_history_once_another_platform_took_the_event() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await put(store, record("a", 1))
-    nats, eventbridge = Told(lambda _: refused()), Told()
-    either = rule("nats", "eventbridge", strategy="failover")
-    async with routing([either], nats=nats, eventbridge=eventbridge) as router:
-        summary = await OutboxProcessor(outbox, router, config=quick()).run_once()
-    assert eventbridge.accepted == ["a"]
-    assert (summary.delivered, summary.dead_lettered) == (1, 0)
-    assert (await store.dead_letters()).letters == []
-
-
-async def test_a_failover_record_goes_on_where_a_crash_left_it() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await put(store, record("a", 1))
-    nats, eventbridge = Told(lambda _: refused()), Told(lambda _: failed())
-    either = rule("nats", "eventbridge", strategy="failover")
-    async with routing([either], nats=nats, eventbridge=eventbridge) as router:
-        async with OutboxProcessor(outbox, router, config=quick()):
-            await eventbridge.until(lambda: len(eventbridge.calls) >= 2)
-        (kept,) = await pending(store)
-        assert dict(kept.state.states) == {"nats": PlatformState.REJECTED}
-        asked = len(nats.calls)
-        eventbridge.answer = Script()
-        await OutboxProcessor(outbox, router, config=quick()).run_once()
-    assert eventbridge.accepted == ["a"]
-    assert len(nats.calls) == asked == 1
-    assert await pending(store) == []
-
-
-async def test_a_failover_record_that_all_reject_is_one_dead_letter() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await put(store, record("a", 1), record("b", 2))
-    bad = Script(a=[refused()])
-    nats, eventbridge, details = Told(bad), Told(Script(a=[refused()])), Details()
-    either = rule("nats", "eventbridge", strategy="failover")
-    async with routing([either], nats=nats, eventbridge=eventbridge) as router:
-        await OutboxProcessor(outbox, router, config=quick(), hooks=[details]).run_once()
-    (letter,) = (await store.dead_letters()).letters
-    assert letter.platforms == ("nats", "eventbridge")
-    assert nats.accepted == ["b"]
-    assert [(dead.platform, dead.event_id) for dead in details.of(DeadLettered)] == [("nats", "a")]
-    assert await pending(store) == []
-
-
-async def test_a_rejection_is_a_dead_letter_of_that_platform_only() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await put(store, record("a", 1), record("b", 2))
-    nats, eventbridge = Told(), Told(Script(a=[refused()]))
-    async with routing([rule("nats", "eventbridge")], nats=nats, eventbridge=eventbridge) as router:
-        await OutboxProcessor(outbox, router, config=quick()).run_once()
-    (letter,) = (await store.dead_letters()).letters
-    assert (letter.platform, letter.code, letter.reason) == ("eventbridge", "TooLarge", "too large")
-    assert nats.accepted == ["a", "b"]
-    assert eventbridge.accepted == ["b"]
-    assert await pending(store) == []
-
-
-async def test_hold_keeps_the_key_until_the_letter_is_requeued() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await put(store, record("a", 1), record("b", 2), record("x", 3, key="other"))
-    nats = Told(Script(a=[refused()]))
-    config = quick(after_dead_letter="hold")
-    async with routing([rule("nats")], nats=nats) as router:
-        await OutboxProcessor(outbox, router, config=config).run_once()
-        assert nats.accepted == ["x"]
-        (letter,) = (await store.dead_letters()).letters
-        # Two operators at once: one of them frees it, the other hears that it is gone.
-        assert sorted(await asyncio.gather(store.requeue(letter, None), store.requeue(letter, None))) == [
-            False,
-            True,
-        ]
-        await OutboxProcessor(outbox, router, config=config).run_once()
-    assert nats.accepted == ["x", "a", "b"]
-    assert (await store.dead_letters()).letters == []
-
-
-async def test_purging_a_held_letter_lets_its_key_go_on_without_it() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await put(store, record("a", 1), record("b", 2))
-    nats = Told(Script(a=[refused()]))
-    config = quick(after_dead_letter="hold")
-    async with routing([rule("nats")], nats=nats) as router:
-        await OutboxProcessor(outbox, router, config=config).run_once()
-        (letter,) = (await store.dead_letters()).letters
-        assert await store.purge(letter)
-        await OutboxProcessor(outbox, router, config=config).run_once()
-    assert nats.accepted == ["b"]
-    assert await pending(store) == []
-
-
 async def test_attempts_that_an_open_breaker_explains_never_kill_an_event() -> None:
     store = MemoryOutboxStore()
     outbox = await outbox_on(store)
@@ -411,59 +309,6 @@ async def test_a_platform_that_is_not_configured_stays_pending_with_an_alert() -
     (kept,) = await pending(store)
     assert dict(kept.state.states) == {"nats": PlatformState.DELIVERED}
     assert "platform_not_configured" in {alert.kind for alert in details.of(OutboxAlert)}
-
-
-async def test_a_new_layout_waits_for_writers_of_the_old_one() -> None:
-    store = Faulty()
-    outbox = await outbox_on(store)
-    # Reserved by a writer that was slow, before the change.
-    slow = await store.reserve(BUCKET, 1)
-    await change_buckets(store, 2)
-    await put(store, record("new", 1, partition=NEW))
-    platform = Told()
-    async with (
-        routing([rule("nats")], nats=platform) as router,
-        OutboxProcessor(outbox, router, config=quick(drain_time=0.6)) as processor,
-    ):
-        # The old layout is empty, and was read; what was reserved in it may be committed still.
-        await until(lambda: 2 in processor._engine.epochs.waiting)
-        await store.looked()
-        await put(store, record("old", slow))
-        assert await processor.drain(20)
-    assert platform.accepted == ["old", "new"]
-
-
-async def test_only_keys_with_records_in_the_old_layout_wait_in_the_new_one() -> None:
-    store = Faulty()
-    outbox = await outbox_on(store)
-    await put(store, record("stuck1", await store.reserve(BUCKET, 1), key="stuck"))
-    await change_buckets(store, 2)
-    await put(store, record("stuck2", 1, key="stuck", partition=NEW), record("free", 2, key="free", partition=NEW))
-    platform = Told(lambda made: failed() if made.id == "stuck1" else Receipt())
-    async with (
-        routing([rule("nats")], nats=platform) as router,
-        OutboxProcessor(outbox, router, config=quick()) as processor,
-    ):
-        await platform.until(lambda: platform.accepted == ["free"])
-        await store.looked(10)
-        assert platform.accepted == ["free"]
-        assert any("stuck" in problem for problem in processor.status()["problems"])
-        platform.answer = Script()
-        assert await processor.drain(10)
-    assert platform.accepted == ["free", "stuck1", "stuck2"]
-
-
-async def test_an_old_writer_gets_no_number_once_the_layout_has_changed() -> None:
-    store = MemoryOutboxStore()
-    outbox = await outbox_on(store)
-    await outbox.add(event("before"))
-    await change_buckets(store, 4)
-    # This writer still goes by the old layout: its reservation fails, and it follows.
-    await outbox.add(event("after"))
-    old = await pending(store, KEYED)
-    assert [found.event.id for found in old if found.event] == ["before"]
-    new = [found for n in range(4) for found in await pending(store, Partition(Bucket(2, n), keyed=True))]
-    assert [found.event.id for found in new if found.event] == ["after"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -128,7 +128,7 @@ class DynamoLetters(DynamoCalls):
             values[":h"] = history["h"]
             changes.append("h = :h")
         states = ", ".join(f"s.#p{index}" for index in range(len(letter.platforms)))
-        values.pop(':history', None); return self._free(letter, f"SET {', '.join(changes)} REMOVE n, f, m, {states}", values)
+        return self._free(letter, f"SET {', '.join(changes)} REMOVE n, f, m, {states}", values, condition)
 
     def _free(
         self, letter: DeadLetter, update: str, values: Mapping[str, Any], *conditions: str

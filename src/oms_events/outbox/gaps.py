@@ -51,6 +51,11 @@ class Gaps:
 
     def see(self, numbers: Sequence[int], now: float) -> list[int]:
         """Takes the numbers of a page, ascending, and gives the missing ones to look for."""
+        follows = self.top is not None and numbers[:1] == [self.top + 1] and numbers[-1] == self.top + len(numbers)
+        if follows and not (self._missing or self._due or self._void):
+            # Nearly every page: it goes on where the last one ended, and misses nothing.
+            self.top = numbers[-1]
+            return []
         self._expire(now)
         fresh: list[int] = []
         opened: list[int] = []

@@ -50,6 +50,11 @@ class Outcomes:
         self._writes = 0
         self._duplicates: dict[str, int] = {}
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether something is, or since this reading began was, on its way to the table."""
+        return bool(self._saving)
+
     def newest(self, record: StoredRecord) -> StoredRecord:
         """The record with what this process is about to write to it: a reading may be older than that."""
         entry = self._saving.get(record.sk)
@@ -81,7 +86,8 @@ class Outcomes:
         if results.delivered and len(lane.platforms) == 1:
             (platform,) = lane.platforms
             self._shared.gates.worked(platform)
-            self._shared.troubles.pop(platform, None)
+            if self._shared.troubles:
+                self._shared.troubles.pop(platform, None)
             receipt = results[platform].receipt
             if receipt is not None and receipt.duplicate:
                 self._heed_duplicate(lane, platform)

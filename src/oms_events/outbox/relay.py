@@ -7,7 +7,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
 
 from oms_events._aio import cancel_and_wait
@@ -38,7 +37,6 @@ _FRESH_MS: Final = 1000
 """An unkeyed record is taken over from its writer without reading it only when it is as young as this."""
 _MAX_OFFERED: Final = 1_000_000
 """Bytes of offered records that wait for the end of a pass."""
-_FORGOTTEN_AT_ONCE: Final = 1_000
 _MAX_NOT_BEFORE: Final = 10_000
 _PERSISTS: Final = 3
 """Failed readings in a row after which it is said."""
@@ -311,11 +309,14 @@ class PartitionRelay:
             self._offers = [record for record in self._offers if record.sk not in self._gone]
         offered = {record.sk for record in self._offers}
         oldest = self._shared.clock.monotonic() - (0.0 if self.partition.keyed else 2 * _FRESH_MS / 1000)
-        for sk, when in list(islice(self._gone.items(), _FORGOTTEN_AT_ONCE)):
+        forgotten = []
+        for sk, when in self._gone.items():
             if when is None or when > oldest:
-                return
+                break
             if sk not in offered:
-                del self._gone[sk]
+                forgotten.append(sk)
+        for sk in forgotten:
+            del self._gone[sk]
 
     async def _with_missing(self, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
         """The page's records, and among them those that were missing in it and are there after all."""
@@ -378,9 +379,10 @@ class PartitionRelay:
         if event is None:
             self._outcomes.bury_whole(self._letter(record, UNREADABLE, record.problem or "cannot be read"))
             return False
-        if self._is_early(record):
+        if (self._epochs is not None or self._not_before) and self._is_early(record):
             return False
-        record = self._outcomes.newest(record)
+        if self._outcomes.is_writing:
+            record = self._outcomes.newest(record)
         try:
             plan = record.state.plan or self._shared.router.plan_event(event)
         except UnroutableEventError as error:

@@ -7,7 +7,6 @@ that key and platform are left too, until a new pass begins, so that nothing ove
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -72,7 +71,7 @@ class Entry:
         self.obsolete = False
 
 
-Line = deque[Lane]
+Line = list[Lane]
 
 
 class Window:
@@ -187,12 +186,12 @@ class Window:
         if key is not None and self._keyed:
             for platform in lane.platforms:
                 line = self._lines[key, platform]
-                line.remove(lane)
-                if line:
-                    if self._is_first(line[0]) and line[0] not in ready:
-                        ready.append(line[0])
-                else:
+                if len(line) == 1:
                     del self._lines[key, platform]
+                    continue
+                line.remove(lane)
+                if self._is_first(line[0]) and line[0] not in ready:
+                    ready.append(line[0])
         self._drop_if_done(entry)
         return ready
 
@@ -226,7 +225,7 @@ class Window:
             first = todo.pop()
             for platform in first.platforms:
                 line = self._lines[key, platform]
-                for follower in list(line)[line.index(first) + 1 :]:
+                for follower in line[line.index(first) + 1 :]:
                     if follower not in found:
                         found[follower] = None
                         todo.append(follower)
@@ -267,7 +266,7 @@ class Window:
         for platform in lane.platforms:
             line = self._lines.get((key, platform))
             if line is None:
-                self._lines[key, platform] = deque((lane,))
+                self._lines[key, platform] = [lane]
             else:
                 line.append(lane)
                 is_first = False
