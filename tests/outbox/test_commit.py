@@ -232,6 +232,7 @@ async def test_without_an_answer_until_commit_timeout_the_outcome_is_unknown() -
     store.on_commit = lambda: times.append(clock.monotonic())
     store.before.extend([StorageOutcomeUnknownError("no answer")] * 1000)
     placing = asyncio.create_task(_place_order(outbox))
+    await clock.someone_sleeps()
     await _run(clock, placing, step=0.1)
     with pytest.raises(CommitOutcomeUnknownError, match="read the business item before doing it again"):
         await placing
@@ -303,7 +304,7 @@ async def test_closing_ends_a_commit_that_has_no_answer_at_once_as_unknown() -> 
     await store.sent.wait()
     async with asyncio.timeout(5):
         await outbox.close()
-        with pytest.raises(CommitOutcomeUnknownError, match="the outbox was closed before .* may or may not") as caught:
+        with pytest.raises(CommitOutcomeUnknownError, match="the outbox was closed before") as caught:
             await placing
     assert caught.value.__cause__ is not None
     assert heard == []

@@ -136,6 +136,8 @@ async def test_a_reservation_that_never_works_says_that_nothing_was_written() ->
 async def test_those_who_share_a_call_do_not_share_its_error() -> None:
     store = FaultyStore()
     outbox = _outbox(store)
+    await outbox.add(event())
+    store.reserved.clear()
     cause = ValueError("the driver's")
     denied = StorageDeniedError("no", code="AccessDenied")
     denied.__cause__ = cause

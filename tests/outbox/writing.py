@@ -87,8 +87,8 @@ async def transact(outbox: Outbox, *steps: Callable[[Transaction], None]) -> Non
             step(tx)
 
 
-class _Stop(Exception):
-    pass
+class _FitsError(Exception):
+    """Ends a transaction that is not to be sent."""
 
 
 async def longest(outbox: Outbox, make: Callable[[int], CloudEvent], *, below: int = 500_000) -> CloudEvent:
@@ -99,10 +99,10 @@ async def longest(outbox: Outbox, make: Callable[[int], CloudEvent], *, below: i
         try:
             async with outbox.transaction() as tx:
                 tx.add(make(middle))
-                raise _Stop
+                raise _FitsError
         except OutboxLimitError:
             below = middle
-        except _Stop:
+        except _FitsError:
             low = middle
     return make(low)
 

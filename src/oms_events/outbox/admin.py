@@ -104,8 +104,7 @@ class OutboxAdmin:
         """
         start = None if after is None else place_of(after)
         if after is not None and start is None:
-            if found is None or found.failed != letter.failed:
-                raise InvalidEventError(f"{after!r} is no id of a pending record; take one that a list shows")
+            raise InvalidEventError(f"{after!r} is no id of a pending record; take one that a list shows")
         for partition in await self._partitions():
             if start is None or partition > start.partition:
                 sk = None
@@ -205,8 +204,7 @@ class OutboxAdmin:
         if letter is None:
             return False
         if letter.problem is not None:
-            if found is None or found.failed != letter.failed:
-                raise InvalidEventError(f"it cannot be requeued: {letter.problem}; look at it with show, or purge it")
+            raise InvalidEventError(f"it cannot be requeued: {letter.problem}; look at it with show, or purge it")
         history = history_of(letter, now=self._now())
         if letter.held and await self._change_letter(
             letter, lambda: self._store.requeue(replace(letter, history=history), None)
@@ -216,8 +214,7 @@ class OutboxAdmin:
         if letter.event is None:
             if letter.held and await self._letter(letter.id) is None:
                 return False
-            if found is None or found.failed != letter.failed:
-                raise InvalidEventError("its stored event cannot be read; look at it with show, and purge it")
+            raise InvalidEventError("its stored event cannot be read; look at it with show, and purge it")
         return await self._put_back(letter, letter.event, history)
 
     async def _put_back(
@@ -230,7 +227,6 @@ class OutboxAdmin:
                 # Its place is ours alone. When it is empty, somebody purged the letter, or ours is delivered.
                 if await self._store.probe(record.partition, [record.sk]):
                     return True
-                if found is None or found.failed != letter.failed:
                 raise
 
         plan = letter.plan

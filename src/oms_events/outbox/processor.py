@@ -54,8 +54,8 @@ class OutboxProcessor:
     `outbox` and `router` are borrowed: the outbox is opened if it was not, neither is closed. The router must be
     open for as long as the processor runs. Any number of processors may share a table. Without `hooks` it logs
     through a `LoggingHook`. Leaving the context finishes what is in flight, for `stop_timeout` seconds at most,
-    and gives the leases up at once. When it is killed, its buckets are taken over after a lease, and what it had in
-    flight may be delivered again.
+    and gives the leases up at once. When it is killed, its buckets are taken over after a lease, and what it had
+    in flight may be delivered again.
     """
 
     def __init__(

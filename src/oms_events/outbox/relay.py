@@ -10,20 +10,17 @@ from functools import partial
 from typing import Final
 
 from oms_events._aio import cancel_and_wait
-from oms_events.errors import OmsEventsError, StorageDeniedError, StorageError, UnroutableEventError
+from oms_events.errors import StorageDeniedError, StorageError
 from oms_events.instrumentation.hooks import GapsProbed, LateRecords, OutboxAlert
 from oms_events.outbox.gaps import REACH, Gaps
 from oms_events.outbox.layering import EpochGate
+from oms_events.outbox.loading import Loader
 from oms_events.outbox.outcomes import Outcomes
 from oms_events.outbox.records import (
     FORMAT,
-    UNREADABLE,
-    UNROUTABLE,
-    DeadLetter,
     NewRecord,
     Partition,
     StoredRecord,
-    is_settled,
     sequence_key,
 )
 from oms_events.outbox.shared import Shared
@@ -37,7 +34,6 @@ _FRESH_MS: Final = 1000
 """An unkeyed record is taken over from its writer without reading it only when it is as young as this."""
 _MAX_OFFERED: Final = 1_000_000
 """Bytes of offered records that wait for the end of a pass."""
-_MAX_NOT_BEFORE: Final = 10_000
 _PERSISTS: Final = 3
 """Failed readings in a row after which it is said."""
 _RESCAN_RATIO: Final = 10
@@ -82,11 +78,10 @@ class PartitionRelay:
         self._cursor: str | None = None
         self._serial = 0
         # Settled records that a read under way may still show: None until they are removed, then when that was.
-        self._gone: OrderedDict[str, float | None] = OrderedDict()
+        self.gone: OrderedDict[str, float | None] = OrderedDict()
         self._offers: list[NewRecord] = []
         self._offered_bytes = 0
-        # Records that were left although it is not their time yet.
-        self._not_before: dict[str, float] = {}
+        self._loader = Loader(self, shared, self._outcomes, epochs)
 
     # ------------------------------------------------------------------ life
 
@@ -178,16 +173,21 @@ class PartitionRelay:
         if lane.open and not lane.in_flight and not self._stopping:
             self.submit((lane,))
 
+    def not_before(self, sk: str, until: float) -> None:
+        """There was no room for a failed record to wait in memory: it waits in the table."""
+        self._loader.not_before(sk, until)
+        self._shared.alarm.at(until, self.rescan)
+
     def settled(self, sk: str) -> None:
         """A record is settled: a reading that still shows it is out of date."""
-        self._gone[sk] = None
+        self.gone[sk] = None
 
     def removed(self, sks: Iterable[str]) -> None:
         """Settled records are removed from the table."""
         now = self._shared.clock.monotonic()
         for sk in sks:
-            self._gone[sk] = now
-            self._gone.move_to_end(sk)
+            self.gone[sk] = now
+            self.gone.move_to_end(sk)
         self.moved()
 
     def moved(self) -> None:
@@ -268,7 +268,7 @@ class PartitionRelay:
             if self.partition.keyed and records:
                 records = await self._with_missing(records)
             for record in records:
-                found += self._load(record)
+                found += self._loader.load(record)
             if page.records:
                 self._cursor = page.records[-1].sk
             if page.next is None:
@@ -306,17 +306,17 @@ class PartitionRelay:
         """What was written before this reading began cannot be missing in it; young offers may still come."""
         self._outcomes.forget_written()
         if self._offers:
-            self._offers = [record for record in self._offers if record.sk not in self._gone]
+            self._offers = [record for record in self._offers if record.sk not in self.gone]
         offered = {record.sk for record in self._offers}
         oldest = self._shared.clock.monotonic() - (0.0 if self.partition.keyed else 2 * _FRESH_MS / 1000)
         forgotten = []
-        for sk, when in self._gone.items():
+        for sk, when in self.gone.items():
             if when is None or when > oldest:
                 break
             if sk not in offered:
                 forgotten.append(sk)
         for sk in forgotten:
-            del self._gone[sk]
+            del self.gone[sk]
 
     async def _with_missing(self, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
         """The page's records, and among them those that were missing in it and are there after all."""
@@ -341,7 +341,7 @@ class PartitionRelay:
         now, wall = self._shared.clock.monotonic(), self._shared.wall_ms()
         offers, self._offers, self._offered_bytes = self._offers, [], 0
         for record in sorted(offers, key=lambda record: record.sk) if len(offers) > 1 else offers:
-            if record.sk in self._gone or record.sk in self.window.entries:
+            if record.sk in self.gone or record.sk in self.window.entries:
                 continue
             if self.partition.keyed:
                 number = int(record.sk)
@@ -359,92 +359,9 @@ class PartitionRelay:
             if self.partition.keyed:
                 self.gaps.see((number,), now)
                 self._cursor = record.sk
-            self._load(
+            self._loader.load(
                 StoredRecord(
                     record.partition, record.sk, record.key, record.event, record.added, record.state,
                     FORMAT, len(record.event.payload) + len(record.event.head) + 200, record.history,
                 )
             )  # fmt: skip
-
-    # ------------------------------------------------------------------ loading
-
-    def _load(self, record: StoredRecord) -> bool:
-        """Takes a record into memory and publishes what may go; says whether something new goes."""
-        if record.sk in self._gone:
-            return False
-        if record.format != FORMAT:
-            self._leave_unknown(record)
-            return False
-        event = record.event
-        if event is None:
-            self._outcomes.bury_whole(self._letter(record, UNREADABLE, record.problem or "cannot be read"))
-            return False
-        if (self._epochs is not None or self._not_before) and self._is_early(record):
-            return False
-        if self._outcomes.is_writing:
-            record = self._outcomes.newest(record)
-        try:
-            plan = record.state.plan or self._shared.router.plan_event(event)
-        except UnroutableEventError as error:
-            self._outcomes.bury_whole(self._letter(record, UNROUTABLE, str(error)))
-            return False
-        except OmsEventsError as error:
-            self._outcomes.bury_whole(self._letter(record, UNREADABLE, str(error)))
-            return False
-        except Exception:
-            _log.exception("deciding about a record of partition %s failed; it stays in the table", self.partition)
-            self._leave_alone(record)
-            return False
-        if record.state.states and is_settled(plan, record.state.states):
-            # Purged while it was held, or its owner ended before it could remove it.
-            self._outcomes.remove_settled(record, plan)
-            return False
-        lanes = self.window.load(record, event, plan, known=self._outcomes.being_written(record.sk))
-        if not lanes:
-            return False
-        self.submit(lanes)
-        return True
-
-    def _is_early(self, record: StoredRecord) -> bool:
-        if self._epochs is not None and self._epochs.is_busy(self.partition.bucket.epoch, record.key):
-            self._leave_alone(record)
-            self._shared.alert_once(
-                "layout",
-                f"keys of layout {self.partition.bucket.epoch} of table {self._shared.store.table} wait for their "
-                "records in older layouts: see `oms-events outbox list --pending`",
-            )
-            return True
-        until = self._not_before.get(record.sk)
-        if until is None:
-            return False
-        if self._shared.clock.monotonic() < until:
-            self._leave_alone(record)
-            return True
-        del self._not_before[record.sk]
-        return False
-
-    def not_before(self, sk: str, until: float) -> None:
-        """There was no room for a failed record to wait in memory: it waits in the table."""
-        if len(self._not_before) < _MAX_NOT_BEFORE:
-            self._not_before[sk] = until
-        self._shared.alarm.at(until, self.rescan)
-
-    def _leave_alone(self, record: StoredRecord) -> None:
-        self.window.left += 1
-        if record.key is not None:
-            self.window.hold_key(record.key, ("*",))
-
-    def _leave_unknown(self, record: StoredRecord) -> None:
-        self._leave_alone(record)
-        self._shared.alert_once(
-            "unknown_format",
-            f"table {self._shared.store.table} has records of format {record.format}, and this release knows "
-            f"{FORMAT}: they are left alone, and their keys wait; upgrade this processor",
-        )
-
-    def _letter(self, record: StoredRecord, platform: str, reason: str) -> DeadLetter:
-        return DeadLetter(
-            platform=platform, platforms=(platform,), key=record.key, event=record.event, reason=reason,
-            code=platform, attempts=0, added=record.added, failed=self._shared.wall_ms(),
-            origin=self.partition, origin_sk=record.sk, history=record.history, raw=record.raw,
-        )  # fmt: skip
