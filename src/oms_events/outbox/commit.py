@@ -51,7 +51,7 @@ _NOTHING: Final = Placement((), {}, 0.0)
 # The place that takes most bytes, and what a record takes there besides its event and key.
 _PLACE: Final = Partition(Bucket(9999, 9999), keyed=False)
 _SK: Final = f"{0:013d}-{0:016x}"
-_ADDED: Final = 10**12
+_ADDED: Final = 10**13 - 1
 _NO_EVENT: Final = EncodedEvent(None, {"type": "", "source": "", "id": ""}, b"", b"", "binary")
 _RECORD_BYTES: Final = item_size(record_item(NewRecord(_PLACE, _SK, "", _NO_EVENT, _ADDED)))
 

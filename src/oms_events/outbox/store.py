@@ -124,7 +124,8 @@ class OutboxStore(Protocol):
     async def bury(self, letter: DeadLetter, state: RecordState | None) -> bool:
         """Stores a dead letter and, in the same transaction, the record's state, or its removal (None).
 
-        `state.generation` is the record's; for a removal no generation is looked at. False, and nothing is
+        `state.generation` is the record's; for a removal no generation is looked at. What was recorded of
+        attempts is never lowered. False, and nothing is
         stored, when the record is gone, of another generation, or has a state for one of the letter's platforms
         other than `rejected`.
         """
@@ -141,7 +142,8 @@ class OutboxStore(Protocol):
     async def requeue(self, letter: DeadLetter, record: NewRecord | None) -> bool:
         """Removes a dead letter and puts `record` for it, in one transaction; with None, frees its held record.
 
-        Freeing removes the letter's platforms from the record's states and raises its generation. False, and
+        Freeing removes the letter's platforms from the record's states, raises its generation, and adds the
+        letter's history to its own. False, and
         nothing is changed, when the letter (or the held record) is gone: somebody else was first.
         """
         ...
