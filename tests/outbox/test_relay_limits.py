@@ -167,7 +167,7 @@ async def test_an_offer_that_waits_does_not_keep_all_that_is_settled_in_memory()
         relay = relay_of(own)
 
         def answer(_: EncodedEvent) -> Answer:
-            gone.append(len(relay._gone))
+            gone.append(len(relay.gone))
             return Receipt()
 
         nats.answer = answer

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from oms_events.errors import ConfigurationError
-from oms_events.outbox.config import ProcessorConfig
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.settings import Settings
 
@@ -336,11 +335,3 @@ def test_problems_of_the_outbox_name_the_variable_or_the_section(tmp_path: Path)
         ("processor.lease", "too short for heartbeat"),
     ]:
         assert any(problem.startswith(start) and part in problem for problem in problems), (start, problems)
-
-
-@pytest.mark.parametrize("publish_timeout", [14.0, 20.0])
-def test_an_attempt_to_publish_may_last_no_longer_than_its_lease(publish_timeout: float) -> None:
-    ProcessorConfig(lease=15.0, lease_margin=1.0, publish_timeout=13.9)
-    message = f"publish_timeout = {publish_timeout} must be below lease - lease_margin = 14"
-    with pytest.raises(ConfigurationError, match=message):
-        ProcessorConfig(lease=15.0, lease_margin=1.0, publish_timeout=publish_timeout)

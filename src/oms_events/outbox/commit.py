@@ -191,7 +191,7 @@ class Committer:
             refusal = await self._send(actions, entries, placement)
         except CommitOutcomeUnknownError:
             raise
-        except (StorageError, OutboxLimitError, OutboxClosedError):
+        except (StorageError, OutboxLimitError):
             self.voided(placement)
             raise
         if refusal is None:

@@ -69,6 +69,10 @@ class WatchedRouter:
         self._gates = gates
 
     @property
+    def is_open(self) -> bool:
+        return self._router.is_open
+
+    @property
     def platforms(self) -> Sequence[str]:
         return self._router.platforms
 
