@@ -17,6 +17,8 @@ from tests.outbox.processes.gates import REMOVING
 from tests.outbox.processes.ground import Ground
 from tests.outbox.processes.relaying import relaying
 
+pytestmark = pytest.mark.slow
+
 _DRAIN = 60.0
 
 

@@ -51,6 +51,8 @@ def held(coordination: Coordination) -> Counter[str]:
 async def until(
     store: DynamoDBOutboxStore, holds: Callable[[Counter[str]], bool], *, within: float = 30.0
 ) -> float:
+
+pytestmark = pytest.mark.slow
     """Waits until the buckets are held like this; gives how many seconds it took."""
     began = time.monotonic()
     while not holds(now := held(await store.read_coordination())):
