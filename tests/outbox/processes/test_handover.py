@@ -24,6 +24,8 @@ from tests.outbox.processes.recorder import read_acceptances
 from tests.outbox.processes.relaying import relaying
 from tests.outbox.support import open_store
 
+pytestmark = pytest.mark.slow
+
 _LONG_LEASE = 12.0
 _SLACK = 1.5
 """Seconds for a busy machine, besides what is promised."""
@@ -51,8 +53,6 @@ def held(coordination: Coordination) -> Counter[str]:
 async def until(
     store: DynamoDBOutboxStore, holds: Callable[[Counter[str]], bool], *, within: float = 30.0
 ) -> float:
-
-pytestmark = pytest.mark.slow
     """Waits until the buckets are held like this; gives how many seconds it took."""
     began = time.monotonic()
     while not holds(now := held(await store.read_coordination())):
