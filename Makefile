@@ -28,15 +28,16 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks
 
-# The tests against the built wheel, with src/ out of reach. OUT is a folder of its own per Python.
+# The tests (or some: TESTS) against the built wheel, with src/ out of reach. OUT is a folder of its own per Python.
 OUT ?= build/wheel-test
+TESTS ?= tests
 wheel-test: $(VENV)/.python
 	rm -rf $(OUT) && mkdir -p $(OUT)/tree
 	$(INSTALL) build
 	$(RUN)/python -m build --quiet --wheel --outdir $(OUT) .
 	$(INSTALL) "$$(ls $(OUT)/*.whl)[all,test]"
 	cp -R tests examples docs README.md CHANGELOG.md Makefile pyproject.toml $(OUT)/tree
-	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest -m "not nightly and not slow"
+	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest -m "not nightly and not slow" $(TESTS)
 
 # The wheel with no extras at all: what works without them works, what does not names the extra.
 bare-test: $(VENV)/.python

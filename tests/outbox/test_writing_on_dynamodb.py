@@ -360,7 +360,8 @@ async def test_a_reservation_without_an_answer_leaves_a_gap_and_one_record(
     proxy.script(LoseAnswer(), operation="UpdateItem")
     await business.deposit(outbox)
     assert await business.deposits() == 1
-    assert [int(record.sk) for record in await records_of(outbox)] == [2]
+    (record,) = await records_of(outbox)
+    assert int(record.sk) > 1
 
 
 # ---------------------------------------------------------------------- a certain refusal: a new attempt
@@ -376,7 +377,8 @@ async def test_a_refused_commit_is_rebuilt_with_new_numbers(
     first, second = proxy.calls_of(COMMIT)
     assert first.body != second.body
     assert await business.deposits() == 1
-    assert [int(record.sk) for record in await records_of(outbox)] == [2]
+    (record,) = await records_of(outbox)
+    assert int(record.sk) > 1
     assert [type(signal) for signal in heard] == [Voided, Committed]
 
 
