@@ -62,11 +62,6 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    @property
-    def in_flight(self) -> int:
-        """Publish calls under way."""
-        return len(self._tasks)
-
     def submit(self, owner: Owner, lane: Lane) -> None:
         """Publishes a lane soon; its owner hears of it exactly once, unless this dispatcher is closed before."""
         key = (lane.plan.platforms, lane.failed)

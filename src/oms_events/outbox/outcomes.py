@@ -94,7 +94,7 @@ class Outcomes:
             entry = lane.entry
             entry.states[platform] = _DELIVERED
             entry.dirty = entry.dirty or len(entry.lanes) > 1
-            if len(entry.plan.platforms) > 1 or entry.writes or entry.obsolete:
+            if len(entry.plan.platforms) > 1 or entry.writes:
                 self._go_on(lane)
             else:
                 self._release_key(lane)
@@ -251,15 +251,7 @@ class Outcomes:
             self._remove(Entry(record, record.event, plan))
 
     def _settle(self, entry: Entry) -> None:
-        if entry.obsolete:
-            if not entry.lanes:
-                self._relay.rescan()
-            return
-        if len(entry.states) >= len(entry.plan.platforms) or entry.plan.first_that_works:
-            is_done = is_settled(entry.plan, entry.states)
-        else:
-            is_done = False
-        if is_done:
+        if is_settled(entry.plan, entry.states):
             if not entry.writes:
                 self._remove(entry)
         elif not entry.lanes or any(lane.failed for lane in entry.lanes):
