@@ -35,7 +35,12 @@ class ConfigModel(BaseModel):
         for problem in error.errors(include_url=False):
             field = ".".join(str(part) for part in problem["loc"])
             text = problem["msg"].removeprefix("Value error, ")
-            if problem["type"] == "extra_forbidden":
+            cause = problem.get("ctx", {}).get("error")
+            if isinstance(cause, ConfigurationError):
+                # A part that is a configuration of its own: each of its problems, with its place.
+                where = f"{field}: {cause.subject}" if field else cause.subject
+                yield from (f"{where}: {inner}" for inner in cause.problems)
+            elif problem["type"] == "extra_forbidden":
                 known = ", ".join(sorted(cls.model_fields))
                 yield f"unknown field {field!r}; known fields: {known}"
             elif problem["type"] == "missing":

@@ -34,6 +34,10 @@ class RuleError(ConfigurationError):
     """A routing rule that cannot work: `subject` is the rule's name."""
 
 
+class SpecError(ConfigurationError):
+    """A spec that AWS would refuse, or that names what its stack does not have."""
+
+
 class MissingExtraError(OmsEventsError, ImportError):
     """An optional dependency is not installed; `extra` is what to install."""
 
@@ -220,3 +224,62 @@ class ResultNotStoredError(IdempotencyError):
 
     The run counts as done and is not repeated.
     """
+
+
+class ProvisioningError(OmsEventsError):
+    """CloudFormation, or a service that was asked about its state, did not do what was asked.
+
+    `code` is AWS's own, where there is one; the driver's own error is the `__cause__`.
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AccessError(ProvisioningError):
+    """Credentials that are missing, wrong or expired, or a permission that they lack; `operation` is the call.
+
+    A deployment that was under way goes on in CloudFormation: follow it with new credentials.
+    """
+
+    def __init__(self, message: str, *, operation: str, code: str = "") -> None:
+        super().__init__(message, code=code)
+        self.operation = operation
+
+
+class StackNotFoundError(ProvisioningError):
+    """There is no stack of this name in this account and region."""
+
+
+class StackBusyError(ProvisioningError):
+    """Another deployment of the stack is under way. Nothing was changed here; try again when it has ended."""
+
+
+class StackStateError(ProvisioningError):
+    """The stack is in a state that CloudFormation cannot deploy from: the message says what to do first."""
+
+
+class PlanOutdatedError(ProvisioningError):
+    """The stack has changed since the plan was made. Nothing was changed here: plan again."""
+
+
+class DataLossRefusedError(ProvisioningError):
+    """It would delete or replace what holds data, and nobody allowed it. `reasons` has one line for each."""
+
+    def __init__(self, message: str, *, reasons: Sequence[str]) -> None:
+        super().__init__(message)
+        self.reasons: Sequence[str] = tuple(reasons)
+
+
+class DeploymentError(ProvisioningError):
+    """A deployment failed. `failures` are the resources and why; `status` is the stack's, after the roll-back.
+
+    `rolled_back` says that the stack is again as it was before.
+    """
+
+    def __init__(self, message: str, *, status: str, failures: Sequence[str] = (), rolled_back: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.failures: Sequence[str] = tuple(failures)
+        self.rolled_back = rolled_back

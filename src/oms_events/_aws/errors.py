@@ -1,4 +1,4 @@
-"""What an error of aioboto3 or of AWS means for one delivery."""
+"""What an error of aioboto3 or of AWS means: for one delivery, or for a call of a control plane."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import aiohttp
 from botocore import exceptions as boto
 
 from oms_events.errors import (
+    AccessError,
     EventRejectedError,
     PlatformDeniedError,
+    ProvisioningError,
     PublishError,
     TransientError,
     UnknownOutcomeError,
@@ -27,13 +29,15 @@ _BAD_SIGNATURE: Final = frozenset(
     ("IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException",
      "SignatureDoesNotMatch")
 )  # fmt: skip
-_DENIED: Final = _BAD_SIGNATURE | frozenset(
-    ("AccessDenied", "AccessDeniedException", "AuthFailure", "ExpiredToken", "ExpiredTokenException",
-     "InvalidAccessKeyId", "InvalidAccountIdException", "InvalidClientTokenId", "MissingAuthenticationToken",
-     "MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired", "RequestExpired",
-     "ResourceNotFoundException", "UnauthorizedOperation", "UnknownOperationException",
-     "UnrecognizedClientException")
+_EXPIRED: Final = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired"))
+_NO_ACCESS: Final = _BAD_SIGNATURE | _EXPIRED | frozenset(
+    ("AccessDenied", "AccessDeniedException", "AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId",
+     "MissingAuthenticationToken", "MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired",
+     "UnauthorizedOperation", "UnrecognizedClientException")
 )  # fmt: skip
+_DENIED: Final = _NO_ACCESS | frozenset(
+    ("InvalidAccountIdException", "ResourceNotFoundException", "UnknownOperationException")
+)
 _REJECTED: Final = frozenset(
     ("InvalidParameterValue", "RequestEntityTooLarge", "SerializationException", "ValidationError",
      "ValidationException")
@@ -78,11 +82,58 @@ def publish_error(error: Exception, *, operation: str, sent: bool = True, retrie
     return result
 
 
+def control_error(error: Exception, *, operation: str) -> ProvisioningError:
+    """What a control plane's call of `operation` raised: an `AccessError` for credentials and permissions.
+
+    Never shows a secret. `code` is AWS's own; the answer of a role that is assumed on the way is told as such.
+    """
+    if isinstance(error, boto.ClientError):
+        result = _refused(error, operation)
+        if result.code in _BAD_SIGNATURE:
+            # AWS's text repeats the signed headers, and with them the session token.
+            return result
+    elif isinstance(error, _UNUSABLE):
+        remedy = "give a profile, a role or keys, or set up the normal AWS chain"
+        result = AccessError(
+            f"{operation}: no credentials that can be used: {type(error).__name__}: {error}; {remedy}",
+            operation=operation,
+        )
+    elif isinstance(error, boto.ParamValidationError):
+        result = ProvisioningError(f"{operation}: the AWS client refused the request: {error}")
+    else:
+        # No answer of AWS: connections, TLS, proxies. Their texts are made in one place.
+        result = ProvisioningError(f"{operation}: {_unanswered(error, sent=True, retries=False)}")
+    result.__cause__ = error
+    return result
+
+
+def _refused(error: boto.ClientError, operation: str) -> ProvisioningError:
+    code, message, status = _code_of(error.response)
+    if code not in _NO_ACCESS and status not in (401, 403, 407):
+        return ProvisioningError(f"{operation}: AWS answered {code}: {message}", code=code)
+    text = f"{operation}: AWS answered {code}" + (f": {message}" if code not in _BAD_SIGNATURE else "")
+    if error.operation_name != operation:
+        remedy = "the role cannot be assumed: check role_arn, its trust policy and the credentials"
+    elif code in _EXPIRED:
+        remedy = "the credentials have expired: get new ones"
+    elif code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
+        remedy = f"allow {operation} to these credentials"
+    else:
+        remedy = "check the credentials, and this machine's clock"
+    return AccessError(f"{text}; {remedy}", operation=operation, code=code)
+
+
+def _code_of(response: Mapping[str, Any]) -> tuple[str, str, int]:
+    """AWS's code, the first line of its text, and the status of HTTP."""
+    answer = response.get("Error", {})
+    message = str(answer.get("Message") or "").partition("\n")[0][:500]
+    status: int = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return str(answer.get("Code") or ""), message, status
+
+
 def _answered(response: Mapping[str, Any], *, sent: bool) -> PublishError:
-    code = str(response.get("Error", {}).get("Code") or "")
-    message = str(response.get("Error", {}).get("Message") or "").partition("\n")[0][:500]
+    code, message, status = _code_of(response)
     metadata = response.get("ResponseMetadata", {})
-    status = metadata.get("HTTPStatusCode", 0)
     text = f"AWS answered {status} {code}: {message}" if message else f"AWS answered {status} {code}"
     throttled = code in _THROTTLED or status == 429
     retry_after = _retry_after(metadata.get("HTTPHeaders", {})) if throttled else None

@@ -1,4 +1,7 @@
-"""Opens AWS clients as the configuration says: credentials, roles, TLS, proxies, and no retries of their own."""
+"""Opens AWS clients as the configuration says: credentials, roles, TLS, proxies.
+
+Those that send events and items do not retry by themselves; those of control planes do.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,14 @@ from botocore.exceptions import BotoCoreError, ProfileNotFound
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.direct import DirectCaller
-from oms_events._aws.errors import publish_error
+from oms_events._aws.errors import control_error, publish_error
 from oms_events._aws.http import CURRENT_SENDING, HttpSession, http_session_of
 from oms_events._aws.marshal import binary_text
 from oms_events._aws.sending import Sending
 from oms_events.errors import ConfigurationError, EventRejectedError
 
 _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+_CONTROL_CONNECTIONS: Final = 10
 
 
 class AwsClient:
@@ -113,29 +117,61 @@ async def open_client(
         return AwsClient(client, stack)
     made: Any = session or await asyncio.to_thread(_make_session, config, service)
     try:
-        region = config.aws_region or made.region_name
-        if region is None:
-            raise ConfigurationError(
-                type(config).__name__,
-                ["field 'aws_region' is missing; give it, or set AWS_DEFAULT_REGION or the profile's region"],
-            )
+        region = _region_of(config, made)
         credentials = await made.get_credentials() if direct and session is None else None
         opened = await stack.enter_async_context(
-            made.client(
-                service,
-                region_name=region,
-                endpoint_url=config.endpoint_url,
-                verify=config.ca_bundle,
-                config=_client_config(config, connections),
-            )
+            _make_client(made, config, service, region, _client_config(config, connections))
         )
     except ProfileNotFound as error:
-        raise ConfigurationError(type(config).__name__, [f"profile_name: {error}"]) from error
+        raise _no_profile(config, error) from error
     except BotoCoreError as error:
         failure = publish_error(error, operation="", sent=False)
         raise failure from failure.__cause__
     caller = DirectCaller(opened, credentials) if credentials is not None else None
     return AwsClient(opened, stack, direct=caller)
+
+
+async def enter_control_client(
+    stack: AsyncExitStack, config: AwsConfig, service: str, *, attempts: int, session: aioboto3.Session | None
+) -> Any:
+    """Enters aioboto3's own client of a control plane into `stack`: it checks parameters, and tries a call up to
+    `attempts` times by botocore's standard retries.
+
+    Raises `ConfigurationError` for a missing region, profile or file, and a `ProvisioningError` when credentials
+    cannot be had.
+    """
+    retries = {"total_max_attempts": attempts, "mode": "standard"}
+    options = _client_config(config, _CONTROL_CONNECTIONS, parameter_validation=True, retries=retries)
+    try:
+        made: Any = session or await asyncio.to_thread(_make_session, config, service)
+        return await stack.enter_async_context(
+            _make_client(made, config, service, _region_of(config, made), options)
+        )
+    except ProfileNotFound as error:
+        raise _no_profile(config, error) from error
+    except BotoCoreError as error:
+        failure = control_error(error, operation=f"opening {service}")
+        raise failure from failure.__cause__
+
+
+def _make_client(session: Any, config: AwsConfig, service: str, region: str, options: AioConfig) -> Any:
+    return session.client(
+        service, region_name=region, endpoint_url=config.endpoint_url, verify=config.ca_bundle, config=options
+    )
+
+
+def _region_of(config: AwsConfig, session: Any) -> str:
+    region: str | None = config.aws_region or session.region_name
+    if region is None:
+        raise ConfigurationError(
+            type(config).__name__,
+            ["field 'aws_region' is missing; give it, or set AWS_DEFAULT_REGION or the profile's region"],
+        )
+    return region
+
+
+def _no_profile(config: AwsConfig, error: Exception) -> ConfigurationError:
+    return ConfigurationError(type(config).__name__, [f"profile_name: {error}"])
 
 
 def _encoded(operation: str, parameters: Mapping[str, Any]) -> bytes:
@@ -150,18 +186,19 @@ def _may_retry(client: Any) -> bool:
     return (retries or {}).get("total_max_attempts") != 1
 
 
-def _client_config(config: AwsConfig, connections: int) -> AioConfig:
+def _client_config(config: AwsConfig, connections: int, **changes: Any) -> AioConfig:
     proxies = {scheme: url.get_secret_value() for scheme, url in config.proxies.items()}
-    return AioConfig(
-        http_session_cls=HttpSession,
-        connect_timeout=config.connect_timeout,
-        read_timeout=config.read_timeout,
-        max_pool_connections=connections,
-        proxies=proxies or None,
-        client_cert=config.client_cert,
-        parameter_validation=False,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-    )
+    options = {
+        "http_session_cls": HttpSession,
+        "connect_timeout": config.connect_timeout,
+        "read_timeout": config.read_timeout,
+        "max_pool_connections": connections,
+        "proxies": proxies or None,
+        "client_cert": config.client_cert,
+        "parameter_validation": False,
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+    }
+    return AioConfig(**{**options, **changes})
 
 
 def _make_session(config: AwsConfig, service: str) -> aioboto3.Session:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from oms_events._aws.config import AwsConfig
 from oms_events._config import ConfigModel
+from oms_events.idempotency.schema import HASH_KEY, TTL_ATTRIBUTE
 from oms_events.resilience.backoff import RetryConfig
 
 ATTRIBUTES = frozenset(("token", "state", "fingerprint", "result", "problem"))
@@ -36,9 +37,9 @@ class IdempotencyConfig(AwsConfig):
 
     table_name: str = Field(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")
     """The table's name; it may serve many functions and services."""
-    hash_key: str = Field(default="pk", min_length=1, max_length=255)
+    hash_key: str = Field(default=HASH_KEY, min_length=1, max_length=255)
     """The name of the table's hash key."""
-    ttl_attribute: str = Field(default="ttl", min_length=1, max_length=255)
+    ttl_attribute: str = Field(default=TTL_ATTRIBUTE, min_length=1, max_length=255)
     """The name of the attribute with the expiry, in epoch seconds: the one that the table's TTL looks at."""
     verify_table: bool = True
     """Whether opening looks at the table's keys, for which it needs `dynamodb:DescribeTable`."""

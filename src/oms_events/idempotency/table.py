@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
+from oms_events._aws.tables import TableShape, create_request, described_keys
 from oms_events.errors import (
     ConfigurationError,
     StorageDeniedError,
@@ -14,6 +15,7 @@ from oms_events.errors import (
     StorageUnavailableError,
 )
 from oms_events.idempotency.config import IdempotencyConfig
+from oms_events.idempotency.schema import table_shape
 
 if TYPE_CHECKING:
     import aioboto3
@@ -40,14 +42,10 @@ async def create_idempotency_table(
     name = {"TableName": config.table_name}
     dynamo = await open_dynamo(config, connections=1, session=session, client=client)
     try:
-        shape = {
-            "AttributeDefinitions": [{"AttributeName": config.hash_key, "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": config.hash_key, "KeyType": "HASH"}],
-            "BillingMode": "PAY_PER_REQUEST",
-        }
         is_new = True
         try:
-            await dynamo.call("CreateTable", {**name, **shape}, table=config.table_name)
+            request = create_request(config.table_name, _shape(config))
+            await dynamo.call("CreateTable", request, table=config.table_name)
         except StorageOutcomeUnknownError:
             # Whether it was made shows in a moment.
             pass
@@ -97,10 +95,9 @@ async def check_table(dynamo: DynamoClient, config: IdempotencyConfig) -> str:
     except StorageError as error:
         raise missing_table(error) or error from error.__cause__
     table = answer["Table"]
-    types = {column["AttributeName"]: column["AttributeType"] for column in table["AttributeDefinitions"]}
-    keys = [(key["KeyType"], key["AttributeName"], types[key["AttributeName"]]) for key in table["KeySchema"]]
-    if keys != [("HASH", config.hash_key, "S")]:
-        found = ", ".join(f"{role} {name!r} of type {kind}" for role, name, kind in keys)
+    keys = described_keys(table)
+    if keys != _shape(config).keys:
+        found = ", ".join(f"{role} {name!r} of type {kind}" for name, kind, role in keys)
         raise ConfigurationError(
             type(config).__name__,
             [
@@ -109,3 +106,7 @@ async def check_table(dynamo: DynamoClient, config: IdempotencyConfig) -> str:
             ],
         )
     return str(table["TableStatus"])
+
+
+def _shape(config: IdempotencyConfig) -> TableShape:
+    return table_shape(config.hash_key, config.ttl_attribute)

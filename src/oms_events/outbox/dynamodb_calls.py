@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.dynamodb import READS, DynamoClient, open_dynamo
+from oms_events._aws.tables import KeyColumn, described_keys
 from oms_events.errors import (
     ConditionFailedError,
     ConfigurationError,
@@ -20,6 +21,7 @@ from oms_events.errors import (
     TransactionCanceledError,
 )
 from oms_events.outbox.config import OutboxConfig
+from oms_events.outbox.schema import TABLE
 
 if TYPE_CHECKING:
     import aioboto3
@@ -28,7 +30,6 @@ Capacity = Callable[[str, float, float], None]
 """Told of each call: the operation, and the read and the write units that it took."""
 
 _SENDS: Final = 2
-KEYS: Final = {"pk": "HASH", "sk": "RANGE"}
 _USABLE: Final = ("ACTIVE", "UPDATING")
 _VALIDATION: Final = "ValidationError"
 
@@ -200,12 +201,10 @@ def _problems(described: Mapping[str, Any] | None) -> Iterator[str]:
     if described is None:
         yield "it does not exist; create it (`oms-events outbox table create`), or check table_name and aws_region"
         return
-    types = {entry["AttributeName"]: entry["AttributeType"] for entry in described["AttributeDefinitions"]}
-    keys = {entry["AttributeName"]: entry["KeyType"] for entry in described["KeySchema"]}
-    if keys != KEYS or any(types[name] != "S" for name in keys):
-        found = ", ".join(f"{name} ({types[name]}, {kind})" for name, kind in keys.items())
+    keys = described_keys(described)
+    if keys != TABLE.keys:
         yield (
-            f"its keys are {found}; an outbox needs pk (S, HASH) and sk (S, RANGE): choose another name "
+            f"its keys are {_said(keys, ', ')}; an outbox needs {_said(TABLE.keys, ' and ')}: choose another name "
             "(table_name, or OMS_OUTBOX_TABLE), and create that table (`oms-events outbox table create`)"
         )
     status = described["TableStatus"]
@@ -217,6 +216,10 @@ def _problems(described: Mapping[str, Any] | None) -> Iterator[str]:
             f"it has replicas in {regions}: a multi-Region table breaks counters and conditions, or takes no "
             "transactions; use a table of one Region"
         )
+
+
+def _said(keys: Sequence[KeyColumn], between: str) -> str:
+    return between.join(f"{name} ({kind}, {role})" for name, kind, role in keys)
 
 
 def refusal(error: TransactionCanceledError) -> StorageError:

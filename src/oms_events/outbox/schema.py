@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from oms_events._aws.marshal import from_value, to_value
+from oms_events._aws.tables import TableShape
 from oms_events.errors import ConfigurationError, InvalidEventError, OutboxLimitError
 from oms_events.events import EncodedEvent
 from oms_events.outbox.codec import read_event, to_stored
@@ -38,6 +39,9 @@ from oms_events.publishing import Plan
 Item = dict[str, dict[str, Any]]
 Key = dict[str, dict[str, str]]
 History = Sequence[Mapping[str, Any]]
+
+TABLE: Final = TableShape(hash_key="pk", range_key="sk")
+"""No index and no TTL: records are read by their keys, and deleted by those who saw them settled."""
 
 # ---------------------------------------------------------------------- limits
 

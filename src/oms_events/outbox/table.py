@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.dynamodb import DynamoClient
+from oms_events._aws.tables import create_request
 from oms_events.errors import (
     ConfigurationError,
     StorageOutcomeUnknownError,
@@ -16,8 +17,9 @@ from oms_events.errors import (
 )
 from oms_events.outbox.config import DEFAULT_BUCKETS, OutboxConfig
 from oms_events.outbox.dynamodb import DynamoDBOutboxStore
-from oms_events.outbox.dynamodb_calls import KEYS, describe_table, open_config, table_problems
+from oms_events.outbox.dynamodb_calls import describe_table, open_config, table_problems
 from oms_events.outbox.records import Epoch, Layout
+from oms_events.outbox.schema import TABLE
 
 if TYPE_CHECKING:
     import aioboto3
@@ -128,13 +130,7 @@ async def _opened(
 
 
 async def _create(dynamo: DynamoClient, table: str, deletion_protection: bool) -> Mapping[str, Any] | None:
-    request = {
-        "TableName": table,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in KEYS],
-        "KeySchema": [{"AttributeName": name, "KeyType": kind} for name, kind in KEYS.items()],
-        "DeletionProtectionEnabled": deletion_protection,
-    }
+    request = {**create_request(table, TABLE), "DeletionProtectionEnabled": deletion_protection}
     try:
         answer = await dynamo.call("CreateTable", request, table=table)
     except StorageOutcomeUnknownError:

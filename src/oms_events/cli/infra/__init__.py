@@ -1,0 +1,1 @@
+"""`oms-events infra ...`: the AWS side, made and checked."""

@@ -1,0 +1,120 @@
+"""`oms-events infra check`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oms_events._aws.config import AwsConfig
+from oms_events.cli.common import ExitCode, config_option, ends_cleanly, read_settings, run
+from oms_events.cli.output import print_json, print_table, tell
+from oms_events.cli.parsing import make_parser
+from oms_events.cli.reading import open_input, read_items
+from oms_events.errors import ConfigurationError
+from oms_events.events import EncodedEvent
+from oms_events.idempotency.config import IdempotencyConfig
+from oms_events.oms.rules import default_rules
+from oms_events.provisioning.checks.checking import check as check_deployed
+from oms_events.provisioning.checks.configuration import CheckedConfiguration
+from oms_events.provisioning.checks.report import Level, Report
+from oms_events.settings import Settings
+
+_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
+
+
+@click.command()
+@click.option(
+    "--events",
+    "events_file",
+    type=_FILE,
+    help="Samples of what you send, JSON events one per line or in an array (- for standard input).  "
+    "[default: one of each type of the OMS]",
+)
+@click.option("--outbox-stream", is_flag=True, help="The outbox's table must have a stream.")
+@click.option("--idempotency-table", metavar="NAME", help="Check this table of idempotent runs too.")
+@click.option("--endpoint-url", metavar="URL", help="Where all of AWS is: an emulator.")
+@config_option
+@ends_cleanly
+def check(
+    *,
+    events_file: str | None,
+    outbox_stream: bool,
+    idempotency_table: str | None,
+    endpoint_url: str | None,
+    config_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare what is deployed with what the settings need; changes nothing.
+
+    Sample events go through the rules of the settings and the mapping of the publisher, and EventBridge itself says
+    which of the bus's rules takes them. Bus, rules, targets, queues, archives, streams, tables and permissions are
+    looked at with the credentials of the settings. Ends with 1 when there is a problem; a warning, and what could
+    not be checked, are none.
+    """
+    settings = read_settings(config_file)
+    configuration = _configuration(settings, idempotency_table, endpoint_url, outbox_stream=outbox_stream)
+    events = None if events_file is None else list(_events(events_file))
+    report = run(check_deployed(configuration, events=events))
+    if as_json:
+        print_json(_described(report))
+    else:
+        _print(report)
+    counts = (f"{len(report.at(level))} {level.value}" for level in Level)
+    tell(f"{len(report.findings)} findings: {', '.join(counts)}")
+    sys.exit(ExitCode.OK if report.passed else ExitCode.FAILED)
+
+
+def _configuration(
+    settings: Settings, idempotency_table: str | None, endpoint_url: str | None, *, outbox_stream: bool
+) -> CheckedConfiguration:
+    known = settings.eventbridge or settings.outbox
+    aws = (
+        AwsConfig()
+        if known is None
+        else AwsConfig(**{name: getattr(known, name) for name in AwsConfig.model_fields})
+    )
+    place = {} if endpoint_url is None else {"endpoint_url": endpoint_url}
+    # The variables of the table's endpoint are the outbox's: idempotent runs have no settings of their own.
+    near = dict(settings.outbox or aws)
+    fields = {name: near[name] for name in AwsConfig.model_fields}
+    bus, outbox = settings.eventbridge, settings.outbox
+    return CheckedConfiguration(
+        eventbridge=None if bus is None else bus.model_copy(update=place),
+        nats=settings.nats,
+        jetstream=settings.jetstream,
+        rules=(*settings.rules, *(default_rules() if settings.add_default_rules else ())),
+        router=settings.router,
+        outbox=None if outbox is None else outbox.model_copy(update=place),
+        outbox_stream=outbox_stream,
+        idempotency=None
+        if idempotency_table is None
+        else IdempotencyConfig(table_name=idempotency_table, **fields | place),
+        aws=None if endpoint_url is None else aws.model_copy(update=place),
+    )
+
+
+def _events(name: str) -> Iterator[EncodedEvent]:
+    problems = []
+    with open_input(name) as file:
+        for item in read_items(file, make_parser()):
+            if isinstance(item.content, str):
+                problems.append(f"line {item.line}: {item.content}")
+            else:
+                yield item.content
+    if problems:
+        raise ConfigurationError(name, problems)
+
+
+def _described(report: Report) -> dict[str, Any]:
+    return {"passed": report.passed, "findings": report.findings}
+
+
+def _print(report: Report) -> None:
+    print_table(
+        ("area", "subject", "state", "what", "what to do"),
+        [(found.area, found.subject, found.level.value, found.message, found.remedy) for found in report.findings],
+    )

@@ -1,0 +1,1 @@
+"""The AWS side from typed specs, through CloudFormation."""

@@ -1,0 +1,112 @@
+"""Deploys templates: executes exactly the change set that was shown, and says how it ended."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import uuid4
+
+from oms_events._aio import Clock
+from oms_events._aws.config import AwsConfig
+from oms_events._aws.control import ControlClient, open_control
+from oms_events.errors import (
+    DataLossRefusedError,
+    PlanOutdatedError,
+    ProvisioningError,
+    StackBusyError,
+)
+from oms_events.provisioning.changes import Plan, discard, plan
+from oms_events.provisioning.progress import OnEvent, Progress
+from oms_events.provisioning.stacks import SERVICE, StackState, existing_stack, refuse
+from oms_events.provisioning.template import Template
+
+_NOT_EXECUTABLE: Final = ("InvalidChangeSetStatus", "ChangeSetNotFound")
+
+
+async def deploy(
+    template: Template,
+    config: AwsConfig,
+    *,
+    template_bucket: str | None = None,
+    allow_data_loss: bool = False,
+    on_event: OnEvent | None = None,
+    clock: Clock | None = None,
+    session: Any = None,
+) -> StackState:
+    """Plans and applies in one go; a stack that is as the template says stays as it is.
+
+    Raises as `plan` and `apply` do. Cancelled once CloudFormation has begun, it goes on there: `follow` it.
+    """
+    made = await plan(template, config, template_bucket=template_bucket, clock=clock, session=session)
+    try:
+        return await apply(
+            made, config, allow_data_loss=allow_data_loss, on_event=on_event, clock=clock, session=session
+        )
+    except DataLossRefusedError:
+        await discard(made, config, clock=clock, session=session)
+        raise
+
+
+async def apply(
+    plan: Plan,
+    config: AwsConfig,
+    *,
+    allow_data_loss: bool = False,
+    on_event: OnEvent | None = None,
+    clock: Clock | None = None,
+    session: Any = None,
+) -> StackState:
+    """Executes the plan's change set, and nothing else, and waits until it has ended.
+
+    `on_event` gets each event of the stack, in order. A stack that could not be made is deleted again, an update
+    that failed is rolled back. Termination protection is switched on at the end where the template wants it, and
+    never off. Raises `DataLossRefusedError` when the plan loses data and `allow_data_loss` is not given, and
+    `PlanOutdatedError`, `StackBusyError` and `StackStateError`, all with nothing done; `DeploymentError` with the
+    first failing resource's reason; `AccessError`, also when credentials expire meanwhile: the deployment then
+    goes on, as it does when this is cancelled, and `follow` shows it.
+    """
+    if plan.data_loss and not allow_data_loss:
+        raise DataLossRefusedError(
+            f"the plan for stack {plan.stack_name!r} loses data: {'; '.join(plan.data_loss)}; nothing was done, "
+            "allow_data_loss (--allow-data-loss) allows it",
+            reasons=plan.data_loss,
+        )
+    async with open_control(config, SERVICE, session=session) as control:
+        state = await existing_stack(control, plan.stack_id)
+        if not plan.is_empty:
+            progress = await Progress.from_now(control, state, clock=clock, on_event=on_event)
+            await _execute(control, plan)
+            state = progress.checked(await progress.until_ended())
+        if plan.protects:
+            await control.call(
+                "UpdateTerminationProtection", StackName=plan.stack_id, EnableTerminationProtection=True
+            )
+            state = await existing_stack(control, plan.stack_id)
+    return state
+
+
+async def _execute(control: ControlClient, plan: Plan) -> None:
+    # What is new in an update and was to be kept would be in the way of the next try after a roll-back.
+    kept = {} if plan.creates else {"RetainExceptOnCreate": True}
+    try:
+        await control.call(
+            "ExecuteChangeSet",
+            ChangeSetName=plan.change_set_id,
+            ClientRequestToken=f"oms-events-{uuid4().hex}",
+            **kept,
+        )
+    except ProvisioningError as error:
+        if error.code == "TokenAlreadyExistsException":
+            # The answer to an earlier try of this call was lost: nobody else has this token.
+            return
+        if error.code not in _NOT_EXECUTABLE:
+            refuse(error, plan.stack_name)
+        if "EXECUTE_IN_PROGRESS" in str(error):
+            raise StackBusyError(
+                f"the plan for stack {plan.stack_name!r} is being applied already: "
+                "see it with `oms-events infra follow`",
+                code=error.code,
+            ) from error
+        raise PlanOutdatedError(
+            f"stack {plan.stack_name!r} has changed since it was planned ({error}); nothing was done: plan again",
+            code=error.code,
+        ) from error

@@ -1,0 +1,115 @@
+"""What the functions of an event-sourced system work with, and what the role of each may do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from oms_events.provisioning.base import Reference
+from oms_events.provisioning.buses import EventBusSpec
+from oms_events.provisioning.permissions import EVERYTHING, Suffixed
+from oms_events.provisioning.presets.handlers import allow, function_role
+from oms_events.provisioning.queues import QueueSpec
+from oms_events.provisioning.roles import RoleSpec
+from oms_events.provisioning.tables import TableSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The bus, the tables and the dead-letter queue."""
+
+    bus: EventBusSpec
+    dead_letters: QueueSpec
+    event_store: TableSpec
+    read_model: TableSpec
+    snapshots: TableSpec
+    checkpoints: TableSpec
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        return (self.event_store, self.read_model, self.snapshots, self.checkpoints)
+
+    @property
+    def environment(self) -> Mapping[str, Reference]:
+        """The functions' environment variables; what a function may do with them is its role's to say."""
+        return {
+            "EVENT_BUS_NAME": self.bus.reference("name"),
+            "EVENT_STORE_TABLE": self.event_store.reference("name"),
+            "READ_MODEL_TABLE": self.read_model.reference("name"),
+            "SNAPSHOT_TABLE": self.snapshots.reference("name"),
+            "CHECKPOINT_TABLE": self.checkpoints.reference("name"),
+        }
+
+
+def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
+    """Appends events, with conditions and in transactions; like every role here it cannot change stored ones."""
+    return function_role(
+        "command-handler",
+        function,
+        allow(
+            "AppendEvents",
+            "conditional appends, alone and in transactions",
+            parts.event_store.arn,
+            *("dynamodb:PutItem", "dynamodb:ConditionCheckItem"),
+        ),
+        allow(
+            "ReadEvents",
+            "the state that a command is decided on",
+            parts.event_store.arn,
+            *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query"),
+        ),
+        allow(
+            "KeepSnapshots",
+            "state is rebuilt from the last snapshot on",
+            parts.snapshots.arn,
+            *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"),
+        ),
+        allow(
+            "Publish",
+            "events go to this bus, which is looked up first: PutEvents to a missing one would lose them",
+            parts.bus.arn,
+            *("events:PutEvents", "events:DescribeEventBus"),
+        ),
+        tracing=tracing,
+    )
+
+
+def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
+    """Reads the event store's stream, and writes read models and checkpoints."""
+    return function_role(
+        "projection-handler",
+        function,
+        allow(
+            "ReadStream",
+            "Lambda reads the event store's stream as this role",
+            parts.event_store.reference("stream_arn"),
+            *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"),
+        ),
+        allow("FindStreams", "Lambda asks for it, and IAM knows no resource", (EVERYTHING,), "dynamodb:ListStreams"),
+        allow(
+            "Project",
+            "a row and its checkpoint in one transaction; parked events; a new version beside the old",
+            (parts.read_model.arn, parts.checkpoints.arn),
+            *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"),
+            *("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"),
+        ),
+        allow("GiveUp", "Lambda says here which records it gave up", parts.dead_letters.arn, "sqs:SendMessage"),
+        tracing=tracing,
+    )
+
+
+def query_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
+    """Reads, and nothing else."""
+    index = Suffixed.of(parts.event_store.arn, "/index/*")
+    return function_role(
+        "query-handler",
+        function,
+        allow(
+            "ReadTables",
+            "read models, and the history of an aggregate from a snapshot on",
+            (parts.event_store.arn, parts.read_model.arn, parts.snapshots.arn),
+            *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"),
+        ),
+        allow("ReadByType", "events of one type, by time", index, "dynamodb:Query"),
+        tracing=tracing,
+    )

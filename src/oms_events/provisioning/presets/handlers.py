@@ -1,0 +1,64 @@
+"""What the functions of presets share: code that is not there yet, logs, tracing, and their roles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from oms_events.provisioning.base import Reference
+from oms_events.provisioning.functions import CodeSpec
+from oms_events.provisioning.logs import log_group_arn
+from oms_events.provisioning.permissions import EVERYTHING, StatementSpec
+from oms_events.provisioning.roles import RoleSpec
+from oms_events.provisioning.trust import ServiceTrust
+
+LAMBDA_SERVICE: Final = "lambda.amazonaws.com"
+
+INLINE_HANDLER: Final = "index.handler"
+
+NO_CODE: Final = CodeSpec(
+    inline=(
+        "def handler(event, context):\n"
+        '    raise RuntimeError("this function has no code yet: deploy the stack again with the variable `code`")\n'
+    )
+)
+"""For a stack that is made before its code: what comes until then fails, and goes where failures go."""
+
+
+def entry_point(code: CodeSpec, given: str | None, default: str) -> str | None:
+    """A function's handler: the one given, or the default of its kind of code; an image names its own."""
+    if code.image_uri is not None:
+        return given
+    return given or (INLINE_HANDLER if code.inline is not None else default)
+
+
+def function_role(key: str, function: str, *statements: StatementSpec, tracing: bool) -> RoleSpec:
+    """The role of the function with that name: its own log group, X-Ray with `tracing`, and the statements."""
+    needed = [
+        StatementSpec(
+            sid="WriteLogs",
+            actions=("logs:CreateLogStream", "logs:PutLogEvents"),
+            resources=(log_group_arn(f"/aws/lambda/{function}"),),
+            why="its own log group, which the stack makes",
+        )
+    ]
+    if tracing:
+        needed.append(
+            StatementSpec(
+                sid="Trace",
+                actions=("xray:PutTraceSegments", "xray:PutTelemetryRecords"),
+                resources=(EVERYTHING,),
+                why="X-Ray knows no resources for these",
+            )
+        )
+    return RoleSpec(
+        name=f"{function}-role",
+        key=key,
+        trust=(ServiceTrust(service=LAMBDA_SERVICE),),
+        statements=(*needed, *statements),
+    )
+
+
+def allow(sid: str, why: str, resources: Reference | tuple[str | Reference, ...], *actions: str) -> StatementSpec:
+    """A statement in one line."""
+    named = (resources,) if isinstance(resources, Reference) else resources
+    return StatementSpec(sid=sid, actions=actions, resources=named, why=why)

@@ -1,0 +1,107 @@
+"""EventBridge rules: which events of a bus, or what schedule, goes to which targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from oms_events.provisioning.base import Grant, Json, Name, Resource, ResourceSpec, Scope
+from oms_events.provisioning.buses import EVENTS_SERVICE
+from oms_events.provisioning.patterns import check_pattern
+from oms_events.provisioning.targets import BY_RESOURCE_POLICY, TargetSpec
+from oms_events.triggers.schedules import parse_schedule
+
+MAX_TARGETS: Final = 5
+"""Targets of a rule (EventBridge quotas; cannot be raised)."""
+
+DEFAULT_BUS: Final = "default"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RuleSpec(ResourceSpec):
+    """A rule with its targets: a `pattern`, on any bus, or a `schedule`, on the account's default bus.
+
+    `bus` is a name, or `bus.reference("name")` of an EventBusSpec. Its targets in the stack, and functions outside
+    it, get a policy that allows this rule alone. Limits: EventBridge quotas and API reference, PutRule, PutTargets.
+    """
+
+    kind: ClassVar[str] = "rule"
+    returns: ClassVar[Mapping[str, str]] = {"arn": "Arn", "name": "name"}
+
+    description: str | None = Field(default=None, max_length=512)
+    bus: Name = DEFAULT_BUS
+    pattern: Mapping[str, Any] | None = None
+    schedule: str | None = None
+    """`cron(...)` or `rate(...)`, in UTC, in EventBridge's own syntax."""
+    enabled: bool = True
+    targets: tuple[TargetSpec, ...] = ()
+
+    def value_of(self, attribute: str) -> Json:
+        # `Ref` gives `bus|rule` for a rule on a custom bus.
+        return self.name if attribute == "name" else super().value_of(attribute)
+
+    def resources(self, scope: Scope) -> dict[str, Resource]:
+        properties: dict[str, Json] = {
+            "Name": self.name,
+            "Description": self.description,
+            "EventBusName": scope.resolve(self.bus),
+            "EventPattern": self.pattern,
+            "ScheduleExpression": self.schedule,
+            "State": "ENABLED" if self.enabled else "DISABLED",
+            "Targets": [target.document(scope) for target in self.targets] or None,
+        }
+        return {self.logical_id: Resource(type="AWS::Events::Rule", properties=properties)}
+
+    def grants(self, scope: Scope) -> Iterator[Grant]:
+        arn = self.value_of("arn")
+        for target in self.targets:
+            action = BY_RESOURCE_POLICY.get(target.service)
+            if action is not None:
+                yield Grant(to=target.arn, principal=EVENTS_SERVICE, actions=(action,), source=arn)
+            if target.dead_letter is not None:
+                yield Grant(
+                    to=target.dead_letter, principal=EVENTS_SERVICE, actions=("sqs:SendMessage",), source=arn
+                )
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if _NAME.fullmatch(name) is None:
+            raise ValueError("a rule's name is 1 to 64 letters, digits, '.', '-' and '_'; shorten it")
+        return name
+
+    @field_validator("pattern")
+    @classmethod
+    def _check_pattern(cls, pattern: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        return None if pattern is None else check_pattern(pattern)
+
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, schedule: str | None) -> str | None:
+        if schedule is not None:
+            parse_schedule(schedule)
+        return schedule
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if problems := list(self._what_is_wrong()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _what_is_wrong(self) -> Iterator[str]:
+        if (self.pattern is None) == (self.schedule is None):
+            yield "give pattern or schedule, one of them"
+        if self.schedule is not None and self.bus != DEFAULT_BUS:
+            yield f"schedule: only the bus {DEFAULT_BUS!r} takes schedules; leave `bus` out"
+        if len(self.targets) > MAX_TARGETS:
+            yield (
+                f"targets: {len(self.targets)}, and a rule takes {MAX_TARGETS}; add a rule with the same pattern, or "
+                "put an SNS topic between"
+            )
+        ids = [target.id for target in self.targets]
+        for twice in sorted({name for name in ids if ids.count(name) > 1}):
+            yield f"targets: id {twice!r} stands twice; every target has an id of its own"

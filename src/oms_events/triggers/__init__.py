@@ -1,0 +1,1 @@
+"""Starts from schedules, events, notifications and people, as one kind of request."""

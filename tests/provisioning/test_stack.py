@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from oms_events.errors import SpecError
+from oms_events.provisioning.base import Reference
+from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
+from oms_events.provisioning.queues import QueueSpec
+from oms_events.provisioning.rules import RuleSpec
+from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.synthesis import synthesize
+from oms_events.provisioning.targets import TargetSpec
+from oms_events.provisioning.template import assembled_outputs
+
+FUNCTION = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:handle"
+
+bus = EventBusSpec(name="orders")
+queue = QueueSpec(name="orders-in")
+dead_letters = QueueSpec(name="orders-dlq")
+
+
+def rule(name: str = "placed", **target: Any) -> RuleSpec:
+    values = {"id": "in", "arn": queue.arn, "dead_letter": dead_letters.arn} | target
+    return RuleSpec(
+        name=name, bus=bus.reference("name"), pattern={"source": ["shop"]}, targets=(TargetSpec(**values),)
+    )
+
+
+def stack(**values: Any) -> StackSpec:
+    return StackSpec(
+        **({"name": "orders", "buses": (bus,), "queues": (queue, dead_letters), "rules": (rule(),)} | values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "1st"}, "a stack's name is a letter"),
+        ({"queues": (queue,)}, "ref = 'queue:orders-dlq' is not in this stack (its queue keys are orders-in)"),
+        ({"buses": ()}, "ref = 'bus:orders' is not in this stack (it has no bus)"),
+        ({"queues": (queue, queue, dead_letters)}, "key 'orders-in' stands at 2 specs of the kind queue"),
+        (
+            {"queues": (queue, QueueSpec(name="orders-in", key="b"), dead_letters)},
+            "name 'orders-in' stands at 2 specs of the kind queue",
+        ),
+        (
+            {"queues": (queue, dead_letters, QueueSpec(name="orders_in"))},
+            "keys 'orders-in' and 'orders_in' differ in signs only",
+        ),
+        (
+            {"rules": (rule(arn=Reference(ref="queue:orders-in", attribute="url2")),)},
+            "has no attribute 'url2'; it has arn, name, url",
+        ),
+        ({"outputs": {"url": Reference(ref="queue:x", attribute="url")}}, "output 'url': ref = 'queue:x'"),
+        ({"outputs": {"a_b": "x", "a": {"b": "y"}}}, "2 of them give the template's output AB"),
+        ({"outputs": {f"o{n}": "x" for n in range(201)}}, "201, and a template takes 200"),
+        ({"outputs": {"a": {"b": {"c": 1}}}}, "a.b.c: 1 is no text"),
+        ({"outputs": {"a": 1}}, "a: 1 is no text"),
+        ({"rules": (rule(message_group_id="g"),)}, "message_group_id is for FIFO queues"),
+        ({"lambdas": ()}, "unknown field 'lambdas'"),
+    ],
+)
+def test_a_stack_refuses_what_does_not_go_together(values: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        stack(**values)
+    assert said in str(raised.value)
+
+
+def test_queues_of_rules_are_of_the_right_kind() -> None:
+    fifo = QueueSpec(name="orders-in.fifo", fifo=True, key="fifo", dead_letter=dead_letters.arn)
+    with pytest.raises(SpecError) as raised:
+        stack(queues=(queue, dead_letters, fifo), rules=(rule(arn=fifo.arn, dead_letter=fifo.arn),))
+    assert "message_group_id is missing" in str(raised.value)
+    assert "EventBridge takes standard queues only" in str(raised.value)
+    assert "dead_letter is FIFO exactly when the queue is" in str(raised.value)
+
+
+def test_two_buses_may_each_have_a_rule_of_one_name() -> None:
+    other = EventBusSpec(name="returns")
+    second = RuleSpec(name="placed", key="returned", bus=other.reference("name"), pattern={"source": ["shop"]})
+    assert len(stack(buses=(bus, other), rules=(rule(), second)).rules) == 2
+
+
+def test_synthesis_gives_the_same_bytes_for_the_same_input() -> None:
+    assert synthesize(stack()).to_json() == synthesize(stack()).to_json()
+    assert synthesize(stack()).digest != synthesize(stack(description="Orders")).digest
+
+
+def test_a_queue_lets_its_rules_alone_send_and_nobody_without_tls() -> None:
+    policy = synthesize(stack()).resources["QueueOrdersInPolicy"]["Properties"]["PolicyDocument"]
+    allow, deny = policy["Statement"]
+    assert allow["Principal"] == {"Service": "events.amazonaws.com"}
+    assert allow["Action"] == ["sqs:SendMessage"]
+    assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": [{"Fn::GetAtt": ["RulePlaced", "Arn"]}]}}
+    assert deny["Effect"] == "Deny"
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_a_queue_without_rules_still_wants_tls() -> None:
+    made = synthesize(StackSpec(name="orders", queues=(queue,))).resources
+    assert [entry["Effect"] for entry in made["QueueOrdersInPolicy"]["Properties"]["PolicyDocument"]["Statement"]] == [
+        "Deny"
+    ]
+
+
+def test_a_function_outside_the_stack_may_be_invoked_by_the_rule_alone() -> None:
+    made = synthesize(stack(rules=(rule(arn=FUNCTION),))).resources["RulePlacedInvokesHandle"]
+    assert made["Type"] == "AWS::Lambda::Permission"
+    assert made["Properties"] == {
+        "Action": "lambda:InvokeFunction",
+        "FunctionName": {"Fn::Sub": FUNCTION},
+        "Principal": "events.amazonaws.com",
+        "SourceArn": {"Fn::GetAtt": ["RulePlaced", "Arn"]},
+    }
+
+
+def test_outputs_come_back_under_their_own_names_and_in_their_maps() -> None:
+    outputs = {
+        "bus_name": bus.reference("name"),
+        "rule_names": {"placed": rule().reference("name"), "cancelled-now": "x"},
+        "archive_arn": None,
+        "tables": {"orders": {"name": "y", "arn": None}},
+    }
+    template = synthesize(stack(outputs=outputs))
+    assert list(template.document["Outputs"]) == ["BusName", "RuleNamesPlaced", "RuleNamesCancelledNow", "TablesOrdersName"]
+    plain = {"BusName": "orders", "RuleNamesPlaced": "placed", "RuleNamesCancelledNow": "x", "TablesOrdersName": "y"}
+    assert assembled_outputs(template.outputs_layout, plain) == {
+        "bus_name": "orders",
+        "rule_names": {"placed": "placed", "cancelled-now": "x"},
+        "archive_arn": None,
+        "tables": {"orders": {"name": "y", "arn": None}},
+    }
+
+
+def test_replaced_archives_and_queues_are_kept() -> None:
+    archive = ArchiveSpec(name="orders", bus=bus.arn)
+    made = synthesize(stack(archives=(archive,))).resources
+    for name in ("ArchiveOrders", "QueueOrdersIn"):
+        assert (made[name]["DeletionPolicy"], made[name]["UpdateReplacePolicy"]) == ("Delete", "Retain")
+
+
+def test_a_bus_lets_named_accounts_put_events_of_named_sources() -> None:
+    shared = EventBusSpec(name="orders", allowed_accounts=("123456789012",), allowed_sources=("shop",))
+    made = synthesize(StackSpec(name="orders", buses=(shared,))).resources["BusOrdersAllow123456789012"]
+    assert made["Properties"]["Statement"] == {
+        "Sid": "put-events-123456789012",
+        "Effect": "Allow",
+        "Principal": {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::123456789012:root"}},
+        "Action": "events:PutEvents",
+        "Resource": {"Fn::GetAtt": ["BusOrders", "Arn"]},
+        "Condition": {"StringEquals": {"events:source": ["shop"]}},
+    }
+
+
+def test_only_pseudo_parameters_are_substituted() -> None:
+    template = synthesize(stack(outputs={"text": "${AWS::Region} and ${other}", "plain": "${other}"}))
+    outputs = template.document["Outputs"]
+    assert outputs["Text"]["Value"] == {"Fn::Sub": "${AWS::Region} and ${!other}"}
+    assert outputs["Plain"]["Value"] == "${other}"
