@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import json
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -19,8 +19,11 @@ from oms_events._aio import SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events.devstack import AwsEmulator
 from oms_events.devstack.left_out import make_left_out, remove_left_out
+from oms_events.devstack.taken_names import refuse_taken_names
 from oms_events.devstack.templates import Adapted, adapt
+from oms_events.errors import StackNotFoundError
 from oms_events.provisioning.deploy import deploy
+from oms_events.provisioning.destroy import destroy
 from oms_events.provisioning.stacks import outputs
 from oms_events.provisioning.template import Template
 
@@ -87,6 +90,9 @@ class DeployedStack:
         self.adapted = Adapted({}, ())
         self._stack = stack
         self._clients: dict[str, Any] = {}
+        self._kinds: set[str] = set()
+        self._before: set[str] = set()
+        self._kept: set[tuple[str, str]] = set()
 
     async def client(self, service: str) -> Any:
         """A plain aioboto3 client, open as long as the stack is."""
@@ -97,7 +103,9 @@ class DeployedStack:
 
     async def redeploy(self, template: Template, *, allow_data_loss: bool = False) -> None:
         """Deploys another template as this stack, and reads its outputs."""
+        await self._note(template)
         self.adapted = adapt(template.document)
+        await refuse_taken_names(self.adapted, self.name, self.config, session=self.session)
         await deploy(
             replace(template, stack_name=self.name, document=self.adapted.document),
             self.config,
@@ -125,17 +133,57 @@ class DeployedStack:
 
     async def destroy(self) -> None:
         """Deletes the stack, and what the emulator's CloudFormation had left out of it."""
-        cloudformation = await self.client("cloudformation")
-        try:
-            (found,) = (await cloudformation.describe_stacks(StackName=self.name))["Stacks"]
-        except ClientError:
-            return
-        stack_id = found["StackId"]
-        await cloudformation.update_termination_protection(StackName=stack_id, EnableTerminationProtection=False)
-        await cloudformation.delete_stack(StackName=stack_id)
-        waiter = cloudformation.get_waiter("stack_delete_complete")
-        await waiter.wait(StackName=stack_id, WaiterConfig={"Delay": 0.02, "MaxAttempts": 500})
+        with suppress(StackNotFoundError):
+            self._kept |= await self._kept_by_policy()
+            await destroy(self.name, self.config, force=True, clock=_QuickClock(), session=self.session)
         await remove_left_out(self.name, self.config, session=self.session)
+
+    async def left(self) -> set[str]:
+        """What is there now, of the kinds that this stack has had, and was not before.
+
+        What its own template keeps when it is destroyed does not count, and buckets among it are deleted here.
+        """
+        left = await self._listed(self._kinds) - self._before
+        for bucket in [name for kind, name in self._kept if kind == "AWS::S3::Bucket" and name in left]:
+            await self._delete_bucket(bucket)
+        return left - {name for _, name in self._kept}
+
+    async def _kept_by_policy(self) -> set[tuple[str, str]]:
+        try:
+            ids = await self.physical_ids()
+        except ClientError:
+            # It never came to be.
+            return set()
+        resources = self.adapted.document["Resources"]
+        return {
+            (resources[name]["Type"], physical)
+            for name, physical in ids.items()
+            if resources.get(name, {}).get("DeletionPolicy", "").startswith("Retain")
+        }
+
+    async def _delete_bucket(self, name: str) -> None:
+        s3 = await self.client("s3")
+        pages = s3.get_paginator("list_object_versions").paginate(Bucket=name)
+        async for page in pages:
+            for item in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                await s3.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
+        await s3.delete_bucket(Bucket=name)
+
+    async def _note(self, template: Template) -> None:
+        kinds = {entry["Type"].rpartition("::")[0] for entry in template.resources.values()} | {""}
+        self._before |= await self._listed(kinds - self._kinds)
+        self._kinds |= kinds
+
+    async def _listed(self, kinds: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        for service, operation, ids in (row for kind in kinds for row in _LISTS.get(kind, ())):
+            client = await self.client(service)
+            listed = await _every(client, operation, ids)
+            found.update(listed)
+            if operation == "list_event_buses":
+                for bus in listed:
+                    found.update(rule["Arn"] for rule in (await client.list_rules(EventBusName=bus))["Rules"])
+        return found
 
 
 @asynccontextmanager
@@ -148,8 +196,6 @@ async def deployed(
     """
     async with AsyncExitStack() as stack:
         made = DeployedStack(emulator, template.stack_name, stack)
-        kinds = {kind.rpartition("::")[0] for kind in _types(template)} | {""}
-        before = await _listed(made, kinds)
         try:
             await made.redeploy(template)
             yield made
@@ -157,7 +203,7 @@ async def deployed(
             await made.destroy()
             raise
         await made.destroy()
-        left = await _listed(made, kinds) - before - set(keep)
+        left = await made.left() - set(keep)
         assert not left, f"left after the stack was destroyed: {', '.join(sorted(left))}"
 
 
@@ -230,24 +276,6 @@ class _QuickClock(SystemClock):
 def _session(access_key: str, secret_key: str, region: str) -> aioboto3.Session:
     # One for all tests: it reads the services' models once.
     return aioboto3.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name=region)
-
-
-def _types(template: Template) -> set[str]:
-    return {entry["Type"] for entry in template.resources.values()}
-
-
-async def _listed(stack: DeployedStack, kinds: Collection[str]) -> set[str]:
-    found: set[str] = set()
-    for kind in kinds:
-        for service, operation, ids in _LISTS.get(kind, ()):
-            client = await stack.client(service)
-            ids_now = await _every(client, operation, ids)
-            found.update(ids_now)
-            if operation == "list_event_buses":
-                for bus in ids_now:
-                    rules = await client.list_rules(EventBusName=bus)
-                    found.update(rule["Arn"] for rule in rules["Rules"])
-    return found
 
 
 async def _every(client: Any, operation: str, ids: str) -> list[str]:

@@ -112,7 +112,9 @@ def test_all_problems_of_a_rule_and_of_its_targets_come_at_once() -> None:
     ],
 )
 def test_a_transformer_takes_json_and_text(template: str) -> None:
-    spec = InputTransformerSpec(paths={"status": "$.detail.status", "count": "$.detail['a-b'][0].n"}, template=template)
+    spec = InputTransformerSpec(
+        paths={"status": "$.detail.status", "count": "$.detail['a-b'][0].n"}, template=template
+    )
     assert spec.document()["InputTemplate"] == template
 
 

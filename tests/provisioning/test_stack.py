@@ -101,9 +101,9 @@ def test_a_queue_lets_its_rules_alone_send_and_nobody_without_tls() -> None:
 
 def test_a_queue_without_rules_still_wants_tls() -> None:
     made = synthesize(StackSpec(name="orders", queues=(queue,))).resources
-    assert [entry["Effect"] for entry in made["QueueOrdersInPolicy"]["Properties"]["PolicyDocument"]["Statement"]] == [
-        "Deny"
-    ]
+    assert [
+        entry["Effect"] for entry in made["QueueOrdersInPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    ] == ["Deny"]
 
 
 def test_a_function_outside_the_stack_may_be_invoked_by_the_rule_alone() -> None:
@@ -125,8 +125,18 @@ def test_outputs_come_back_under_their_own_names_and_in_their_maps() -> None:
         "tables": {"orders": {"name": "y", "arn": None}},
     }
     template = synthesize(stack(outputs=outputs))
-    assert list(template.document["Outputs"]) == ["BusName", "RuleNamesPlaced", "RuleNamesCancelledNow", "TablesOrdersName"]
-    plain = {"BusName": "orders", "RuleNamesPlaced": "placed", "RuleNamesCancelledNow": "x", "TablesOrdersName": "y"}
+    assert list(template.document["Outputs"]) == [
+        "BusName",
+        "RuleNamesPlaced",
+        "RuleNamesCancelledNow",
+        "TablesOrdersName",
+    ]
+    plain = {
+        "BusName": "orders",
+        "RuleNamesPlaced": "placed",
+        "RuleNamesCancelledNow": "x",
+        "TablesOrdersName": "y",
+    }
     assert assembled_outputs(template.outputs_layout, plain) == {
         "bus_name": "orders",
         "rule_names": {"placed": "placed", "cancelled-now": "x"},
@@ -160,3 +170,11 @@ def test_only_pseudo_parameters_are_substituted() -> None:
     outputs = template.document["Outputs"]
     assert outputs["Text"]["Value"] == {"Fn::Sub": "${AWS::Region} and ${!other}"}
     assert outputs["Plain"]["Value"] == "${other}"
+
+
+def test_patterns_may_name_the_account_and_the_region() -> None:
+    pattern = {"detail": {"bucket": {"name": ["in-${AWS::AccountId}", {"prefix": "${x}"}]}}}
+    made = synthesize(stack(rules=(RuleSpec(name="s3", pattern=pattern),))).resources["RuleS3"]["Properties"]
+    assert made["EventPattern"] == {
+        "detail": {"bucket": {"name": [{"Fn::Sub": "in-${AWS::AccountId}"}, {"prefix": "${x}"}]}}
+    }

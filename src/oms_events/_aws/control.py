@@ -47,17 +47,19 @@ class ControlClient:
         needs a client token where it has one. Raises `AccessError` for credentials and permissions, and
         `ProvisioningError` with AWS's code for everything else. Cancelled, it may or may not have been done.
         """
+        method = getattr(self._client, self._methods[operation])
         try:
-            answer: Mapping[str, Any] = await getattr(self._client, self._methods[operation])(**parameters)
+            answer: Mapping[str, Any] = await method(**parameters)
         except Exception as error:
             failure = _control_error(error, operation)
             raise failure from failure.__cause__
         return answer
 
     async def pages(self, operation: str, /, **parameters: Any) -> AsyncGenerator[Mapping[str, Any], None]:
-        """The answers of an operation that gives its result in pages. Raises as `call` does."""
+        """The answers of an operation that botocore knows to come in pages. Raises as `call` does."""
+        paginator = self._client.get_paginator(self._methods[operation])
         try:
-            async for page in self._client.get_paginator(self._methods[operation]).paginate(**parameters):
+            async for page in paginator.paginate(**parameters):
                 yield page
         except Exception as error:
             failure = _control_error(error, operation)

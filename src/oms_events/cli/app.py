@@ -9,6 +9,7 @@ from oms_events.cli.common import EXIT_CODES
 from oms_events.cli.demo import demo
 from oms_events.cli.dev import up
 from oms_events.cli.explain import explain
+from oms_events.cli.infra.commands import infra
 from oms_events.cli.outbox.commands import outbox
 from oms_events.cli.publish import publish
 from oms_events.cli.status import status
@@ -40,6 +41,7 @@ def rules() -> None:
 
 
 app.add_command(demo)
+app.add_command(infra)
 app.add_command(outbox)
 app.add_command(publish)
 app.add_command(status)

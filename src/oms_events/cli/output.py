@@ -79,4 +79,10 @@ _STYLES: Mapping[str, str] = {
     "unhealthy": "bold red",
     "error": "red",
     "warning": "yellow",
+    "replace (loses data)": "bold red",
+    "may replace (loses data)": "bold red",
+    "remove (loses data)": "bold red",
+    "replace": "yellow",
+    "may replace": "yellow",
+    "remove": "yellow",
 }

@@ -10,16 +10,18 @@ from typing import Any, Final
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
-from oms_events.devstack.supplies import DROPPED, REFUSED, Call, Supply, refused_type
+from oms_events.devstack.supplies import DROPPED, REFUSED, Request, Supply, refused_type
 from oms_events.devstack.templates import METADATA_KEY, Adapted
 from oms_events.errors import ProvisioningError
 
 _RECORDS: Final = "/oms-events/left-out"
 _WHOLE: Final = "resource"
 _EXISTS: Final = frozenset(("ResourceAlreadyExistsException",))
-_GONE: Final = frozenset(
-    ("NoSuchBucket", "NoSuchEntity", "NotFound", "ResourceNotFound", "ResourceNotFoundException")
-)
+GONE: Final = frozenset(
+    ("AWS.SimpleQueueService.NonExistentQueue", "NoSuchBucket", "NoSuchEntity", "NotFound", "QueueDoesNotExist",
+     "ResourceNotFound", "ResourceNotFoundException")
+)  # fmt: skip
+"""Codes with which the services tell that there is no such thing."""
 
 
 async def make_left_out(adapted: Adapted, stack_name: str, config: AwsConfig, *, session: Any = None) -> None:
@@ -29,7 +31,7 @@ async def make_left_out(adapted: Adapted, stack_name: str, config: AwsConfig, *,
     `ProvisioningError`; then, and cancelled, a part may be done: call it again.
     """
     async with AsyncExitStack() as stack:
-        services = _Services(stack, config, session)
+        services = Services(stack, config, session)
         wanted = await _wanted(services, stack_name, adapted)
         records = await _records(services, stack_name)
         for record in records:
@@ -38,9 +40,10 @@ async def make_left_out(adapted: Adapted, stack_name: str, config: AwsConfig, *,
                 await _undo(services, record)
         known = {record.key: record.undo for record in records}
         for order, (key, supply) in enumerate(wanted.items()):
-            await _make(services, supply)
+            # Remembered first: what nobody remembers stays for ever.
             if known.get(key) != supply.undo:
                 await _remember(services, _Record(f"{_folder(stack_name)}{key}", order, supply.undo))
+            await _make(services, supply)
 
 
 async def remove_left_out(stack_name: str, config: AwsConfig, *, session: Any = None) -> None:
@@ -50,7 +53,7 @@ async def remove_left_out(stack_name: str, config: AwsConfig, *, session: Any = 
     does not delete an alarm that is watched. May be repeated. Raises `ProvisioningError`.
     """
     async with AsyncExitStack() as stack:
-        services = _Services(stack, config, session)
+        services = Services(stack, config, session)
         for record in await _records(services, stack_name):
             if record.key.endswith(f"/{_WHOLE}"):
                 await _undo(services, record)
@@ -64,14 +67,14 @@ class _Record:
 
     name: str
     order: int
-    undo: Call
+    undo: Request
 
     @property
     def key(self) -> str:
         return "/".join(self.name.split("/")[-2:])
 
 
-class _Services:
+class Services:
     """Clients of the services that are needed, opened at their first call."""
 
     def __init__(self, stack: AsyncExitStack, config: AwsConfig, session: Any) -> None:
@@ -86,16 +89,16 @@ class _Services:
             self._clients[service] = await self._stack.enter_async_context(opening)
         return self._clients[service]
 
-    async def call(self, call: Call) -> Mapping[str, Any]:
-        client = await self.client(call.service)
-        return await client.call(call.operation, **call.parameters)
+    async def call(self, request: Request) -> Mapping[str, Any]:
+        client = await self.client(request.service)
+        return await client.call(request.operation, **request.parameters)
 
 
-async def _wanted(services: _Services, stack_name: str, adapted: Adapted) -> dict[str, Supply]:
+async def _wanted(services: Services, stack_name: str, adapted: Adapted) -> dict[str, Supply]:
     found: list[tuple[int, str, Supply]] = []
     ranks = {kind: rank for rank, kind in enumerate(REFUSED)}
     for logical_id in dict.fromkeys(item.logical_id for item in adapted.left_out if item.supplied):
-        asked = Call(
+        asked = Request(
             "cloudformation",
             "DescribeStackResource",
             {"StackName": stack_name, "LogicalResourceId": logical_id},
@@ -122,7 +125,7 @@ def _supplies(said: Mapping[str, Any], physical_id: str) -> Iterator[tuple[str, 
             yield name, supply(physical_id, value)
 
 
-async def _make(services: _Services, supply: Supply) -> None:
+async def _make(services: Services, supply: Supply) -> None:
     try:
         await services.call(supply.make)
     except ProvisioningError as error:
@@ -131,11 +134,11 @@ async def _make(services: _Services, supply: Supply) -> None:
         await services.call(supply.change)
 
 
-async def _undo(services: _Services, record: _Record) -> None:
+async def _undo(services: Services, record: _Record) -> None:
     try:
         await services.call(record.undo)
     except ProvisioningError as error:
-        if error.code not in _GONE:
+        if error.code not in GONE:
             raise
     await _forget(services, record)
 
@@ -144,7 +147,7 @@ def _folder(stack_name: str) -> str:
     return f"{_RECORDS}/{stack_name}/"
 
 
-async def _records(services: _Services, stack_name: str) -> list[_Record]:
+async def _records(services: Services, stack_name: str) -> list[_Record]:
     """What was made for the stack, last first."""
     client = await services.client("ssm")
     found: list[_Record] = []
@@ -152,15 +155,15 @@ async def _records(services: _Services, stack_name: str) -> list[_Record]:
     async for page in client.pages("GetParametersByPath", **asked):
         for parameter in page["Parameters"]:
             said = json.loads(parameter["Value"])
-            found.append(_Record(parameter["Name"], said["order"], Call(**said["undo"])))
+            found.append(_Record(parameter["Name"], said["order"], Request(**said["undo"])))
     return sorted(found, key=lambda record: record.order, reverse=True)
 
 
-async def _remember(services: _Services, record: _Record) -> None:
+async def _remember(services: Services, record: _Record) -> None:
     value = json.dumps({"order": record.order, "undo": asdict(record.undo)})
     asked = {"Name": record.name, "Value": value, "Type": "String", "Overwrite": True}
-    await services.call(Call("ssm", "PutParameter", asked))
+    await services.call(Request("ssm", "PutParameter", asked))
 
 
-async def _forget(services: _Services, record: _Record) -> None:
-    await services.call(Call("ssm", "DeleteParameter", {"Name": record.name}))
+async def _forget(services: Services, record: _Record) -> None:
+    await services.call(Request("ssm", "DeleteParameter", {"Name": record.name}))

@@ -12,8 +12,8 @@ Properties = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a service."""
+class Request:
+    """One call of a service: its operation, and the parameters under AWS's names."""
 
     service: str
     operation: str
@@ -24,9 +24,9 @@ class Call:
 class Supply:
     """How a thing is made, and undone; `change` is called instead of `make` where it exists already."""
 
-    make: Call
-    undo: Call
-    change: Call | None = None
+    make: Request
+    undo: Request
+    change: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +54,25 @@ def _archive(said: Properties) -> Supply:
         "KmsKeyIdentifier": said.get("KmsKeyIdentifier", ""),
     }
     return Supply(
-        make=Call("events", "CreateArchive", {**asked, "EventSourceArn": said["SourceArn"]}),
-        change=Call("events", "UpdateArchive", asked),
-        undo=Call("events", "DeleteArchive", name),
+        make=Request("events", "CreateArchive", {**asked, "EventSourceArn": said["SourceArn"]}),
+        change=Request("events", "UpdateArchive", asked),
+        undo=Request("events", "DeleteArchive", name),
     )
 
 
 def _connection(said: Properties) -> Supply:
     return Supply(
-        make=Call("events", "CreateConnection", said),
-        change=Call("events", "UpdateConnection", said),
-        undo=Call("events", "DeleteConnection", {"Name": said["Name"]}),
+        make=Request("events", "CreateConnection", said),
+        change=Request("events", "UpdateConnection", said),
+        undo=Request("events", "DeleteConnection", {"Name": said["Name"]}),
     )
 
 
 def _api_destination(said: Properties) -> Supply:
     return Supply(
-        make=Call("events", "CreateApiDestination", said),
-        change=Call("events", "UpdateApiDestination", said),
-        undo=Call("events", "DeleteApiDestination", {"Name": said["Name"]}),
+        make=Request("events", "CreateApiDestination", said),
+        change=Request("events", "UpdateApiDestination", said),
+        undo=Request("events", "DeleteApiDestination", {"Name": said["Name"]}),
     )
 
 
@@ -85,7 +85,9 @@ def _bus_policy(said: Properties) -> Supply:
     asked = {**where, "Action": statement["Action"], "Principal": _account_of(principal)}
     if condition := _condition(statement.get("Condition")):
         asked["Condition"] = condition
-    return Supply(make=Call("events", "PutPermission", asked), undo=Call("events", "RemovePermission", where))
+    return Supply(
+        make=Request("events", "PutPermission", asked), undo=Request("events", "RemovePermission", where)
+    )
 
 
 def _account_of(principal: str) -> str:
@@ -103,15 +105,15 @@ def _condition(said: Json) -> Json:
 
 
 def _composite_alarm(said: Properties) -> Supply:
-    return Supply(make=Call("cloudwatch", "PutCompositeAlarm", said), undo=_without_alarm(said))
+    return Supply(make=Request("cloudwatch", "PutCompositeAlarm", said), undo=_without_alarm(said))
 
 
 def _metric_alarm(said: Properties) -> Supply:
-    return Supply(make=Call("cloudwatch", "PutMetricAlarm", said), undo=_without_alarm(said))
+    return Supply(make=Request("cloudwatch", "PutMetricAlarm", said), undo=_without_alarm(said))
 
 
-def _without_alarm(said: Properties) -> Call:
-    return Call("cloudwatch", "DeleteAlarms", {"AlarmNames": [said["AlarmName"]]})
+def _without_alarm(said: Properties) -> Request:
+    return Request("cloudwatch", "DeleteAlarms", {"AlarmNames": [said["AlarmName"]]})
 
 
 _EVENTS: Final = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}"
@@ -148,16 +150,16 @@ def refused_type(kind: str, properties: Properties) -> RefusedType | None:
 
 def _of_bus(name: str, empty: Json) -> Callable[[str, Json], Supply]:
     return lambda bus, value: Supply(
-        make=Call("events", "UpdateEventBus", {"Name": bus, name: value}),
-        undo=Call("events", "UpdateEventBus", {"Name": bus, name: empty}),
+        make=Request("events", "UpdateEventBus", {"Name": bus, name: value}),
+        undo=Request("events", "UpdateEventBus", {"Name": bus, name: empty}),
     )
 
 
 def _time_to_live(table: str, value: Json) -> Supply:
     off = {**value, "Enabled": False}
     return Supply(
-        make=Call("dynamodb", "UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": value}),
-        undo=Call("dynamodb", "UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": off}),
+        make=Request("dynamodb", "UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": value}),
+        undo=Request("dynamodb", "UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": off}),
     )
 
 
@@ -165,8 +167,8 @@ def _recovery(table: str, value: Json) -> Supply:
     off = {"PointInTimeRecoveryEnabled": False}
     of = {"TableName": table}
     return Supply(
-        make=Call("dynamodb", "UpdateContinuousBackups", {**of, "PointInTimeRecoverySpecification": value}),
-        undo=Call("dynamodb", "UpdateContinuousBackups", {**of, "PointInTimeRecoverySpecification": off}),
+        make=Request("dynamodb", "UpdateContinuousBackups", {**of, "PointInTimeRecoverySpecification": value}),
+        undo=Request("dynamodb", "UpdateContinuousBackups", {**of, "PointInTimeRecoverySpecification": off}),
     )
 
 
@@ -174,30 +176,30 @@ def _encryption(table: str, value: Json) -> Supply:
     # CloudFormation says SSEEnabled, the API says Enabled.
     asked = {("Enabled" if name == "SSEEnabled" else name): item for name, item in value.items()}
     return Supply(
-        make=Call("dynamodb", "UpdateTable", {"TableName": table, "SSESpecification": asked}),
-        undo=Call("dynamodb", "UpdateTable", {"TableName": table, "SSESpecification": {"Enabled": False}}),
+        make=Request("dynamodb", "UpdateTable", {"TableName": table, "SSESpecification": asked}),
+        undo=Request("dynamodb", "UpdateTable", {"TableName": table, "SSESpecification": {"Enabled": False}}),
     )
 
 
 def _table_class(table: str, value: Json) -> Supply:
     return Supply(
-        make=Call("dynamodb", "UpdateTable", {"TableName": table, "TableClass": value}),
-        undo=Call("dynamodb", "UpdateTable", {"TableName": table, "TableClass": "STANDARD"}),
+        make=Request("dynamodb", "UpdateTable", {"TableName": table, "TableClass": value}),
+        undo=Request("dynamodb", "UpdateTable", {"TableName": table, "TableClass": "STANDARD"}),
     )
 
 
 def _concurrency(function: str, value: Json) -> Supply:
     of = {"FunctionName": function}
     return Supply(
-        make=Call("lambda", "PutFunctionConcurrency", {**of, "ReservedConcurrentExecutions": value}),
-        undo=Call("lambda", "DeleteFunctionConcurrency", of),
+        make=Request("lambda", "PutFunctionConcurrency", {**of, "ReservedConcurrentExecutions": value}),
+        undo=Request("lambda", "DeleteFunctionConcurrency", of),
     )
 
 
 def _of_function(name: str, empty: Json) -> Callable[[str, Json], Supply]:
     return lambda function, value: Supply(
-        make=Call("lambda", "UpdateFunctionConfiguration", {"FunctionName": function, name: value}),
-        undo=Call("lambda", "UpdateFunctionConfiguration", {"FunctionName": function, name: empty}),
+        make=Request("lambda", "UpdateFunctionConfiguration", {"FunctionName": function, name: value}),
+        undo=Request("lambda", "UpdateFunctionConfiguration", {"FunctionName": function, name: empty}),
     )
 
 
@@ -206,8 +208,8 @@ def _of_topic(name: str, empty: str) -> Callable[[str, Json], Supply]:
         of = {"TopicArn": topic, "AttributeName": name}
         text = value if isinstance(value, str) else json.dumps(value)
         return Supply(
-            make=Call("sns", "SetTopicAttributes", {**of, "AttributeValue": text}),
-            undo=Call("sns", "SetTopicAttributes", {**of, "AttributeValue": empty}),
+            make=Request("sns", "SetTopicAttributes", {**of, "AttributeValue": text}),
+            undo=Request("sns", "SetTopicAttributes", {**of, "AttributeValue": empty}),
         )
 
     return supply
@@ -215,8 +217,8 @@ def _of_topic(name: str, empty: str) -> Callable[[str, Json], Supply]:
 
 def _boundary(role: str, value: Json) -> Supply:
     return Supply(
-        make=Call("iam", "PutRolePermissionsBoundary", {"RoleName": role, "PermissionsBoundary": value}),
-        undo=Call("iam", "DeleteRolePermissionsBoundary", {"RoleName": role}),
+        make=Request("iam", "PutRolePermissionsBoundary", {"RoleName": role, "PermissionsBoundary": value}),
+        undo=Request("iam", "DeleteRolePermissionsBoundary", {"RoleName": role}),
     )
 
 
@@ -229,8 +231,8 @@ def _bucket_encryption(bucket: str, value: Json) -> Supply:
     ]
     asked = {"Bucket": bucket, "ServerSideEncryptionConfiguration": {"Rules": rules}}
     return Supply(
-        make=Call("s3", "PutBucketEncryption", asked),
-        undo=Call("s3", "DeleteBucketEncryption", {"Bucket": bucket}),
+        make=Request("s3", "PutBucketEncryption", asked),
+        undo=Request("s3", "DeleteBucketEncryption", {"Bucket": bucket}),
     )
 
 

@@ -197,7 +197,8 @@ class ResourceSpec(Spec):
         """The policy of this resource, with what the stack's other specs need of it; may be nothing."""
         if grants:
             raise SpecError(
-                f"{type(self).__name__} {self.key!r}", [f"{grants[0].principal} cannot be allowed to use a {self.kind}"]
+                f"{type(self).__name__} {self.key!r}",
+                [f"{grants[0].principal} cannot be allowed to use a {self.kind}"],
             )
         return {}
 
@@ -226,6 +227,17 @@ def logical_id(*parts: str) -> str:
 def substituted(text: str) -> Json:
     """The text, with pseudo parameters in it as `Fn::Sub`; any other `${` stands for itself."""
     return {"Fn::Sub": _OTHER.sub("${!", text)} if _PSEUDO.search(text) else text
+
+
+def substituted_within(value: Json) -> Json:
+    """A JSON value with the same done to every text in it."""
+    if isinstance(value, str):
+        return substituted(value)
+    if isinstance(value, Mapping):
+        return {name: substituted_within(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [substituted_within(item) for item in value]
+    return value
 
 
 def _references(value: object) -> Iterator[Reference]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Grant, Json, Resource, ResourceSpec, Scope
+from oms_events.provisioning.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted_within
 from oms_events.provisioning.patterns import check_pattern
 
 EVENTS_SERVICE: Final = "events.amazonaws.com"
@@ -122,7 +122,7 @@ class ArchiveSpec(ResourceSpec):
         properties: dict[str, Json] = {
             "ArchiveName": self.name,
             "SourceArn": scope.resolve(self.bus),
-            "EventPattern": self.pattern,
+            "EventPattern": substituted_within(self.pattern),
             "RetentionDays": self.retention_days,
             "Description": self.description,
             "KmsKeyIdentifier": None if self.kms_key is None else scope.resolve(self.kms_key),
@@ -143,4 +143,3 @@ class ArchiveSpec(ResourceSpec):
     @classmethod
     def _check_pattern(cls, pattern: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         return None if pattern is None else check_pattern(pattern)
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -78,13 +77,15 @@ async def _detected(control: ControlClient, detection: str, pause: Pause) -> Any
 async def _drifts(control: ControlClient, stack: StackState) -> list[Drift]:
     wanted = [status.name for status in DriftStatus]
     found: list[Drift] = []
-    pages = control.pages(
-        "DescribeStackResourceDrifts", StackName=stack.id, StackResourceDriftStatusFilters=wanted
-    )
-    async with aclosing(pages):
-        async for page in pages:
-            found += map(_drift, page["StackResourceDrifts"])
-    return found
+    more: dict[str, str] = {}
+    while True:
+        page = await control.call(
+            "DescribeStackResourceDrifts", StackName=stack.id, StackResourceDriftStatusFilters=wanted, **more
+        )
+        found += map(_drift, page["StackResourceDrifts"])
+        if not page.get("NextToken"):
+            return found
+        more = {"NextToken": page["NextToken"]}
 
 
 def _drift(item: Any) -> Drift:

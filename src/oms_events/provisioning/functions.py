@@ -162,7 +162,7 @@ class FunctionSpec(ResourceSpec):
     def granted(self, grants: Sequence[Grant], scope: Scope) -> dict[str, Resource]:
         made = {}
         for grant in grants:
-            if isinstance(grant.source, str) and "*" in grant.source:
+            if "*" in json.dumps(grant.source):
                 problem = f"{grant.principal} may not invoke it for {grant.source!r}; name one resource"
                 raise SpecError(f"FunctionSpec {self.key!r}", [problem])
             properties = {

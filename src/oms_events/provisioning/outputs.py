@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Union
+from typing import Any, Final, Union
 
 from oms_events.provisioning.base import Reference, logical_id
+
+ABSENT: Final = ""
+"""In the layout, an output that this stack does not have: CloudFormation takes no nulls."""
 
 OutputItem = str | Reference
 OutputValue = Union[OutputItem, None, Mapping[str, "OutputValue"]]
@@ -35,7 +38,7 @@ def outputs_layout(outputs: Mapping[str, OutputValue], path: tuple[str, ...] = (
     return {
         name: outputs_layout(value, (*path, name))
         if isinstance(value, Mapping)
-        else (None if value is None else logical_id(*path, name))
+        else (ABSENT if value is None else logical_id(*path, name))
         for name, value in outputs.items()
     }
 

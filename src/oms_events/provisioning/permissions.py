@@ -20,6 +20,7 @@ _OPERATOR: Final = re.compile(
     r"(String(Not)?Equals(IgnoreCase)?|String(Not)?Like|Arn(Not)?(Equals|Like)|(Not)?IpAddress|Bool|BinaryEquals"
     r"|(Numeric|Date)((Not)?Equals|(Less|Greater)Than(Equals)?))(IfExists)?|Null"
 )
+_PSEUDO: Final = re.compile(r"\$\{AWS::\w+\}")
 _CONDITION_KEY: Final = re.compile(r"[A-Za-z0-9-]+:\S+")
 
 _BEGIN_WITH_A_NAME: Final = frozenset(("execute-api", "s3", "sns", "sqs"))
@@ -171,6 +172,11 @@ class StatementSpec(Spec):
             )
 
 
+def plain_arn(arn: str) -> str:
+    """An ARN to be taken apart: what stands for the partition, the Region or the account has colons of its own."""
+    return _PSEUDO.sub("x", arn)
+
+
 def _action_problem(action: str) -> str | None:
     if "*" in action or "?" in action:
         return f"{action!r} has a wildcard; name each action"
@@ -187,7 +193,7 @@ def _action_problem(action: str) -> str | None:
 
 def _too_wide(arn: str) -> str | None:
     """Why an ARN allows more than what somebody meant by name; None when it names something."""
-    service, _, account, resource = arn.split(":", 5)[2:]
+    service, _, account, resource = plain_arn(arn).split(":", 5)[2:]
     first, *rest = re.split(r"[:/]+", resource)
     has_type = service not in _BEGIN_WITH_A_NAME and bool(rest)
     name = rest[0] if has_type else first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -141,16 +141,19 @@ class Progress:
             raise ProvisioningError(self._goes_on(error), code=error.code) from error
 
     def checked(self, state: StackState) -> StackState:
-        """The state, when the operation did what was wanted. Raises `DeploymentError`."""
+        """The state, when the operation did what was wanted. Raises `DeploymentError`.
+
+        Its `reason` then names resources that were taken out of the stack, and could not be deleted.
+        """
         started = next((event.status for event in self._events if event.of_stack), "")
-        if state.status in SUCCEEDED or (state.status == DELETED and started.startswith("DELETE")):
-            return state
-        causes = [event for event in self._events if event.failed and not event.of_stack]
         failures = [
             f"{event.logical_id} ({event.type}): {event.reason or event.status}"
-            for event in causes
-            if _CANCELLED not in event.reason
+            for event in self._events
+            if event.failed and not event.of_stack and _CANCELLED not in event.reason
         ]
+        if state.status in SUCCEEDED or (state.status == DELETED and started.startswith("DELETE")):
+            left = f"left behind, outside the stack: {'; '.join(failures)}" if failures else ""
+            return replace(state, reason=left)
         why = failures[0] if failures else state.reason or "CloudFormation gave no reason"
         rolled_back = state.status in _AS_BEFORE and not started.startswith("DELETE")
         raise DeploymentError(

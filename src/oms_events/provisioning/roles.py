@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from oms_events.provisioning.base import Arn, Json, Reference, Resource, ResourceSpec, Scope
-from oms_events.provisioning.permissions import NOT_EMPTY, StatementSpec, Suffixed
+from oms_events.provisioning.permissions import NOT_EMPTY, StatementSpec, Suffixed, plain_arn
 from oms_events.provisioning.policies import policy_document
 from oms_events.provisioning.trust import OidcTrust, PrincipalTrust, ServiceTrust, TrustSpec
 
@@ -87,7 +87,7 @@ class RoleSpec(ResourceSpec):
     @classmethod
     def _check_policies(cls, given: tuple[Arn, ...] | Arn | None) -> tuple[Arn, ...] | Arn | None:
         for arn in given if isinstance(given, tuple) else (given,):
-            if isinstance(arn, str) and _POLICY_ARN.fullmatch(arn) is None:
+            if isinstance(arn, str) and _POLICY_ARN.fullmatch(plain_arn(arn)) is None:
                 raise ValueError(
                     f"{arn!r} is no policy; write arn:<partition>:iam::<account or aws>:policy/<name>"
                 )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Grant, Json, Name, Resource, ResourceSpec, Scope
+from oms_events.provisioning.base import Grant, Json, Name, Resource, ResourceSpec, Scope, substituted_within
 from oms_events.provisioning.buses import EVENTS_SERVICE
 from oms_events.provisioning.patterns import check_pattern
 from oms_events.provisioning.targets import BY_RESOURCE_POLICY, TargetSpec
@@ -49,7 +49,7 @@ class RuleSpec(ResourceSpec):
             "Name": self.name,
             "Description": self.description,
             "EventBusName": scope.resolve(self.bus),
-            "EventPattern": self.pattern,
+            "EventPattern": substituted_within(self.pattern),
             "ScheduleExpression": self.schedule,
             "State": "ENABLED" if self.enabled else "DISABLED",
             "Targets": [target.document(scope) for target in self.targets] or None,

@@ -51,7 +51,9 @@ def _set(document: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     *steps, last = path.strip().split(".")
     if not equals or not all((*steps, last)):
-        raise SpecError("--set", [f"{setting!r}: write key=value, such as name=orders or archive_config.enabled=false"])
+        raise SpecError(
+            "--set", [f"{setting!r}: write key=value, such as name=orders or archive_config.enabled=false"]
+        )
     inner = document
     for step in steps:
         value = inner.get(step, {})

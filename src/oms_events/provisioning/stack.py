@@ -91,7 +91,8 @@ class StackSpec(Spec):
             if count > 1:
                 yield f"key {key!r} stands at {count} specs of the kind {kind}; give each a key of its own"
         for (kind, name), count in Counter((spec.kind, _scoped_name(spec)) for spec in specs).items():
-            if count > 1:
+            # A bucket may go without a name.
+            if count > 1 and name:
                 yield f"name {name!r} stands at {count} specs of the kind {kind}; AWS takes each once"
         known: dict[str, ResourceSpec] = {}
         for spec in specs:
@@ -144,7 +145,9 @@ def _problem_of(reference: Reference, known: Mapping[tuple[str, str], ResourceSp
         there = f"its {reference.kind} keys are {', '.join(keys)}" if keys else f"it has no {reference.kind}"
         return f"ref = {reference.ref!r} is not in this stack ({there})"
     if reference.attribute not in spec.returns:
-        return f"ref = {reference.ref!r} has no attribute {reference.attribute!r}; it has {', '.join(spec.returns)}"
+        return (
+            f"ref = {reference.ref!r} has no attribute {reference.attribute!r}; it has {', '.join(spec.returns)}"
+        )
     return spec.why_without(reference.attribute)
 
 

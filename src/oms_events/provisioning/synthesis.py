@@ -100,7 +100,11 @@ def _permission(spec: ResourceSpec, function: str, grant: Grant) -> dict[str, Re
         "SourceArn": grant.source,
     }
     name = function.partition(":function:")[2] or function
-    return {logical_id(spec.logical_id, "Invokes", name): Resource(type="AWS::Lambda::Permission", properties=properties)}
+    return {
+        logical_id(spec.logical_id, "Invokes", name): Resource(
+            type="AWS::Lambda::Permission", properties=properties
+        )
+    }
 
 
 def _add(made: dict[str, Resource], more: dict[str, Resource]) -> None:

@@ -42,10 +42,12 @@ __all__ = ["AutoscalingSpec", "IndexSpec", "OnDemandSpec", "ProvisionedSpec", "T
 
 MAX_GLOBAL_INDEXES: Final = 20
 MAX_LOCAL_INDEXES: Final = 5
+MAX_INDEX_ATTRIBUTES: Final = 20
+"""Named in one projection (API reference, Projection)."""
 MAX_PROJECTED_ATTRIBUTES: Final = 100
 """Named in the projections of all indexes together.
 
-These three are of the DynamoDB developer guide, "Quotas"; AWS raises the first on request.
+The others are of the DynamoDB developer guide, "Quotas"; AWS raises the first on request.
 """
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{3,255}")
@@ -58,6 +60,7 @@ def _check_name(name: str) -> str:
     return name
 
 
+AttributeName = Annotated[str, Field(min_length=1, max_length=255)]
 TableName = Annotated[str, AfterValidator(_check_name)]
 """The name of a table or an index."""
 
@@ -70,10 +73,10 @@ class IndexSpec(Spec):
     """
 
     name: TableName
-    hash_key: str = Field(min_length=1, max_length=255)
-    range_key: str | None = Field(default=None, min_length=1, max_length=255)
+    hash_key: AttributeName
+    range_key: AttributeName | None = None
     projection: Projection = "all"
-    attributes: tuple[str, ...] = ()
+    attributes: tuple[AttributeName, ...] = Field(default=(), max_length=MAX_INDEX_ATTRIBUTES)
     local: bool = False
     billing: Billing | None = None
     """The capacity of a global index; the table's own numbers when absent."""
@@ -127,11 +130,11 @@ class TableSpec(ResourceSpec):
     returns: ClassVar[Mapping[str, str]] = {"arn": "Arn", "name": "Ref", _STREAM_ARN: "StreamArn"}
 
     name: TableName
-    hash_key: str = Field(min_length=1, max_length=255)
-    range_key: str | None = Field(default=None, min_length=1, max_length=255)
+    hash_key: AttributeName
+    range_key: AttributeName | None = None
     attribute_types: Mapping[str, AttributeType] = {}
     indexes: tuple[IndexSpec, ...] = ()
-    ttl_attribute: str | None = Field(default=None, min_length=1, max_length=255)
+    ttl_attribute: AttributeName | None = None
     """The attribute with the second (epoch, UTC) after which DynamoDB may delete an item."""
     stream: StreamView | None = None
     billing: Billing = OnDemandSpec()

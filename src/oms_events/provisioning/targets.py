@@ -144,7 +144,9 @@ class TargetSpec(Spec):
             return scope.resolve(self.arn)
         # A log group's own ARN ends with ':*'. With it a rule is taken, and nothing ever arrives.
         group = scope.find(self.arn).logical_id
-        return {"Fn::Sub": f"arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:${{{group}}}"}
+        return {
+            "Fn::Sub": f"arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:${{{group}}}"
+        }
 
     @field_validator("id")
     @classmethod

@@ -40,7 +40,7 @@ class Template:
 
     @property
     def outputs_layout(self) -> Mapping[str, Any]:
-        """Output name to the key of the template's output, to a map of such keys, or to null."""
+        """Output name to the key of the template's output, to a map of such, or to an empty text for none."""
         layout: Mapping[str, Any] = self.document.get("Metadata", {}).get(METADATA_KEY, {}).get("Outputs", {})
         return layout
 
@@ -60,10 +60,8 @@ class Template:
 
 
 def assembled_outputs(layout: Mapping[str, Any], outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The outputs under the names and in the maps of the specs, from a stack's plain outputs."""
+    """The outputs under the names and in the maps of the specs, from a stack's plain outputs; None for absent ones."""
     return {
-        name: assembled_outputs(place, outputs)
-        if isinstance(place, Mapping)
-        else (None if place is None else outputs.get(place))
+        name: assembled_outputs(place, outputs) if isinstance(place, Mapping) else outputs.get(place)
         for name, place in layout.items()
     }

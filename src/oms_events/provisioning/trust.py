@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import PlainValidator, ValidationInfo, field_validator
 
-from oms_events.provisioning.base import Arn, Json, Reference, Scope, Spec, check_arn, substituted
-from oms_events.provisioning.permissions import NOT_EMPTY
+from oms_events.provisioning.base import Arn, Json, Reference, Scope, Spec, arn_service, check_arn, substituted
+from oms_events.provisioning.permissions import NOT_EMPTY, plain_arn
 
 OWN_ACCOUNT: Final = "${AWS::AccountId}"
 
@@ -25,7 +25,7 @@ _TELL_NO_SOURCE: Final = frozenset(("ec2.amazonaws.com", "edgelambda.amazonaws.c
 _SERVICE: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 _ACCOUNT: Final = re.compile(r"\d{12}|\$\{AWS::AccountId\}")
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
-_PROVIDER: Final = re.compile(r"arn:[^:]+:iam::[^:]+:oidc-provider/([^\s${}*]+)")
+_PROVIDER: Final = re.compile(r"arn:[^:]+:iam::[^:]+:oidc-provider/[^\s*]+")
 _SERVICE_ACCOUNT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -86,7 +86,7 @@ def _read_principal(value: object) -> str | Reference:
         return value
     if isinstance(value, str) and _ACCOUNT.fullmatch(value):
         return value
-    if isinstance(value, str) and "*" not in value and check_arn(value).split(":")[2] in ("iam", "sts"):
+    if isinstance(value, str) and "*" not in value and arn_service(check_arn(value)) in ("iam", "sts"):
         return value
     raise ValueError(f"{value!r} is no identity; write an account's 12 digits, or the ARN of one role or user")
 
@@ -129,7 +129,7 @@ class OidcTrust(Spec):
     audience: str = "sts.amazonaws.com"
 
     def statement(self, scope: Scope) -> Json:
-        issuer = self.provider.partition("oidc-provider/")[2]
+        issuer = _issuer(self.provider)
         subjects = [f"system:serviceaccount:{account.replace('/', ':')}" for account in self.service_accounts]
         return {
             "Effect": "Allow",
@@ -141,7 +141,7 @@ class OidcTrust(Spec):
     @field_validator("provider")
     @classmethod
     def _check_provider(cls, provider: str) -> str:
-        if _PROVIDER.fullmatch(provider) is None:
+        if _PROVIDER.fullmatch(plain_arn(provider)) is None or "$" in _issuer(provider):
             raise ValueError(
                 "is no provider; write arn:<partition>:iam::<account>:oidc-provider/oidc.eks.<region>."
                 "amazonaws.com/id/<id>, from 'oidc-provider/' on without ${...}"
@@ -175,6 +175,10 @@ def _read_trust(value: object) -> Trust:
 
 
 TrustSpec = Annotated[Trust, PlainValidator(_read_trust)]
+
+
+def _issuer(provider: str) -> str:
+    return provider.partition("oidc-provider/")[2]
 
 
 def _principal(principal: str | Reference, scope: Scope) -> Json:

@@ -50,10 +50,10 @@ def check(
 ) -> None:
     """Compare what is deployed with what the settings need; changes nothing.
 
-    Sample events go through the rules of the settings and the mapping of the publisher, and EventBridge itself says
-    which of the bus's rules takes them. Bus, rules, targets, queues, archives, streams, tables and permissions are
-    looked at with the credentials of the settings. Ends with 1 when there is a problem; a warning, and what could
-    not be checked, are none.
+    Sample events go through the rules of the settings and the mapping of the publisher, and EventBridge itself
+    says which of the bus's rules takes them. Bus, rules, targets, queues, archives, streams, tables and permissions
+    are looked at with the credentials of the settings. Ends with 1 when there is a problem; a warning, and what
+    could not be checked, are none.
     """
     settings = read_settings(config_file)
     configuration = _configuration(settings, idempotency_table, endpoint_url, outbox_stream=outbox_stream)

@@ -61,7 +61,7 @@ async def check_archives(services: Services, bus_arn: str, matcher: Matcher) -> 
             continue
         is_on = True
         described = await services.call("events", "DescribeArchive", ArchiveName=archive["ArchiveName"])
-        kept |= await matcher.taken(described.get("EventPattern"))
+        kept |= await matcher.taken(described.get("EventPattern") or None)
         days = archive.get("RetentionDays") or 0
         kept_for = f"for {days} days" if days else "for ever"
         yield ok("archive", archive["ArchiveName"], f"is {_ENABLED}, keeps events {kept_for}")

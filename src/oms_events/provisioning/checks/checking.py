@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cloudevents.core.v1.event import CloudEvent
@@ -13,7 +14,7 @@ from oms_events.events import EncodedEvent
 from oms_events.idempotency.config import IdempotencyConfig
 from oms_events.outbox.config import OutboxConfig
 from oms_events.provisioning.checks import stream, tables
-from oms_events.provisioning.checks.access import Access, View, seen_as
+from oms_events.provisioning.checks.access import View, view_of
 from oms_events.provisioning.checks.bus import check_archives, check_bus
 from oms_events.provisioning.checks.caller import AREA as PERMISSIONS
 from oms_events.provisioning.checks.caller import Calls, check_caller, identify
@@ -22,6 +23,7 @@ from oms_events.provisioning.checks.matching import Matcher
 from oms_events.provisioning.checks.report import Finding, Report, together, unchecked
 from oms_events.provisioning.checks.rules import check_rules
 from oms_events.provisioning.checks.samples import Sent, mapped, oms_events, routed, subjects
+from oms_events.provisioning.checks.services import Clients
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 
 if TYPE_CHECKING:
@@ -54,21 +56,22 @@ async def check(
     findings = list(going.findings)
     checks: list[_Check] = []
     async with AsyncExitStack() as stack:
-        access = Access(stack, aws=configuration.aws, session=session)
+        clients = Clients(stack, session)
+        looking = partial(view_of, clients=clients, aws=configuration.aws)
         if (bus := configuration.eventbridge) is not None:
             sent, rejected = mapped(going.eventbridge, bus)
             findings += rejected
-            checks += _bus_checks(bus, await access.view(bus, "events"), sent)
+            checks += _bus_checks(bus, looking(bus, "events"), sent)
         if configuration.nats is not None:
             found, rejected = subjects(going.nats, configuration.jetstream)
             findings += rejected
             checking = stream.check_stream(configuration.nats, configuration.jetstream, found)
             checks.append((stream.AREA, configuration.jetstream.stream_name or "JetStream", checking))
         if (outbox := configuration.outbox) is not None:
-            view = await access.view(outbox, "dynamodb")
+            view = looking(outbox, "dynamodb")
             checks += _outbox_checks(outbox, view, session, has_stream=configuration.outbox_stream)
         if (idempotency := configuration.idempotency) is not None:
-            checks += _idempotency_checks(idempotency, await access.view(idempotency, "dynamodb"), session)
+            checks += _idempotency_checks(idempotency, looking(idempotency, "dynamodb"), session)
         return Report((*findings, *await together(checks)))
 
 
@@ -109,7 +112,7 @@ def _outbox_checks(
 ) -> list[_Check]:
     table, services = config.table_name, view.services
     looks = [
-        tables.check_outbox(seen_as(config, view), session=session),
+        tables.check_outbox(view.of(config), session=session),
         tables.check_outbox_ttl(services, table),
         tables.check_safety(services, table),
     ]
@@ -130,7 +133,7 @@ async def _outbox_calls(config: OutboxConfig, view: View) -> AsyncIterator[Findi
 def _idempotency_checks(config: IdempotencyConfig, view: View, session: aioboto3.Session | None) -> list[_Check]:
     table = config.table_name
     return [
-        (tables.IDEMPOTENCY, table, tables.check_idempotency(seen_as(config, view), session=session)),
+        (tables.IDEMPOTENCY, table, tables.check_idempotency(view.of(config), session=session)),
         (tables.IDEMPOTENCY, table, tables.check_idempotency_ttl(view.services, config)),
         (PERMISSIONS, table, _idempotency_calls(config, view)),
     ]

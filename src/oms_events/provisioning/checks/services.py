@@ -1,11 +1,11 @@
-"""AWS's services as one set of credentials sees them: opened when first asked, and asked a few at a time."""
+"""AWS's services, each opened when it is first asked, and asked a few at a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
@@ -19,36 +19,44 @@ _NOT_THERE: Final = frozenset(
      "ResourceNotFoundException")
 )  # fmt: skip
 _TOKENS: Final = ("NextToken", "nextToken")
+_CALLS_AT_ONCE: Final = 8
+"""EventBridge takes 50 calls a second of its control plane from all users of an account (EventBridge quotas)."""
+
+
+class Clients:
+    """One client for each service and configuration, closed with `stack`; a `session` brings its credentials."""
+
+    def __init__(self, stack: AsyncExitStack, session: aioboto3.Session | None) -> None:
+        self.slots = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._stack = stack
+        self._session = session
+        self._opening = asyncio.Lock()
+        self._clients: dict[str, list[tuple[AwsConfig, ControlClient]]] = {}
+
+    async def get(self, config: AwsConfig, service: str) -> ControlClient:
+        """The client. Raises `ConfigurationError` for a missing region, and a `ProvisioningError`."""
+        async with self._opening:
+            opened = self._clients.setdefault(service, [])
+            client = next((client for known, client in opened if known == config), None)
+            if client is None:
+                opening = open_control(config, service, session=self._session)
+                client = await self._stack.enter_async_context(opening)
+                opened.append((config, client))
+            return client
 
 
 class Services:
-    """Calls that look, never more than `slots` allows at once; an async context manager that closes its clients.
+    """Calls that look, with one configuration; `special` are those of services that differ from it.
 
-    `special` are the configurations of services that differ from `config`, such as one with an endpoint of its
-    own. Every call raises what `ControlClient.call` raises, and `ConfigurationError` for a missing region.
+    Every call raises what `ControlClient.call` and `Clients.get` raise.
     """
 
     def __init__(
-        self,
-        config: AwsConfig,
-        *,
-        slots: asyncio.Semaphore,
-        special: Mapping[str, AwsConfig] | None = None,
-        session: aioboto3.Session | None = None,
+        self, clients: Clients, config: AwsConfig, special: Mapping[str, AwsConfig] | None = None
     ) -> None:
+        self._clients = clients
         self._config = config
         self._special = special or {}
-        self._slots = slots
-        self._session = session
-        self._stack = AsyncExitStack()
-        self._clients: dict[str, ControlClient] = {}
-        self._opening = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def region(self, service: str) -> str:
         """The region in which a service is asked."""
@@ -57,7 +65,7 @@ class Services:
     async def call(self, service: str, operation: str, /, **parameters: Any) -> Mapping[str, Any]:
         """The answer of an operation."""
         client = await self._client(service)
-        async with self._slots:
+        async with self._clients.slots:
             return await client.call(operation, **parameters)
 
     async def find(self, service: str, operation: str, /, **parameters: Any) -> Mapping[str, Any] | None:
@@ -81,9 +89,4 @@ class Services:
                 return
 
     async def _client(self, service: str) -> ControlClient:
-        async with self._opening:
-            if service not in self._clients:
-                config = self._special.get(service, self._config)
-                opened = open_control(config, service, session=self._session)
-                self._clients[service] = await self._stack.enter_async_context(opened)
-            return self._clients[service]
+        return await self._clients.get(self._special.get(service, self._config), service)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from oms_events._aws.tables import TableShape
+from oms_events.eventstore import schema
+from oms_events.outbox.schema import TABLE as OUTBOX
 from oms_events.provisioning.alarms import AlarmSpec
 from oms_events.provisioning.base import Arn
 from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
@@ -18,6 +20,7 @@ from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.event_sourcing_parts import Parts, command_role, projection_role, query_role
 from oms_events.provisioning.presets.event_sourcing_samples import COMMAND, QUERY, testing_instructions
 from oms_events.provisioning.presets.handlers import NO_CODE, entry_point
+from oms_events.provisioning.presets.oms_relay import OmsRelay, relay_parts
 from oms_events.provisioning.queues import MAX_RETENTION_SECONDS, QueueSpec
 from oms_events.provisioning.roles import RoleSpec
 from oms_events.provisioning.rules import MAX_TARGETS, RuleSpec
@@ -42,9 +45,9 @@ _REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 class EventSourcingPreset(Preset):
     """An event-sourced system: a bus with its archive, the event store and three more tables, three functions.
 
-    All names but the rule's are `<part>-<environment>`, with `-<resource_suffix>` where one is given. Names of roles
-    are the account's, not the Region's: give each Region its own suffix. Without `code` the functions are made and
-    refuse every call; what comes meanwhile goes to the dead-letter queue.
+    All names but the rule's are `<part>-<environment>`, with `-<resource_suffix>` where one is given. Names
+    of roles are the account's, not the Region's: give each Region its own suffix. Without `code` the functions are
+    made and refuse every call; what comes meanwhile goes to the dead-letter queue.
     """
 
     aws_region: str | None = None
@@ -78,6 +81,10 @@ class EventSourcingPreset(Preset):
     """Whether the tables refuse to be deleted."""
     financial_event_targets: tuple[TargetSpec, ...] = Field(default=(), max_length=MAX_TARGETS)
     """The targets of `financial-events-rule`, instead of the queue `financial-events`."""
+    enable_outbox: bool = False
+    """Whether appends can carry outbox records, in the table `event-outbox`."""
+    outbox_relay: OmsRelay | None = None
+    """The function that relays the outbox to the bus; without it your own processors do."""
     alarm_topic: Arn | None = None
     """The SNS topic that is told of alarms and of their end."""
 
@@ -94,6 +101,7 @@ class EventSourcingPreset(Preset):
             read_model=self._table("read-model", schema.READ_MODEL),
             snapshots=self._table("snapshots", schema.SNAPSHOTS),
             checkpoints=self._table("checkpoints", schema.CHECKPOINTS),
+            outbox=self._outbox() if self.enable_outbox else None,
         )
         rule = RuleSpec(
             name="financial-events-rule",
@@ -103,16 +111,29 @@ class EventSourcingPreset(Preset):
             targets=targets,
         )
         functions, roles = self._functions(parts)
+        queues = [dead_letters] if self.financial_event_targets else [dead_letters, events]
+        rules = [rule]
+        if self.outbox_relay is not None and parts.outbox is not None:
+            relay = relay_parts(
+                self.outbox_relay,
+                name=self._name("event-outbox"),
+                bus=parts.bus,
+                table=parts.outbox,
+                dead_letter=dead_letters.arn,
+            )
+            functions, roles = (*functions, relay.function), (*roles, relay.role)
+            queues.append(relay.failures)
+            rules.append(relay.sweep)
         return StackSpec(
             name=self._name("event-sourcing"),
             description=f"Event sourcing on DynamoDB and EventBridge, {self.environment}",
             tags={"Environment": self.environment},
             roles=roles,
-            queues=(dead_letters,) if self.financial_event_targets else (dead_letters, events),
+            queues=tuple(queues),
             tables=parts.tables,
             functions=functions,
             buses=(parts.bus,),
-            rules=(rule,),
+            rules=tuple(rules),
             archives=(
                 ArchiveSpec(
                     name=self._name("event-sourcing-archive"),
@@ -240,6 +261,10 @@ class EventSourcingPreset(Preset):
         protection = self.enable_deletion_protection
         return TableSpec.from_shape(self._name(part), shape, key=part, deletion_protection=protection, **options)
 
+    def _outbox(self) -> TableSpec:
+        stream = None if self.outbox_relay is None else "keys_only"
+        return self._table("event-outbox", OUTBOX, stream=stream)
+
     def _queue(self, part: str) -> QueueSpec:
         return QueueSpec(name=self._name(part), key=part, retention_seconds=MAX_RETENTION_SECONDS)
 
@@ -263,6 +288,8 @@ class EventSourcingPreset(Preset):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.outbox_relay is not None and not self.enable_outbox:
+            raise ValueError("outbox_relay needs enable_outbox = true: it relays that table")
         if (self.event_store_read_capacity is None) != (self.event_store_write_capacity is None):
             raise ValueError(
                 f"event_store_read_capacity = {self.event_store_read_capacity}, event_store_write_capacity = "

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from oms_events.eventstore.schema import BY_TYPE
 from oms_events.provisioning.base import Reference
 from oms_events.provisioning.buses import EventBusSpec
-from oms_events.provisioning.permissions import EVERYTHING, Suffixed
+from oms_events.provisioning.permissions import EVERYTHING, StatementSpec, Suffixed
 from oms_events.provisioning.presets.handlers import allow, function_role
 from oms_events.provisioning.queues import QueueSpec
 from oms_events.provisioning.roles import RoleSpec
@@ -24,25 +25,31 @@ class Parts:
     read_model: TableSpec
     snapshots: TableSpec
     checkpoints: TableSpec
+    outbox: TableSpec | None
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:
-        return (self.event_store, self.read_model, self.snapshots, self.checkpoints)
+        known = (self.event_store, self.read_model, self.snapshots, self.checkpoints)
+        return known if self.outbox is None else (*known, self.outbox)
 
     @property
     def environment(self) -> Mapping[str, Reference]:
         """The functions' environment variables; what a function may do with them is its role's to say."""
-        return {
+        known = {
             "EVENT_BUS_NAME": self.bus.reference("name"),
             "EVENT_STORE_TABLE": self.event_store.reference("name"),
             "READ_MODEL_TABLE": self.read_model.reference("name"),
             "SNAPSHOT_TABLE": self.snapshots.reference("name"),
             "CHECKPOINT_TABLE": self.checkpoints.reference("name"),
         }
+        if self.outbox is not None:
+            known["OMS_OUTBOX_TABLE"] = self.outbox.reference("name")
+        return known
 
 
 def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
     """Appends events, with conditions and in transactions; like every role here it cannot change stored ones."""
+    with_outbox = () if parts.outbox is None else (_outbox(parts.outbox),)
     return function_role(
         "command-handler",
         function,
@@ -70,6 +77,7 @@ def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             parts.bus.arn,
             *("events:PutEvents", "events:DescribeEventBus"),
         ),
+        *with_outbox,
         tracing=tracing,
     )
 
@@ -85,7 +93,9 @@ def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             parts.event_store.reference("stream_arn"),
             *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"),
         ),
-        allow("FindStreams", "Lambda asks for it, and IAM knows no resource", (EVERYTHING,), "dynamodb:ListStreams"),
+        allow(
+            "FindStreams", "Lambda asks for it, and IAM knows no resource", (EVERYTHING,), "dynamodb:ListStreams"
+        ),
         allow(
             "Project",
             "a row and its checkpoint in one transaction; parked events; a new version beside the old",
@@ -100,7 +110,7 @@ def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
 
 def query_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
     """Reads, and nothing else."""
-    index = Suffixed.of(parts.event_store.arn, "/index/*")
+    index = Suffixed.of(parts.event_store.arn, f"/index/{BY_TYPE}")
     return function_role(
         "query-handler",
         function,
@@ -112,4 +122,14 @@ def query_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
         ),
         allow("ReadByType", "events of one type, by time", index, "dynamodb:Query"),
         tracing=tracing,
+    )
+
+
+def _outbox(table: TableSpec) -> StatementSpec:
+    return allow(
+        "AddToOutbox",
+        "outbox records in the transaction that appends, their counters, and the layout",
+        table.arn,
+        *("dynamodb:DescribeTable", "dynamodb:GetItem"),
+        *("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"),
     )

@@ -1,4 +1,4 @@
-"""What somebody tries first on a deployed event-sourced system: a command, a query, and the lines that send them."""
+"""What somebody tries first on a deployed event-sourced system: a command, a query, and how to send them."""
 
 from __future__ import annotations
 

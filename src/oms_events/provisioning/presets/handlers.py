@@ -18,7 +18,7 @@ INLINE_HANDLER: Final = "index.handler"
 NO_CODE: Final = CodeSpec(
     inline=(
         "def handler(event, context):\n"
-        '    raise RuntimeError("this function has no code yet: deploy the stack again with the variable `code`")\n'
+        '    raise RuntimeError("this function has no code: deploy the stack again with the variable `code`")\n'
     )
 )
 """For a stack that is made before its code: what comes until then fails, and goes where failures go."""

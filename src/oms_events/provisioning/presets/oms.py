@@ -15,8 +15,9 @@ from oms_events.provisioning.alarms import AlarmSpec
 from oms_events.provisioning.base import Arn, Reference, ResourceSpec
 from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
 from oms_events.provisioning.dashboards import DashboardSpec
+from oms_events.provisioning.endpoints import EndpointSpec
 from oms_events.provisioning.outputs import OutputItem, OutputValue
-from oms_events.provisioning.permissions import PolicyResource, StatementSpec
+from oms_events.provisioning.permissions import PolicyResource
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.oms_access import (
     business_statement,
@@ -24,9 +25,10 @@ from oms_events.provisioning.presets.oms_access import (
     outbox_statement,
     publish_statement,
 )
+from oms_events.provisioning.presets.oms_endpoint import OmsEndpoint
 from oms_events.provisioning.presets.oms_relay import OmsRelay, RelayParts, relay_parts
-from oms_events.provisioning.presets.oms_rules import family_of, make_rules, rule_problems
-from oms_events.provisioning.presets.oms_watching import AlarmTopic, alarm_topic, make_alarms, make_dashboard
+from oms_events.provisioning.presets.oms_rules import make_rules, rule_problems
+from oms_events.provisioning.presets.oms_watching import make_alarm_topic, make_alarms, make_dashboard
 from oms_events.provisioning.queues import QueueSpec
 from oms_events.provisioning.roles import PrincipalTrust, RoleSpec, ServiceTrust, TrustSpec
 from oms_events.provisioning.rules import RuleSpec
@@ -88,7 +90,7 @@ class OmsPreset(Preset):
         ),
         min_length=1,
     )
-    """Who may take the publisher's role; an account's identities also need a policy of their own that lets them."""
+    """Who may take the publisher's role; identities of an account also need a policy that lets them."""
     business_tables: tuple[PolicyResource, ...] = ()
     """ARNs of tables of yours that the publisher's role may use in the outbox's transactions."""
 
@@ -108,11 +110,11 @@ class OmsPreset(Preset):
     min_invocations: int = Field(default=1, ge=0)
     """Of all rules together in 15 minutes; 0 is for a bus that may be quiet, and makes no such alarm."""
     max_error_percent: float = Field(default=10.0, ge=0, lt=100)
-    """Of the invocations by the rules of one family in 5 minutes."""
+    """Of what was tried in 5 minutes, by all rules together."""
     alarm_topic_arn: Arn | None = None
     """A topic of yours that the alarms notify; its policy, and its key's, must let CloudWatch use it."""
     alarm_emails: tuple[str, ...] = ()
-    """Addresses that the alarms notify, through a topic that is made; each must confirm the mail that AWS sends."""
+    """Addresses that the alarms notify through a topic that is made; each must confirm AWS's mail."""
 
     enable_dashboard: bool = True
     metrics_namespace: str = Field(default="OmsEvents", pattern=_METRICS_NAMESPACE)
@@ -121,11 +123,190 @@ class OmsPreset(Preset):
     """The `prefix` of PrometheusHook."""
 
     def stack(self) -> StackSpec:
-        bus, dlq, rules, relay = self._bus(), self._dlq(), self._rules(), self._relay()
-        archive, publisher = self._archive(), self._publisher()
-        tables = (self._outbox_table(), self._idempotency_table())
-        topic = alarm_topic(self._prefix, self.alarm_emails) if self.alarm_emails else None
-        alarms = tuple(self._alarms(rules, topic))
+        name = self._name
+        rules, relay, endpoint = self._rules(), self._relay(), self._endpoint()
+        telling = make_alarm_topic(name, self.alarm_emails) if self.alarm_emails else None
+        alarms = tuple(self._alarms(None if telling is None else telling.topic.arn))
         dashboard = self._dashboard(alarms)
-        endpoint = None if self.endpoint is None else self.endpoint.spec(f"{self._prefix}-endpoint")
-        ...
+        return StackSpec(
+            name=name,
+            description=f"oms-events: the event bus {self.event_bus_name} of the OMS",
+            tags=self.tags,
+            termination_protection=self.termination_protection,
+            keys=_given(telling and telling.key),
+            topics=_given(telling and telling.topic),
+            roles=_given(self._publisher(), relay and relay.role),
+            queues=_given(self._dlq(), *self.queues, relay and relay.failures),
+            tables=_given(self._outbox_table(), self._idempotency_table()),
+            functions=_given(relay and relay.function),
+            buses=(self._bus(),),
+            rules=_given(*rules.values(), relay and relay.sweep),
+            archives=_given(self._archive()),
+            endpoints=_given(endpoint),
+            alarms=alarms,
+            dashboards=_given(dashboard),
+            outputs={
+                **self._outputs(rules),
+                "alarm_topic_arn": self.alarm_topic_arn if telling is None else telling.topic.arn,
+                "dashboard_name": _of(dashboard, "name"),
+                "relay_function_name": _of(None if relay is None else relay.function, "name"),
+                "relay_failures_url": _of(None if relay is None else relay.failures, "url"),
+                "vpc_endpoint_id": _of(endpoint, "id"),
+            },
+        )
+
+    @property
+    def _name(self) -> str:
+        return self.name or _NOT_IN_NAME.sub("-", self.event_bus_name).strip("-")
+
+    def _bus(self) -> EventBusSpec:
+        return EventBusSpec(name=self.event_bus_name, description="Events of the OMS, published by oms-events")
+
+    def _rules(self) -> dict[str, RuleSpec]:
+        return make_rules(
+            self.event_types,
+            bus=self._bus().reference("name"),
+            source_prefix=self.source_prefix,
+            targets=self.targets,
+            default_targets=self.default_targets,
+            dead_letter=self._dead_letter(),
+        )
+
+    def _dlq(self) -> QueueSpec | None:
+        if not self.enable_dlq:
+            return None
+        return QueueSpec(name=f"{self._name}-dlq", retention_seconds=self.dlq_retention_days * _DAY)
+
+    def _dead_letter(self) -> Reference | None:
+        dlq = self._dlq()
+        return None if dlq is None else dlq.arn
+
+    def _archive(self) -> ArchiveSpec | None:
+        if not self.enable_archive:
+            return None
+        return ArchiveSpec(
+            name=f"{self._name}-archive",
+            description=f"All events of {self.event_bus_name}",
+            bus=self._bus().arn,
+            retention_days=self.archive_retention_days,
+        )
+
+    def _outbox_table(self) -> TableSpec | None:
+        if not self.enable_outbox:
+            return None
+        # The function looks up what a record wakes; the record itself it reads from the table.
+        stream = None if self.relay is None else "keys_only"
+        name = self.outbox_table_name or f"{self._name}-outbox"
+        return TableSpec.from_shape(name, TABLE, stream=stream, deletion_protection=self.deletion_protection)
+
+    def _idempotency_table(self) -> TableSpec | None:
+        if not self.enable_idempotency:
+            return None
+        name = self.idempotency_table_name or f"{self._name}-idempotency"
+        return TableSpec.from_shape(name, table_shape(), deletion_protection=self.deletion_protection)
+
+    def _publisher(self) -> RoleSpec:
+        outbox, idempotency = self._outbox_table(), self._idempotency_table()
+        statements = [publish_statement(self._bus().arn)]
+        if outbox is not None:
+            statements.append(outbox_statement(outbox.arn))
+        if idempotency is not None:
+            statements.append(idempotency_statement(idempotency.arn))
+        if self.business_tables:
+            statements.append(business_statement(self.business_tables))
+        return RoleSpec(
+            name=f"{self._name}-publisher-role",
+            description=f"Publishes to {self.event_bus_name}, directly and through the outbox",
+            trust=self.publisher_trust,
+            statements=tuple(statements),
+        )
+
+    def _relay(self) -> RelayParts | None:
+        table = self._outbox_table()
+        if self.relay is None or table is None:
+            return None
+        return relay_parts(
+            self.relay, name=self._name, bus=self._bus(), table=table, dead_letter=self._dead_letter()
+        )
+
+    def _endpoint(self) -> EndpointSpec | None:
+        return None if self.endpoint is None else self.endpoint.spec(f"{self._name}-events", self._bus().arn)
+
+    def _alarms(self, topic: Reference | None) -> Iterator[AlarmSpec]:
+        if self.enable_alarms:
+            yield from make_alarms(
+                name=self._name,
+                bus=self.event_bus_name,
+                min_invocations=self.min_invocations,
+                max_error_percent=self.max_error_percent,
+                topic=topic or self.alarm_topic_arn,
+            )
+
+    def _dashboard(self, alarms: tuple[AlarmSpec, ...]) -> DashboardSpec | None:
+        if not self.enable_dashboard:
+            return None
+        return make_dashboard(
+            name=self._name,
+            bus=self.event_bus_name,
+            alarms=alarms,
+            namespace=self.metrics_namespace,
+            prefix=self.metrics_prefix,
+        )
+
+    def _outputs(self, rules: Mapping[str, RuleSpec]) -> dict[str, OutputValue]:
+        bus, dlq, archive, publisher = self._bus(), self._dlq(), self._archive(), self._publisher()
+        outbox, idempotency = self._outbox_table(), self._idempotency_table()
+        return {
+            "event_bus_name": bus.reference("name"),
+            "event_bus_arn": bus.arn,
+            "rule_arns": {event_type: rule.arn for event_type, rule in rules.items()},
+            "rule_names": {event_type: rule.name for event_type, rule in rules.items()},
+            "dlq_url": _of(dlq, "url"),
+            "dlq_arn": _of(dlq, "arn"),
+            "archive_arn": _of(archive, "arn"),
+            "publisher_role_arn": publisher.arn,
+            "publisher_role_name": publisher.reference("name"),
+            "outbox_table_name": _of(outbox, "name"),
+            "outbox_table_arn": _of(outbox, "arn"),
+            "idempotency_table_name": _of(idempotency, "name"),
+            "idempotency_table_arn": _of(idempotency, "arn"),
+        }
+
+    @field_validator("event_bus_name")
+    @classmethod
+    def _check_bus_name(cls, name: str) -> str:
+        if _BUS_NAME.fullmatch(name) is None:
+            raise ValueError(f"a bus's name is 1 to {MAX_BUS_NAME} letters, digits, '.', '-' and '_'")
+        return name
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if problems := list(self._problems_together()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems_together(self) -> Iterator[str]:
+        if _NAME.fullmatch(self._name) is None:
+            given = "name" if self.name else "event_bus_name"
+            yield (
+                f"{given} = {getattr(self, given)!r}: what all names begin with is a letter and up to "
+                f"{MAX_NAME - 1} letters, digits and '-'; {'shorten it' if self.name else 'give `name`'}"
+            )
+        yield from rule_problems(self.event_types, self.targets, self.source_prefix)
+        if self.relay is not None and not self.enable_outbox:
+            yield "relay needs enable_outbox = true: it relays that table"
+        for table in ("outbox", "idempotency"):
+            if getattr(self, f"{table}_table_name") and not getattr(self, f"enable_{table}"):
+                yield f"{table}_table_name needs enable_{table} = true; take one out"
+        if self.alarm_topic_arn is not None and self.alarm_emails:
+            yield "alarm_topic_arn and alarm_emails exclude each other; subscribe the addresses to your topic"
+        if (self.alarm_topic_arn is not None or self.alarm_emails) and not self.enable_alarms:
+            yield "alarm_topic_arn and alarm_emails need enable_alarms = true"
+
+
+def _given(*specs: _AnySpec | None) -> tuple[_AnySpec, ...]:
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def _of(spec: ResourceSpec | None, attribute: str) -> OutputItem | None:
+    return None if spec is None else spec.reference(attribute)

@@ -8,6 +8,8 @@ from typing import Final
 from oms_events.provisioning.base import Reference
 from oms_events.provisioning.permissions import PolicyResource, StatementSpec
 
+PUBLISH_ACTIONS: Final = ("events:DescribeEventBus", "events:PutEvents")
+
 OUTBOX_ACTIONS: Final = (
     "dynamodb:BatchWriteItem",
     "dynamodb:ConditionCheckItem",
@@ -42,7 +44,7 @@ def publish_statement(bus: Reference) -> StatementSpec:
     """Publishing to one bus."""
     return StatementSpec(
         sid="Publish",
-        actions=("events:PutEvents", "events:DescribeEventBus"),
+        actions=PUBLISH_ACTIONS,
         resources=(bus,),
         why="publish events, and see before that the bus is there",
     )

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from oms_events.provisioning.base import Arn, Name, Reference, Spec
+from oms_events.provisioning.buses import EventBusSpec
 from oms_events.provisioning.functions import CodeSpec, FunctionSpec
 from oms_events.provisioning.mappings import StreamSourceSpec
 from oms_events.provisioning.permissions import StatementSpec
@@ -56,9 +57,9 @@ class RelayParts:
 
 
 def relay_parts(
-    relay: OmsRelay, *, name: str, bus: Reference, bus_name: Name, table: TableSpec, dead_letter: Reference | None
+    relay: OmsRelay, *, name: str, bus: EventBusSpec, table: TableSpec, dead_letter: Reference | None
 ) -> RelayParts:
-    """The relay of `table`, whose stream must be on, to `bus`; `dead_letter` gets sweeps that could not be begun."""
+    """The relay of `table`, whose stream is on, to `bus`; `dead_letter` gets sweeps that could not begin."""
     stream = table.reference("stream_arn")
     failures = QueueSpec(name=f"{name}-relay-failures", retention_seconds=MAX_RETENTION_SECONDS)
     source = StreamSourceSpec(
@@ -81,7 +82,7 @@ def relay_parts(
         timeout=relay.timeout,
         memory=relay.memory,
         environment={
-            "OMS_EVENTBRIDGE_BUS_NAME": bus_name,
+            "OMS_EVENTBRIDGE_BUS_NAME": bus.reference("name"),
             "OMS_OUTBOX_TABLE": table.reference("name"),
             **relay.environment,
         },
@@ -95,9 +96,11 @@ def relay_parts(
         description=f"The relay of the outbox {table.name}",
         trust=(ServiceTrust(service="lambda.amazonaws.com"),),
         statements=(
-            publish_statement(bus),
+            publish_statement(bus.arn),
             outbox_statement(table.arn),
-            StatementSpec(sid="Stream", actions=_STREAM_ACTIONS, resources=(stream,), why="be woken by new records"),
+            StatementSpec(
+                sid="Stream", actions=_STREAM_ACTIONS, resources=(stream,), why="be woken by new records"
+            ),
             StatementSpec(
                 sid="Failures",
                 actions=("sqs:SendMessage",),

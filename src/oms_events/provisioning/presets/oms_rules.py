@@ -22,12 +22,12 @@ _NOT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 def rule_name(event_type: str) -> str:
     """`oms_objecttype_created_rule` for `com.foundry.oms.objecttype.created`. Raises `ValueError`."""
-    return f"oms_{'_'.join(_NOT_IN_NAME.sub('_', part) for part in _last_two(event_type))}_rule"
-
-
-def family_of(event_type: str) -> str:
-    """What the event is about: the last segment but one of its type. Raises `ValueError`."""
-    return _last_two(event_type)[0]
+    words = [_NOT_IN_NAME.sub("_", part) for part in event_type.split(".") if part]
+    if len(words) < 2:
+        raise ValueError(
+            "a rule is named by the last two segments of its type; write one such as 'acme.order.placed'"
+        )
+    return f"oms_{'_'.join(words[-2:])}_rule"
 
 
 def event_pattern(event_type: str, source_prefix: str | None = None) -> dict[str, Any]:
@@ -61,13 +61,9 @@ def make_rules(
         chosen = targets.get(event_type, targets.get(name, default_targets))
         made[event_type] = RuleSpec(
             name=name,
-            description=f"Events of the type {event_type}",
             bus=bus,
             pattern=event_pattern(event_type, source_prefix),
-            targets=tuple(
-                target if target.dead_letter or dead_letter is None else target.model_copy(update={"dead_letter": dead_letter})
-                for target in chosen
-            ),
+            targets=tuple(_with_dead_letter(target, dead_letter) for target in chosen),
         )
     return made
 
@@ -101,8 +97,7 @@ def rule_problems(
             yield f"targets: {other!r} and {key!r} mean the same rule; keep one"
 
 
-def _last_two(event_type: str) -> list[str]:
-    parts = [part for part in event_type.split(".") if part]
-    if len(parts) < 2:
-        raise ValueError("a rule is named by the type's last two segments; write a type such as 'com.acme.order.placed'")
-    return parts[-2:]
+def _with_dead_letter(target: TargetSpec, dead_letter: Reference | None) -> TargetSpec:
+    if dead_letter is None or target.dead_letter is not None:
+        return target
+    return target.model_copy(update={"dead_letter": dead_letter})

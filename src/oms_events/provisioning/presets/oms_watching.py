@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from oms_events.provisioning.alarms import MAX_METRICS, AlarmSpec, MetricSpec
+from oms_events.provisioning.alarms import AlarmSpec, MetricSpec
 from oms_events.provisioning.base import Arn
-from oms_events.provisioning.dashboards import DashboardSpec, ExpressionSpec, MetricWidget, TextWidget
+from oms_events.provisioning.dashboards import (
+    AlarmWidget,
+    DashboardSpec,
+    ExpressionSpec,
+    MetricWidget,
+    TextWidget,
+)
+from oms_events.provisioning.keys import KeySpec, KeyUseSpec
+from oms_events.provisioning.topics import SubscriptionSpec, TopicSpec
 
 _NAMESPACE: Final = "AWS/Events"
+_RULE: Final = ("EventBusName", "RuleName")
+_BY_RULE: Final = f'SCHEMA("{_NAMESPACE}", {", ".join(_RULE)})'
 _FAILED, _ALL, _MATCHED = "FailedInvocations", "Invocations", "MatchedEvents"
+_TRIED, _DONE = "InvocationAttempts", "SuccessfulInvocationAttempts"
+"""The first are of rules, these two of a bus as well (EventBridge user guide, "Monitoring Amazon EventBridge").
+
+An invocation that EventBridge still repeats has failed for the rate, and not for FailedInvocations.
+"""
+
 _SHORT: Final = 300
 _QUARTER: Final = 900
 """Seconds: too few invocations show over 15 minutes."""
@@ -27,112 +44,91 @@ _OWN: Final = (
 CloudWatch agent drops them (CloudWatch user guide, "Prometheus metric type conversion")."""
 
 
-def alarms(
-    *,
-    name: str,
-    bus: str,
-    families: Mapping[str, Sequence[str]],
-    min_invocations: int,
-    max_error_percent: float,
-    actions: Sequence[Arn],
-) -> Iterator[AlarmSpec]:
-    """The alarms of a bus with rules in families: two over the whole bus, and the error rate by family.
+@dataclass(frozen=True, slots=True)
+class AlarmTopic:
+    """A topic for alarms, and the key that it is encrypted with."""
 
-    An expression takes ten metrics, so that a family of more than five rules has several alarms.
-    """
-    told = tuple(actions)
+    topic: TopicSpec
+    key: KeySpec
+
+
+def make_alarm_topic(name: str, emails: Sequence[str]) -> AlarmTopic:
+    """A topic that mails to these addresses. CloudWatch cannot publish with SNS's own key, so it has one."""
+    key = KeySpec(
+        name=f"{name}-alarms",
+        description=f"The alarm topic of {name}",
+        users=(KeyUseSpec(service="cloudwatch.amazonaws.com"),),
+    )
+    subscriptions = tuple(SubscriptionSpec(protocol="email", endpoint=email) for email in emails)
+    return AlarmTopic(TopicSpec(name=f"{name}-alarms", kms_key=key.arn, subscriptions=subscriptions), key)
+
+
+def make_alarms(
+    *, name: str, bus: str, min_invocations: int, max_error_percent: float, topic: Arn | None
+) -> Iterator[AlarmSpec]:
+    """The alarms of a bus, over all its rules together."""
+    actions = () if topic is None else (topic,)
     yield AlarmSpec(
         name=f"{name}-failed-invocations",
         description=f"EventBridge gave up on targets of rules of {bus}: see the dead-letter queue",
-        expression=_query(_FAILED, bus),
+        # By rule only, and metric math takes ten metrics.
+        expression=f"SELECT SUM({_FAILED}) FROM {_BY_RULE} WHERE EventBusName = '{bus}'",  # noqa: S608
+        label="failed invocations",
         period=_SHORT,
         threshold=0,
-        actions=told,
+        actions=actions,
     )
     if min_invocations:
         yield AlarmSpec(
             name=f"{name}-few-invocations",
             description=f"Fewer than {min_invocations} invocations by rules of {bus} in 15 minutes: is anything "
-            "published, do the rules have targets?",
-            expression=_query(_ALL, bus),
+            "published, and do the rules have targets?",
+            namespace=_NAMESPACE,
+            metric_name=_TRIED,
+            dimensions={"EventBusName": bus},
             period=_QUARTER,
             comparison="LessThanThreshold",
             threshold=min_invocations,
-            # EventBridge sends no zeros.
+            # What did not happen sends no zeros.
             treat_missing_data="breaching",
-            actions=told,
+            actions=actions,
         )
-    for family, rules in _groups(families):
-        yield AlarmSpec(
-            name=f"{name}-error-rate-{family}",
-            description=f"More than {max_error_percent:g} % of the invocations by {family} rules of {bus} failed",
-            metrics=tuple(_metrics(bus, rules)),
-            expression=_rate(len(rules)),
-            label="failed invocations in percent",
-            period=_SHORT,
-            threshold=max_error_percent,
-            actions=told,
-        )
-
-
-def dashboard(*, name: str, bus: str, region_namespace: str, prefix: str) -> DashboardSpec:
-    """Invocations, failures and matched events by rule, and the library's own metrics of `region_namespace`."""
-    by_rule = [
-        MetricWidget(
-            title=title,
-            width=8,
-            expressions=(ExpressionSpec(expression=_search(metric, bus), label="${PROP('Dim.RuleName')}"),),
-        )
-        for title, metric in (("Invocations", _ALL), ("Failed invocations", _FAILED), ("Matched events", _MATCHED))
-    ]
-    own = [
-        MetricWidget(
-            title=title,
-            width=8,
-            expressions=(
-                ExpressionSpec(expression=_own_search(region_namespace, labels, f"{prefix}_{metric}", statistic)),
-            ),
-        )
-        for title, metric, labels, statistic in _OWN
-    ]
-    text = TextWidget(markdown=f"## {bus}\nThe library's metrics are those of the namespace `{region_namespace}`.")
-    return DashboardSpec(name=name, widgets=(text, *by_rule, *own))
-
-
-def _query(metric: str, bus: str) -> str:
-    """The sum over all rules of a bus, however many they are."""
-    return f"SELECT SUM({metric}) FROM SCHEMA(\"{_NAMESPACE}\", EventBusName, RuleName) WHERE EventBusName = '{bus}'"
-
-
-def _groups(families: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Sequence[str]]]:
-    most = MAX_METRICS // 2
-    for family, rules in families.items():
-        for start in range(0, len(rules), most):
-            yield family if start == 0 else f"{family}-{start // most + 1}", rules[start : start + most]
-
-
-def _metrics(bus: str, rules: Sequence[str]) -> Iterator[MetricSpec]:
-    for kind, metric in (("failed", _FAILED), ("all", _ALL)):
-        for number, rule in enumerate(rules):
-            dimensions = {"EventBusName": bus, "RuleName": rule}
-            yield MetricSpec(id=f"{kind}{number}", namespace=_NAMESPACE, metric_name=metric, dimensions=dimensions)
-
-
-def _rate(count: int) -> str:
-    # Neither metric is sent when it is zero. Without invocations there is no rate, and no data.
-    failed, every = (
-        " + ".join(f"FILL({kind}{number}, 0)" for number in range(count)) for kind in ("failed", "all")
-    )
-    return f"100 * ({failed}) / ({every})"
-
-
-def _search(metric: str, bus: str) -> str:
-    return (
-        f"SEARCH('{{{_NAMESPACE},EventBusName,RuleName}} MetricName=\"{metric}\" EventBusName=\"{bus}\"', "
-        f"'Sum', {_SHORT})"
+    yield AlarmSpec(
+        name=f"{name}-error-rate",
+        description=f"More than {max_error_percent:g} % of the tries to invoke targets of rules of {bus} failed",
+        metrics=(_bus_metric("tried", _TRIED, bus), _bus_metric("done", _DONE, bus)),
+        expression="100 * (tried - FILL(done, 0)) / tried",
+        label="failed invocations in percent",
+        period=_SHORT,
+        threshold=max_error_percent,
+        actions=actions,
     )
 
 
-def _own_search(namespace: str, labels: Sequence[str], metric: str, statistic: str) -> str:
-    schema = ",".join((f'"{namespace}"', *labels))
-    return f"SEARCH('{{{schema}}} MetricName=\"{metric}\"', '{statistic}', {_SHORT})"
+def make_dashboard(
+    *, name: str, bus: str, alarms: Sequence[AlarmSpec], namespace: str, prefix: str
+) -> DashboardSpec:
+    """The alarms, what the rules do, and the library's own metrics, from the agent's `namespace`."""
+    widgets: list[AlarmWidget | MetricWidget | TextWidget] = [TextWidget(markdown=f"# {bus}", height=1)]
+    if alarms:
+        widgets.append(AlarmWidget(title="Alarms", alarms=tuple(alarm.arn for alarm in alarms)))
+    for title, metric in (("Invocations", _ALL), ("Failed invocations", _FAILED), ("Matched events", _MATCHED)):
+        widgets.append(_widget(title, _search((_NAMESPACE, *_RULE), metric, "Sum", f'EventBusName="{bus}"')))
+    widgets.append(TextWidget(markdown=f"## The library, as the CloudWatch agent saw it ({namespace})", height=1))
+    for title, metric, labels, statistic in _OWN:
+        widgets.append(_widget(title, _search((namespace, *labels), f"{prefix}_{metric}", statistic)))
+    return DashboardSpec(name=name, widgets=tuple(widgets))
+
+
+def _bus_metric(id: str, metric: str, bus: str) -> MetricSpec:  # noqa: A002 - its name
+    return MetricSpec(id=id, namespace=_NAMESPACE, metric_name=metric, dimensions={"EventBusName": bus})
+
+
+def _widget(title: str, search: str) -> MetricWidget:
+    return MetricWidget(title=title, width=8, expressions=(ExpressionSpec(expression=search),))
+
+
+def _search(schema: Sequence[str], metric: str, statistic: str, where: str = "") -> str:
+    quoted = ",".join(f'"{part}"' for part in schema)
+    terms = " ".join(filter(None, (f"{{{quoted}}}", f'MetricName="{metric}"', where)))
+    return f"SEARCH('{terms}', '{statistic}', {_SHORT})"

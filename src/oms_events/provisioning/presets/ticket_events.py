@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from oms_events.provisioning.alarms import AlarmSpec
 from oms_events.provisioning.base import Arn, Spec
@@ -17,6 +17,7 @@ from oms_events.provisioning.patterns import check_pattern
 from oms_events.provisioning.permissions import StatementSpec
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.named import by_name
+from oms_events.provisioning.presets.ticket_roles import COMPUTE
 from oms_events.provisioning.queues import MAX_RETENTION_SECONDS, QueueSpec
 from oms_events.provisioning.roles import RoleSpec
 from oms_events.provisioning.rules import RuleSpec
@@ -33,6 +34,10 @@ _DAY: Final = 86_400
 _MAX_DLQ_DAYS: Final = MAX_RETENTION_SECONDS // _DAY
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,37}")
 """So that the longest role's name has at most the 64 characters that IAM takes."""
+
+_BUS_PART: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_MAX_ARCHIVE_NAME: Final = 48
+"""EventBridge API reference, CreateArchive."""
 
 _EVERYTHING: Final = {"source": [{"exists": True}]}
 _LOG_RULE: Final = "to-log-group"
@@ -117,15 +122,19 @@ class TicketEventsPreset(Preset):
     archive_config: ArchiveConfig = ArchiveConfig()
     dynamodb_table_arns: tuple[Arn, ...] = ()
     """Tables that the target role may get, put and update items of."""
-    service_trust: tuple[TrustSpec, ...] = (
-        ServiceTrust(service="ec2.amazonaws.com"),
-        ServiceTrust(service="ecs-tasks.amazonaws.com"),
+    service_trust: tuple[TrustSpec, ...] = Field(
+        default=COMPUTE,
+        min_length=1,
     )
     """Who may take the service role: what the ticket service runs on."""
 
     @property
     def bus_name(self) -> str:
         return f"{self.name}-{self.custom_bus_name}"
+
+    @property
+    def _archive_name(self) -> str:
+        return f"{self.bus_name}-archive"
 
     def stack(self) -> StackSpec:
         bus = EventBusSpec(name=self.bus_name, key="tickets", description="Events of the ticket service")
@@ -195,8 +204,8 @@ class TicketEventsPreset(Preset):
         if not config.enabled:
             return None
         return ArchiveSpec(
-            name=f"{self.bus_name}-archive",
-            key="archive",
+            name=self._archive_name,
+            key="tickets",
             bus=bus.arn,
             pattern=config.event_pattern,
             retention_days=config.retention_days,
@@ -287,3 +296,20 @@ class TicketEventsPreset(Preset):
         if not 1 <= days <= _MAX_DLQ_DAYS:
             raise ValueError(f"SQS keeps a message for at most {_MAX_DLQ_DAYS} days; write 1 to {_MAX_DLQ_DAYS}")
         return days
+
+    @field_validator("custom_bus_name")
+    @classmethod
+    def _check_bus(cls, name: str) -> str:
+        if _BUS_PART.fullmatch(name) is None:
+            raise ValueError("has 1 to 200 letters, digits, '.', '-' and '_'; change it")
+        return name
+
+    @model_validator(mode="after")
+    def _check_archive(self) -> Self:
+        name = self._archive_name
+        if self.archive_config.enabled and len(name) > _MAX_ARCHIVE_NAME:
+            raise ValueError(
+                f"name = {self.name!r}, custom_bus_name = {self.custom_bus_name!r}: the archive {name!r} has "
+                f"{len(name)} characters, and AWS takes {_MAX_ARCHIVE_NAME}; shorten one of them"
+            )
+        return self

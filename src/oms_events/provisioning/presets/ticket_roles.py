@@ -1,4 +1,4 @@
-"""The roles of the preset `ticket-tables`."""
+"""The roles of the preset `ticket-tables`, and who takes the applications' roles of both ticket presets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from oms_events.provisioning.logs import log_group_arn
 from oms_events.provisioning.permissions import StatementSpec, Suffixed
 from oms_events.provisioning.roles import RoleSpec
 from oms_events.provisioning.tables import TableSpec
-from oms_events.provisioning.trust import TrustSpec
+from oms_events.provisioning.trust import ServiceTrust, TrustSpec
+
+COMPUTE: Final[tuple[TrustSpec, ...]] = (
+    ServiceTrust(service="ec2.amazonaws.com"),
+    ServiceTrust(service="ecs-tasks.amazonaws.com"),
+)
+"""What applications run on, unless said otherwise."""
 
 READ: Final = ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:BatchGetItem")
 WRITE: Final = ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem")

@@ -13,7 +13,12 @@ from oms_events.outbox.schema import TABLE as OUTBOX_SHAPE
 from oms_events.provisioning.alarms import AlarmSpec
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.named import by_name
-from oms_events.provisioning.presets.ticket_roles import application_role, readonly_role, reservation_role
+from oms_events.provisioning.presets.ticket_roles import (
+    COMPUTE,
+    application_role,
+    readonly_role,
+    reservation_role,
+)
 from oms_events.provisioning.stack import StackSpec
 from oms_events.provisioning.tables import IndexSpec, TableSpec
 from oms_events.provisioning.trust import ServiceTrust, TrustSpec
@@ -70,11 +75,6 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,34}")
 _KEY_ARN: Final = re.compile(r"arn:[^:]+:kms:[^:]+:[^:]+:key/[A-Za-z0-9-]+")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9-]{1,128}")
 
-_COMPUTE: Final[tuple[TrustSpec, ...]] = (
-    ServiceTrust(service="ec2.amazonaws.com"),
-    ServiceTrust(service="ecs-tasks.amazonaws.com"),
-)
-
 
 def _read_tables(value: object) -> Mapping[str, Mapping[str, Any]]:
     tables = by_name(value)
@@ -116,18 +116,18 @@ class TicketTablesPreset(Preset):
     false, DynamoDB encrypts with a key that it shares among its customers."""
     kms_key_id: str | None = None
     """The id or the ARN of a key of your own; its policy must let the account's roles use it."""
-    application_trust: tuple[TrustSpec, ...] = Field(default=_COMPUTE, min_length=1)
+    application_trust: tuple[TrustSpec, ...] = Field(default=COMPUTE, min_length=1)
     """Who may take the application role: what the applications run on."""
-    readonly_trust: tuple[TrustSpec, ...] = Field(default=_COMPUTE, min_length=1)
+    readonly_trust: tuple[TrustSpec, ...] = Field(default=COMPUTE, min_length=1)
     """Who may take the read-only role."""
     reservation_trust: tuple[TrustSpec, ...] = Field(
         default=(ServiceTrust(service="ecs-tasks.amazonaws.com"),), min_length=1
     )
     """Who may take the reservation service's role: ECS tasks; add the service account of an EKS cluster, with the
     cluster's OIDC provider."""
-    reservation_bus_name: str = "reservation-events"
+    reservation_bus_name: str = Field(default="reservation-events", pattern=r"^[A-Za-z0-9._-]{1,256}$")
     """The bus that the reservation service puts its events on."""
-    reservation_log_group: str = "/aws/ecs/reservation-api"
+    reservation_log_group: str = Field(default="/aws/ecs/reservation-api", pattern=r"^[./_#A-Za-z0-9-]{1,512}$")
     """The log group that the reservation service writes to; it is no part of the stack."""
 
     def stack(self) -> StackSpec:

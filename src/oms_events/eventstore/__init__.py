@@ -1,0 +1,1 @@
+"""Event sourcing on DynamoDB."""

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from oms_events.errors import ConfigurationError
+from oms_events.triggers.models import DEFAULT_SYMBOLS, IngestionEvent
+from oms_events.triggers.schema import breaker_key, rate_key
+
+
+def test_a_start_needs_to_say_only_what_started_it() -> None:
+    assert IngestionEvent(trigger_type="schedule").document() == {
+        "data_source": "yahoo_finance",
+        "data_type": "prices",
+        "domain": "market",
+        "table_name": "prices",
+        "symbols": [],
+        "period": "1mo",
+        "interval": "1d",
+        "file_format": "json",
+        "trigger_type": "schedule",
+        "urgent": False,
+    }
+
+
+def test_what_is_written_as_json_is_read_again() -> None:
+    event = IngestionEvent(
+        trigger_type="manual",
+        symbols=(*DEFAULT_SYMBOLS, "BRK-B", "^GSPC", "005930.KS", "EURUSD=X"),
+        table_name="daily_prices",
+        trigger_time="2026-01-31T22:00:00Z",
+        correlation_id="dev-customer-ingestion-schedule:2026-01-31T22:00:00Z",
+        urgent=True,
+    )
+    assert IngestionEvent(**json.loads(json.dumps(event.document()))) == event
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "remedy"),
+    [
+        ({"table_name": "prices2"}, "table_name = 'prices2'", "1 to 50 letters and '_'"),
+        ({"table_name": "p" * 51}, "table_name", "1 to 50 letters"),
+        ({"domain": ""}, "domain = ''", "1 to 50 letters"),
+        ({"data_source": "yahoo finance"}, "data_source", "letters, digits"),
+        ({"symbols": ["AAPL", "A B", ""]}, "symbols: 'A B', ''", "1 to 20 letters"),
+        ({"symbols": ["A"] * 101}, "symbols", "at most 100"),
+        ({"trigger_type": "cron"}, "trigger_type = 'cron'", "'schedule', 'event', 's3' or 'manual'"),
+        ({"symbol": "AAPL"}, "unknown field 'symbol'", "known fields"),
+    ],
+)
+def test_a_value_that_no_request_may_have_is_refused(values: Mapping[str, Any], field: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        IngestionEvent(**{"trigger_type": "event", **values})
+    assert field in str(raised.value)
+    assert remedy in str(raised.value)
+
+
+def test_guards_have_keys_of_their_own_for_each_of_what_they_guard() -> None:
+    assert breaker_key("market", "prices") == {"pk": "market#prices"}
+    assert breaker_key("market", "prices") != breaker_key("market", "news")
+    windows = [rate_key("manual", start)["sk"] for start in (0, 999, 1_000, 1_767_225_600, 10_000_000_000)]
+    assert windows == sorted(windows)
+    assert rate_key("manual", 0)["pk"] != rate_key("event", 0)["pk"]
