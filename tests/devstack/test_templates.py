@@ -3,14 +3,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from oms_events.devstack import AwsEmulator, FaultProxy, free_port
+from oms_events.devstack.dropped import DROPPED
 from oms_events.devstack.left_out import make_left_out, remove_left_out
-from oms_events.devstack.supplies import DROPPED, REFUSED
+from oms_events.devstack.refused import REFUSED
 from oms_events.devstack.taken_names import refuse_taken_names
 from oms_events.devstack.templates import STAND_IN, LeftOut, adapt, is_emulator
 from oms_events.errors import ProvisioningError
@@ -252,6 +254,8 @@ def everything(code: str = CODE) -> dict[str, Any]:
         "Bucket": resource(
             "S3::Bucket",
             BucketName="left-bucket",
+            OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]},
+            LifecycleConfiguration={"Rules": [{"Id": "old", "Status": "Enabled", "ExpirationInDays": 30}]},
             BucketEncryption={
                 "ServerSideEncryptionConfiguration": [
                     {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}, "BucketKeyEnabled": True}
@@ -303,6 +307,13 @@ def bare() -> dict[str, Any]:
         for name in DROPPED.get(entry["Type"], {}):
             entry["Properties"].pop(name, None)
     return kept
+
+
+async def answer_of(call: Awaitable[dict[str, Any]], part: str) -> Any:
+    try:
+        return (await call)[part]
+    except ClientError as error:
+        return error.response["Error"]["Code"]
 
 
 async def seen(stack: DeployedStack) -> dict[str, Any]:
@@ -359,6 +370,8 @@ async def seen(stack: DeployedStack) -> dict[str, Any]:
     encryption = await s3.get_bucket_encryption(Bucket="left-bucket")
     (rule,) = encryption["ServerSideEncryptionConfiguration"]["Rules"]
     found["bucket"] = (rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"], rule.get("BucketKeyEnabled"))
+    found["owner"] = await answer_of(s3.get_bucket_ownership_controls(Bucket="left-bucket"), "OwnershipControls")
+    found["lifecycle"] = await answer_of(s3.get_bucket_lifecycle_configuration(Bucket="left-bucket"), "Rules")
     alarms = await stack.alarms("left-rate", "left-composite")
     found["alarms"] = {name: alarm.get("AlarmRule") or alarm["Threshold"] for name, alarm in alarms.items()}
     return found
@@ -378,6 +391,8 @@ AT_FIRST: dict[str, Any] = {
     "role": "arn:aws:iam::aws:policy/ReadOnlyAccess",
     "topic": ("alias/topic", "Active"),
     "bucket": ("aws:kms", True),
+    "owner": {"Rules": [{"ObjectOwnership": "ObjectWriter"}]},
+    "lifecycle": [{"ID": "old", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}],
     "alarms": {"left-rate": 10.0, "left-composite": "ALARM(left-rate)"},
 }
 AFTER_A_CHANGE = AT_FIRST | {
@@ -402,6 +417,8 @@ WITHOUT: dict[str, Any] = {
     "role": None,
     "topic": (None, "PassThrough"),
     "bucket": ("AES256", False),
+    "owner": "OwnershipControlsNotFoundError",
+    "lifecycle": "NoSuchLifecycleConfiguration",
     "alarms": {},
 }
 

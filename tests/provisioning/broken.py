@@ -13,7 +13,6 @@ from tests.provisioning.checked import (
     ACCOUNT,
     BUS,
     CREATED,
-    LOG_POLICY,
     NO_TLS,
     PATTERNS,
     SCHEMA,
@@ -291,8 +290,11 @@ BROKEN = [
     ),
     broken(
         "a log group that no policy allows",
-        on("logs", "delete_resource_policy", policyName=LOG_POLICY),
-        ("targets", "logs /aws/events/{}", PROBLEM, "allow logs:PutLogEvents"),
+        both(
+            on("logs", "create_log_group", logGroupName="/other/{}"),
+            target("logged", lambda world: world.arn("logs", f"log-group:/other/{world.name}")),
+        ),
+        ("targets", "logs /other/{}", PROBLEM, "allow logs:PutLogEvents"),
     ),
     broken(
         "a target of another kind",

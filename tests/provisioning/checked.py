@@ -1,4 +1,4 @@
-"""A bus with everything behind it, tables and a stream, as a configuration needs them: for the checks to look at."""
+"""A bus with everything behind it, tables and a stream, as a configuration needs them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ NO_TLS = {
     "Condition": {"Bool": {"aws:SecureTransport": "false"}},
 }
 RULES = (RoutingRule(name="all", event_type_pattern=".*", platforms=("nats", "eventbridge"), strategy="all"),)
-LOG_POLICY = "events"
-"""One for all worlds: an account has ten at most."""
 PATTERNS = {
     "orders": {"source": [{"prefix": "shop."}], "detail-type": ["Order Created"]},
     "schema": {"detail": {"cloudEvents": {"type": [SCHEMA]}}},
@@ -105,7 +103,6 @@ class World:
         topic = (await self.clients["sns"].create_topic(Name=self.name))["TopicArn"]
         await self.set_topic(policy(allowing("sns:Publish", topic, self.rule("schema"))))
         await self.clients["logs"].create_log_group(logGroupName=f"/aws/events/{self.name}")
-        await self.set_log_policy(policy(allowing("logs:Put*", f"{self.group}:*", self.rule("logged"))))
         await self.allow_function()
         await events.create_event_bus(Name=self.name, DeadLetterConfig={"Arn": self.queue("bus")})
         await events.create_archive(ArchiveName=self.name, EventSourceArn=self.bus, RetentionDays=3)
@@ -134,9 +131,6 @@ class World:
         await self.clients["sns"].set_topic_attributes(
             TopicArn=self.arn("sns", self.name), AttributeName="Policy", AttributeValue=text
         )
-
-    async def set_log_policy(self, text: str) -> None:
-        await self.clients["logs"].put_resource_policy(policyName=LOG_POLICY, policyDocument=text)
 
     async def allow_function(self) -> None:
         await self.clients["lambda"].add_permission(

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.alarms import AlarmSpec, MetricSpec, ids_in
-from oms_events.provisioning.functions import CodeSpec, FunctionSpec
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.alarms import AlarmSpec, MetricSpec, ids_in
+from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.topics import TopicSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.topics import TopicSpec
 from tests.provisioning.linting import findings
 
 TOPIC = "arn:aws:sns:us-east-1:123456789012:alarms"
@@ -186,3 +186,18 @@ def test_an_id_begins_with_a_lower_case_letter() -> None:
 )
 def test_ids_are_told_from_functions_numbers_and_texts(expression: str, ids: set[str]) -> None:
     assert ids_in(expression) == ids
+
+
+def test_a_query_finds_its_metrics_by_itself() -> None:
+    query = 'SELECT SUM(FailedInvocations) FROM SCHEMA("AWS/Events", EventBusName, RuleName)'
+    topic = "arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:alarms"
+    spec = AlarmSpec(name="failed", expression=query, threshold=0, period=60, actions=(topic,))
+    made = synthesize(StackSpec(name="s", alarms=(spec,))).resources["AlarmFailed"]["Properties"]
+    assert made["Metrics"] == [{"Id": "result", "Expression": query, "Period": 60, "ReturnData": True}]
+    with pytest.raises(SpecError, match="a query finds its metrics by itself"):
+        AlarmSpec(
+            name="failed",
+            expression=query,
+            threshold=0,
+            metrics=({"id": "m", "namespace": "n", "metric_name": "x"},),
+        )

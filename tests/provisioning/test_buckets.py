@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.buckets import BucketSpec
-from oms_events.provisioning.buses import EventBusSpec
-from oms_events.provisioning.endpoints import EndpointSpec
-from oms_events.provisioning.keys import KeySpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.buckets import BucketSpec
+from oms_events.provisioning.specs.buses import EventBusSpec
+from oms_events.provisioning.specs.endpoints import EndpointSpec
+from oms_events.provisioning.specs.keys import KeySpec
+from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.synthesis import synthesize
 from tests.provisioning.linting import findings
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.alarms import AlarmSpec, MetricSpec
-from oms_events.provisioning.dashboard_body import check_dashboard, read_body
-from oms_events.provisioning.dashboards import (
+from oms_events.provisioning.specs.alarms import AlarmSpec, MetricSpec
+from oms_events.provisioning.specs.dashboard_body import check_dashboard, read_body
+from oms_events.provisioning.specs.dashboards import (
     AlarmWidget,
     DashboardSpec,
     ExpressionSpec,
@@ -18,9 +18,9 @@ from oms_events.provisioning.dashboards import (
     MetricWidget,
     TextWidget,
 )
-from oms_events.provisioning.logs import LogGroupSpec
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.logs import LogGroupSpec
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.synthesis import synthesize
 from tests.provisioning.linting import findings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Any
 import aioboto3
 import pytest
 
+from oms_events._aio import SystemClock
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.devstack import AwsEmulator, Denied, FaultProxy
 from oms_events.errors import (
@@ -34,6 +36,16 @@ KEY = "pk"
 Here = dict[str, Any]
 
 
+class QuickClock(SystemClock):
+    """The emulator works in milliseconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 25)
+
+
+QUICK = QuickClock()
+
+
 @pytest.fixture(scope="module")
 def here(oms_aws_emulator: AwsEmulator) -> Here:
     """What leads to the emulator: the tests share a session, which reads botocore's models once."""
@@ -50,7 +62,7 @@ async def name(here: Here) -> AsyncIterator[str]:
     made = f"stack-{uuid.uuid4().hex[:12]}"
     yield made
     with suppress(StackNotFoundError):
-        await destroy(made, **here, force=True)
+        await destroy(made, **here, clock=QUICK, force=True)
 
 
 def template(
@@ -104,7 +116,7 @@ async def test_a_discarded_plan_leaves_nothing_behind(here: Here, name: str) -> 
         (Action.ADD, "Table"),
     ]
     assert (made.creates, made.data_loss) == (True, ())
-    await discard(made, **here)
+    await discard(made, **here, clock=QUICK)
     with pytest.raises(StackNotFoundError, match=f"there is no stack '{name}' in region us-east-1"):
         await outputs(name, **here)
     async with service(here, SERVICE) as cloudformation:
@@ -115,75 +127,75 @@ async def test_a_discarded_plan_leaves_nothing_behind(here: Here, name: str) -> 
 
 async def test_a_stack_is_deployed_and_deployed_again_without_changes(here: Here, name: str) -> None:
     told: list[StackEvent] = []
-    state = await deploy(template(name), **here, on_event=told.append)
+    state = await deploy(template(name), **here, clock=QUICK, on_event=told.append)
     assert state.status == "CREATE_COMPLETE"
     assert [one.logical_id for one in told if one.status == "CREATE_COMPLETE"] == ["Queue", "Table", name]
     assert len({one.id for one in told}) == len(told)
     arn = f"arn:aws:sqs:us-east-1:000000000000:{name}"
     assert await outputs(name, **here) == {"queue_arns": {"orders": arn}, "archive_arn": None}
     assert (await plan(template(name), **here)).is_empty
-    assert await deploy(template(name), **here) == state
-    assert await follow(name, **here) == state
+    assert await deploy(template(name), **here, clock=QUICK) == state
+    assert await follow(name, **here, clock=QUICK) == state
 
 
 async def test_a_second_deployment_changes_what_is_shown(here: Here, name: str) -> None:
-    await deploy(template(name), **here)
+    await deploy(template(name), **here, clock=QUICK)
     made = await plan(template(name, delay=7), **here)
     (change,) = made.changes
     assert (change.action, change.logical_id) == (Action.CHANGE, "Queue")
     assert [one.path for one in change.properties] == ["DelaySeconds"]
     assert await delay_of(here, name) == "0"
-    assert (await apply(made, **here)).status == "UPDATE_COMPLETE"
+    assert (await apply(made, **here, clock=QUICK)).status == "UPDATE_COMPLETE"
     assert await delay_of(here, name) == "7"
 
 
 async def test_of_two_plans_only_the_first_is_applied(here: Here, name: str) -> None:
-    await deploy(template(name), **here)
+    await deploy(template(name), **here, clock=QUICK)
     first = await plan(template(name, delay=1), **here)
     second = await plan(template(name, delay=2), **here)
-    await apply(first, **here)
+    await apply(first, **here, clock=QUICK)
     with pytest.raises(PlanOutdatedError, match="plan again"):
-        await apply(second, **here)
+        await apply(second, **here, clock=QUICK)
     assert await delay_of(here, name) == "1"
     with pytest.raises(PlanOutdatedError):
-        await apply(first, **here)
+        await apply(first, **here, clock=QUICK)
 
 
 async def test_a_table_is_removed_only_if_its_loss_is_allowed(here: Here, name: str) -> None:
-    await deploy(template(name), **here)
+    await deploy(template(name), **here, clock=QUICK)
     await put_item(here, name)
     with pytest.raises(DataLossRefusedError) as caught:
-        await deploy(template(name, table=False), **here)
+        await deploy(template(name, table=False), **here, clock=QUICK)
     assert list(caught.value.reasons) == [f"table {name} (Table) would be deleted"]
     assert {one.logical_id for one in (await look(name, **here)).resources} == {"Queue", "Table"}
-    await deploy(template(name, table=False), **here, allow_data_loss=True)
+    await deploy(template(name, table=False), **here, clock=QUICK, allow_data_loss=True)
     assert {one.logical_id for one in (await look(name, **here)).resources} == {"Queue"}
 
 
 async def test_a_large_template_goes_through_a_bucket(here: Here, name: str) -> None:
     large = template(name, padding=BODY_LIMIT)
     with pytest.raises(ConfigurationError, match="above 51,200 give template_bucket"):
-        await deploy(large, **here)
+        await deploy(large, **here, clock=QUICK)
     async with service(here, "s3") as s3:
         await s3.call("CreateBucket", Bucket=name)
-        assert (await deploy(large, **here, template_bucket=name)).status == "CREATE_COMPLETE"
+        assert (await deploy(large, **here, clock=QUICK, template_bucket=name)).status == "CREATE_COMPLETE"
         kept = await s3.call("HeadObject", Bucket=name, Key=f"{name}/{large.digest}.json")
         assert kept["ContentLength"] == len(large.body)
 
 
 async def test_what_was_changed_by_hand_is_drift(here: Here, name: str) -> None:
-    await deploy(template(name), **here)
-    assert await drift(name, **here) == ()
+    await deploy(template(name), **here, clock=QUICK)
+    assert await drift(name, **here, clock=QUICK) == ()
     async with service(here, "sqs") as sqs:
         url = (await sqs.call("GetQueueUrl", QueueName=name))["QueueUrl"]
         await sqs.call("SetQueueAttributes", QueueUrl=url, Attributes={"DelaySeconds": "9"})
-    (found,) = await drift(name, **here)
+    (found,) = await drift(name, **here, clock=QUICK)
     assert (found.logical_id, found.status) == ("Queue", DriftStatus.MODIFIED)
     assert found.differences == (Difference(path="/DelaySeconds", expected="0", actual="9"),)
 
 
 async def test_a_stack_is_destroyed_only_if_it_holds_nothing_unless_forced(here: Here, name: str) -> None:
-    await deploy(template(name, protected=True, termination_protection=True), **here)
+    await deploy(template(name, protected=True, termination_protection=True), **here, clock=QUICK)
     await put_item(here, name)
     async with service(here, "sqs") as sqs:
         url = (await sqs.call("GetQueueUrl", QueueName=name))["QueueUrl"]
@@ -197,23 +209,23 @@ async def test_a_stack_is_destroyed_only_if_it_holds_nothing_unless_forced(here:
     ]
     assert found.refused == ()
     with pytest.raises(DataLossRefusedError) as caught:
-        await destroy(name, **here)
+        await destroy(name, **here, clock=QUICK)
     assert caught.value.reasons == found.reasons
     assert await look(name, **here) == found
     told: list[StackEvent] = []
-    done = await destroy(name, **here, force=True, shown=found, on_event=told.append)
+    done = await destroy(name, **here, clock=QUICK, force=True, shown=found, on_event=told.append)
     assert done.status == "DELETE_COMPLETE"
     assert told[-1].ends
     with pytest.raises(StackNotFoundError):
         await look(name, **here)
-    assert (await follow(done.id, **here)).status == "DELETE_COMPLETE"
+    assert (await follow(done.id, **here, clock=QUICK)).status == "DELETE_COMPLETE"
     with pytest.raises(StackNotFoundError, match="deleted already"):
-        await destroy(done.id, **here)
+        await destroy(done.id, **here, clock=QUICK)
 
 
 async def test_an_empty_stack_is_destroyed_without_force(here: Here, name: str) -> None:
-    await deploy(template(name), **here)
-    assert (await destroy(name, **here)).status == "DELETE_COMPLETE"
+    await deploy(template(name), **here, clock=QUICK)
+    assert (await destroy(name, **here, clock=QUICK)).status == "DELETE_COMPLETE"
     async with service(here, "dynamodb") as dynamodb:
         with pytest.raises(ProvisioningError) as caught:
             await dynamodb.call("DescribeTable", TableName=name)
@@ -223,7 +235,7 @@ async def test_an_empty_stack_is_destroyed_without_force(here: Here, name: str) 
 async def test_a_bucket_with_old_versions_is_told_as_what_cannot_be_deleted(here: Here, name: str) -> None:
     versions = {"BucketName": name, "VersioningConfiguration": {"Status": "Enabled"}}
     bucket = {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": versions}}
-    await deploy(Template(name, {"Resources": bucket}), **here)
+    await deploy(Template(name, {"Resources": bucket}), **here, clock=QUICK)
     assert (await look(name, **here)).reasons == ()
     async with service(here, "s3") as s3:
         await s3.call("PutObject", Bucket=name, Key="one", Body=b"1")
@@ -240,7 +252,7 @@ async def test_a_bucket_with_old_versions_is_told_as_what_cannot_be_deleted(here
 async def test_what_cannot_be_looked_into_speaks_against_it(
     here: Here, name: str, oms_fault_proxy: FaultProxy
 ) -> None:
-    await deploy(template(name), **here)
+    await deploy(template(name), **here, clock=QUICK)
     oms_fault_proxy.always(Denied(), operation="Scan")
     through = here["config"].model_copy(update={"endpoint_url": oms_fault_proxy.endpoint_url})
     found = await look(name, through, session=here["session"])

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Awaitable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from oms_events._aws.config import AwsConfig
 from oms_events.errors import (
     AccessError,
     ConfigurationError,
@@ -508,6 +510,32 @@ async def test_a_bad_signature_does_not_show_what_was_signed(aws: CloudFormation
     aws.answer("DescribeStacks", Refusal("SignatureDoesNotMatch", text, 403))
     error = await fail(clock, plan(TEMPLATE, **aws.here, clock=clock), AccessError)
     assert "a-secret-token" not in "".join(traceback.format_exception(error))
+
+
+async def test_without_credentials_it_is_said_what_to_give(
+    aws: CloudFormation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(AccessError, match=r"no credentials that can be used: .*give a profile, a role or keys"):
+        await plan(TEMPLATE, aws.here["config"])
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    with pytest.raises(ConfigurationError, match="'aws_region' is missing"):
+        await plan(TEMPLATE, AwsConfig())
+    assert aws.calls == []
+
+
+async def test_a_role_that_cannot_be_assumed_is_told_as_such(aws: CloudFormation) -> None:
+    url = aws.here["config"].endpoint_url
+    role = {"role_arn": "arn:aws:iam::123456789012:role/deployer", "sts_endpoint_url": url, "endpoint_url": url}
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_region": "eu-west-1"}
+    aws.answer("AssumeRole", Refusal("AccessDenied", "User is not authorized to perform: sts:AssumeRole", 403))
+    with pytest.raises(AccessError, match="the role cannot be assumed: check role_arn") as caught:
+        await plan(TEMPLATE, AwsConfig(**role, **keys))
+    assert (caught.value.operation, aws.changes) == ("DescribeStacks", ["AssumeRole"])
 
 
 async def test_throttling_is_waited_out(aws: CloudFormation, clock: ManualClock) -> None:

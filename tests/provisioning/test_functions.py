@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.base import Grant
-from oms_events.provisioning.functions import CodeSpec, FunctionSpec
-from oms_events.provisioning.keys import KeySpec
-from oms_events.provisioning.logs import LogGroupSpec
-from oms_events.provisioning.mappings import StreamSourceSpec
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.base import Grant
+from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
+from oms_events.provisioning.specs.keys import KeySpec
+from oms_events.provisioning.specs.logs import LogGroupSpec
+from oms_events.provisioning.specs.mappings import StreamSourceSpec
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.targets import TargetSpec
 from tests.provisioning.linting import findings
 
 ROLE = "arn:aws:iam::123456789012:role/handler"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.logs import RETENTION_DAYS, LogGroupSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.logs import RETENTION_DAYS, LogGroupSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.targets import TargetSpec
+from oms_events.provisioning.specs.texts import json_text
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.targets import TargetSpec
-from oms_events.provisioning.texts import json_text
 from tests.provisioning.linting import findings
 
 group = LogGroupSpec(name="/aws/events/orders")

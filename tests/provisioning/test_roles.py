@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.actions import SERVICES, WITHOUT_RESOURCE
-from oms_events.provisioning.buckets import BucketSpec
-from oms_events.provisioning.logs import LogGroupSpec
-from oms_events.provisioning.roles import (
+from oms_events.provisioning.specs.actions import SERVICES, WITHOUT_RESOURCE
+from oms_events.provisioning.specs.buckets import BucketSpec
+from oms_events.provisioning.specs.logs import LogGroupSpec
+from oms_events.provisioning.specs.roles import (
     OidcTrust,
     PermissionRow,
     PrincipalTrust,
@@ -21,9 +21,9 @@ from oms_events.provisioning.roles import (
     Suffixed,
     permission_rows,
 )
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.tables import TableSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.tables import TableSpec
 from oms_events.provisioning.template import Template
 from tests.provisioning.linting import findings
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.targets import InputTransformerSpec, RetryPolicySpec, TargetSpec
+from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.targets import InputTransformerSpec, RetryPolicySpec, TargetSpec
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:handle"
 STATES = "arn:aws:states:us-east-1:123456789012:stateMachine:work"

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.targets import TargetSpec
 from oms_events.provisioning.template import assembled_outputs
 
 FUNCTION = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:handle"

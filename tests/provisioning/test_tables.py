@@ -10,12 +10,12 @@ from oms_events.errors import SpecError
 from oms_events.eventstore import schema as event_store
 from oms_events.idempotency.schema import table_shape
 from oms_events.outbox.schema import TABLE as OUTBOX
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.keys import KeySpec
-from oms_events.provisioning.roles import RoleSpec, ServiceTrust, StatementSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.keys import KeySpec
+from oms_events.provisioning.specs.roles import RoleSpec, ServiceTrust, StatementSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.tables import IndexSpec, TableSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.tables import IndexSpec, TableSpec
 from oms_events.provisioning.template import Template
 from oms_events.triggers import schema as triggers
 from tests.provisioning.linting import findings
@@ -116,6 +116,11 @@ def properties(spec: TableSpec) -> Mapping[str, Any]:
         ),
         ({"indexes": (index(local=True, hash_key="pk"),)}, "the local index 'by-kind'", "a range_key"),
         (
+            {"range_key": None, "indexes": (index(local=True, hash_key="pk", range_key="at"),)},
+            "the local index 'by-kind'",
+            "a range_key of the table",
+        ),
+        (
             {"indexes": (index(billing={"read": 1, "write": 1}),)},
             "'by-kind' is not billed as the table is",
             "make both on-demand, or provisioned",
@@ -205,6 +210,37 @@ def test_a_table_is_what_the_code_that_uses_it_says(name: str) -> None:
     assert {member: made[member] for member in asked} == asked
     ttl = made.get("TimeToLiveSpecification")
     assert ttl == (shape.ttl_attribute and {"AttributeName": shape.ttl_attribute, "Enabled": True})
+
+
+def test_keys_and_indexes_are_said_in_dynamodbs_words() -> None:
+    made = create_request("everything", SHAPES["everything"])
+    assert made["AttributeDefinitions"] == [
+        {"AttributeName": "pk", "AttributeType": "S"},
+        {"AttributeName": "sk", "AttributeType": "B"},
+        {"AttributeName": "kind", "AttributeType": "S"},
+        {"AttributeName": "amount", "AttributeType": "N"},
+    ]
+    assert made["GlobalSecondaryIndexes"] == [
+        {
+            "IndexName": "by-amount",
+            "KeySchema": [
+                {"AttributeName": "kind", "KeyType": "HASH"},
+                {"AttributeName": "amount", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["a"]},
+        }
+    ]
+    assert made["LocalSecondaryIndexes"] == [
+        {
+            "IndexName": "by-kind",
+            "KeySchema": [
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "kind", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        }
+    ]
+    assert made["StreamSpecification"] == {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
 
 
 def test_options_go_before_what_the_shape_says() -> None:

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.functions import CodeSpec, FunctionSpec
-from oms_events.provisioning.keys import KeySpec, KeyUseSpec
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
+from oms_events.provisioning.specs.keys import KeySpec, KeyUseSpec
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.targets import TargetSpec
+from oms_events.provisioning.specs.topics import SubscriptionSpec, TopicSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.targets import TargetSpec
-from oms_events.provisioning.topics import SubscriptionSpec, TopicSpec
 from tests.provisioning.linting import findings
 
 queue = QueueSpec(name="orders")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import aioboto3
 
-_ATTEMPTS: Final = 6
-"""Tries of one call: with botocore's standard backoff up to half a minute, longer than a burst of throttling."""
+_ATTEMPTS: Final = 5
+"""Tries of one call: with botocore's standard backoff up to fifteen seconds, longer than a burst of throttling."""
 
 
 class ControlClient:

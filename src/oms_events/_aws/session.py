@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import orjson
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentialResolver, AioDeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, ProfileNotFound
+from botocore.loaders import create_loader
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.direct import DirectCaller
@@ -232,11 +234,18 @@ def _make_session(config: AwsConfig, service: str) -> aioboto3.Session:
 
 def _warm_up(core: Any, service: str) -> None:
     """Reads botocore's models into its loader's cache here, so that the event loop need not."""
-    loader = core.get_component("data_loader")
+    loader = _loader(core.get_config_variable("data_path"))
+    core.register_component("data_loader", loader)
     for kind in ("service-2", "endpoint-rule-set-1"):
         loader.load_service_model(service, kind)
     for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
         loader.load_data(name)
+
+
+@cache
+def _loader(data_path: str | None) -> Any:
+    """One for all sessions of the process: a deployment opens many clients, and each would read megabytes."""
+    return create_loader(data_path)
 
 
 class _RoleProvider:

@@ -17,13 +17,17 @@ from oms_events.devstack.faults import (
     ServerError,
     Throttle,
 )
+from oms_events.devstack.left_out import make_left_out, remove_left_out
 from oms_events.devstack.nats import NatsServer, NatsTls
 from oms_events.devstack.processes import DevstackError
 from oms_events.devstack.proxy import FaultProxy
 from oms_events.devstack.server import free_port
 from oms_events.devstack.stack import DevStack
+from oms_events.devstack.taken_names import refuse_taken_names
+from oms_events.devstack.templates import Adapted, LeftOut, adapt, is_emulator
 
 __all__ = [
+    "Adapted",
     "AwsEmulator",
     "Call",
     "Delay",
@@ -34,6 +38,7 @@ __all__ = [
     "FaultProxy",
     "Forward",
     "Hang",
+    "LeftOut",
     "LoseAnswer",
     "NatsServer",
     "NatsTls",
@@ -41,6 +46,11 @@ __all__ = [
     "Reset",
     "ServerError",
     "Throttle",
+    "adapt",
     "free_port",
+    "is_emulator",
+    "make_left_out",
+    "refuse_taken_names",
+    "remove_left_out",
     "run_in_thread",
 ]

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
-from oms_events.devstack.supplies import DROPPED, REFUSED, Request, Supply, refused_type
+from oms_events.devstack.dropped import DROPPED
+from oms_events.devstack.refused import REFUSED, refused_type
+from oms_events.devstack.supplies import Request, Supply
 from oms_events.devstack.templates import METADATA_KEY, Adapted
 from oms_events.errors import ProvisioningError
 

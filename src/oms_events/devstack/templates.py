@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from oms_events.devstack.supplies import DROPPED, RefusedType, refused_type
+from oms_events.devstack.dropped import DROPPED
+from oms_events.devstack.refused import RefusedType, refused_type
 
 METADATA_KEY: Final = "LeftOut"
 """The part of a resource's `Metadata` that tells `make_left_out` what to make: CloudFormation resolves it."""

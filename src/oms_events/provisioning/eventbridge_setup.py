@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             event_bus_name=options.event_bus_name,
             alarm_topic_arn=options.alarm_topic_arn,
             enable_archive=options.archive,
+            enable_alarms=options.alarms,
             enable_outbox=options.tables,
             enable_idempotency=options.tables,
         )
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-tables", dest="tables", action="store_false", help="without the outbox and idempotency tables"
     )
     parser.add_argument("--no-archive", dest="archive", action="store_false", help="without the archive")
+    parser.add_argument("--no-alarms", dest="alarms", action="store_false", help="without the alarms")
     parser.add_argument(
         "--template-bucket", metavar="NAME", help="a bucket of the region for a template above 51,200 bytes"
     )

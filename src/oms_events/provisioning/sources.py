@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from oms_events.errors import ConfigurationError, SpecError
 from oms_events.provisioning.presets.registry import PRESETS
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.routing.rulefile import read_document
 
 _PRESET: Final = "preset"

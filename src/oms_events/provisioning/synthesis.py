@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.base import (
+from oms_events.provisioning.specs.base import (
     AnySpec,
     Arn,
     Grant,
@@ -18,8 +18,8 @@ from oms_events.provisioning.base import (
     logical_id,
     substituted,
 )
-from oms_events.provisioning.outputs import output_places, outputs_layout
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.outputs import output_places, outputs_layout
+from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.template import METADATA_KEY, Template
 
 MAX_RESOURCES: Final = 500

@@ -46,11 +46,14 @@ ENDPOINT = {
     "security_group_ids": ["sg-0123456789abcdef0"],
 }
 
+FEW = [EventType.SCHEMA_CREATED.value, EventType.SYSTEM_ERROR.value]
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "other names": {
         "event_bus_name": "Acme.oms_events",
         "name": "acme",
+        "event_types": FEW,
         "outbox_table_name": "acme.outbox",
         "idempotency_table_name": "acme.seen",
         "tags": {"team": "ontology"},
@@ -63,12 +66,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "enable_idempotency": False,
         "enable_alarms": False,
         "enable_dashboard": False,
-        "event_types": [EventType.SCHEMA_CREATED.value],
+        "event_types": FEW,
     },
-    "a queue for every event": {"queues": [INBOX], "default_targets": [TO_INBOX]},
-    "a function for every event": {"default_targets": [{"id": "listener", "arn": FUNCTION}]},
-    "own types": {"source_prefix": "com.acme", "event_types": ["com.acme.order.placed", "a.b", *EventType]},
-    "a topic for alarms": {"alarm_topic_arn": TOPIC, "min_invocations": 0, "max_error_percent": 1.5},
+    "a function for every event": {"default_targets": [{"id": "listener", "arn": FUNCTION}], "event_types": FEW},
+    "own types": {"source_prefix": "com.acme", "event_types": ["com.acme.order.placed", "a.b", *FEW]},
+    "a topic for alarms": {
+        "event_types": FEW,
+        "alarm_topic_arn": TOPIC,
+        "min_invocations": 0,
+        "max_error_percent": 1.5,
+    },
     "all at once": {
         "queues": [INBOX],
         "default_targets": [TO_INBOX],
@@ -529,7 +536,7 @@ class Oms:
         return await queue_messages(client, url, count=count)
 
 
-IN_USE = OPTIONS["a queue for every event"]
+IN_USE = {"queues": [INBOX], "default_targets": [TO_INBOX]}
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -102,7 +102,24 @@ def statements(made: Template, role: str) -> dict[str, Any]:
 
 
 def test_cfn_lint_finds_nothing_in_any_option() -> None:
-    assert findings(*(template(**variables) for variables in OPTIONS.values())) == []
+    # Several in one, as a template of this size costs cfn-lint more than a second.
+    autoscaling = {"billing": {"read": 5, "write": 5, "autoscaling": {"min": 5, "max": 50}}}
+    assert (
+        findings(
+            template(),
+            template(**OPTIONS["no reservations"], **OPTIONS["protected"], server_side_encryption=False),
+            template(
+                name="prod",
+                kms_key_id=KEY,
+                **OPTIONS["a cluster"],
+                tables=[
+                    {"name": "tickets", "stream": "new_image", **autoscaling},
+                    *OPTIONS["more tables and fewer"]["tables"],
+                ],
+            ),
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("variables", OPTIONS.values(), ids=OPTIONS)
@@ -339,8 +356,7 @@ async def calls(client: ControlClient, table: str, key: dict[str, Any], index: s
 async def _allowed(client: ControlClient, operation: str, parameters: dict[str, Any]) -> bool:
     try:
         await client.call(operation, **parameters)
-    except AccessError as error:
-        assert error.code == "AccessDeniedException"
+    except AccessError:
         return False
     return True
 
@@ -443,6 +459,7 @@ async def test_the_outbox_relays_to_the_reservation_bus_under_the_reservation_ro
         OutboxProcessor(outbox, router) as processor,
     ):
         async with outbox.transaction() as tx:
+            tx.check("ticket-reservation-reservations", {"pk": "R-1", "sk": "hold"}, "attribute_not_exists(gone)")
             tx.put("ticket-reservation-orders", {"pk": "O-1", "sk": "order"}, condition="attribute_not_exists(pk)")
             tx.add(build_event("shop.order.placed", "/reservations", {"order": "O-1"}, partitionkey="O-1"))
         assert await processor.drain(timeout=10)

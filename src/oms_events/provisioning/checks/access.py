@@ -30,8 +30,9 @@ class View:
 def view_of(config: AwsConfig, service: str, *, clients: Clients, aws: AwsConfig | None) -> View:
     """The view of a configuration that is about `service`; `aws` looks in its place, where it is given."""
     elsewhere = None if aws is None else aws.endpoint_url
-    own = _plain(config, endpoint_url=elsewhere)
-    looking = own if aws is None else _plain(aws, aws_region=aws.aws_region or config.aws_region)
+    region = config.aws_region if aws is None else config.aws_region or aws.aws_region
+    own = _plain(config, endpoint_url=elsewhere, aws_region=region)
+    looking = own if aws is None else _plain(aws, aws_region=region)
     main = _plain(looking, endpoint_url=config.endpoint_url or elsewhere)
     return View(Services(clients, looking, {service: main}), Services(clients, own), main)
 

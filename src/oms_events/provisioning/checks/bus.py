@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from oms_events.provisioning.checks.matching import Matcher
-from oms_events.provisioning.checks.report import Finding, Level, ok, problem, some, warning
-from oms_events.provisioning.checks.resources import Use, check_resource
+from oms_events.provisioning.checks.report import Finding, Level, collected, ok, problem, some, warning
+from oms_events.provisioning.checks.resources import Use, area_of, check_resource, name_of
 from oms_events.provisioning.checks.services import Services
 
 _ENABLED: Final = "ENABLED"
@@ -28,9 +28,8 @@ async def check_bus(services: Services, name: str) -> AsyncIterator[Finding]:
     yield ok("bus", name, f"exists ({bus['Arn']})")
     queue = bus.get("DeadLetterConfig", {}).get("Arn")
     if queue is not None:
-        async for finding in check_resource(
-            services, queue, [Use(f"bus {name}", bus["Arn"], for_dead_letters=True)]
-        ):
+        uses = [Use(f"bus {name}", bus["Arn"], for_dead_letters=True)]
+        for finding in await collected(area_of(uses), name_of(queue), check_resource(services, queue, uses)):
             yield finding
     elif bus.get("KmsKeyIdentifier"):
         yield warning(

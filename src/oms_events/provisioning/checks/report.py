@@ -80,7 +80,7 @@ def some(names: Iterable[str]) -> str:
 def failed(area: str, subject: str, error: OmsEventsError) -> Finding:
     """The finding of a check that was denied or went wrong."""
     if isinstance(error, AccessError):
-        remedy = f"let these credentials call {error.operation}, or look with others"
+        remedy = "allow it, or look with credentials that may"
     else:
         remedy = "see that it can be reached with these settings, and check again"
     return unchecked(area, subject, str(error), remedy)

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from oms_events.provisioning.buses import EVENTS_SERVICE
 from oms_events.provisioning.checks.permits import Request, Verdict, decide
 from oms_events.provisioning.checks.report import Finding, Level, ok, problem, some, unchecked, warning
 from oms_events.provisioning.checks.services import Services
-from oms_events.provisioning.targets import BY_RESOURCE_POLICY
+from oms_events.provisioning.specs.buses import EVENTS_SERVICE
+from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY
 
 _DEAD_LETTERS: Final = "dead letters"
 _MESSAGES: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")

@@ -12,7 +12,7 @@ from oms_events.provisioning.checks.matching import Matcher
 from oms_events.provisioning.checks.report import Finding, Level, failed, ok, problem, together, warning
 from oms_events.provisioning.checks.resources import Use, area_of, check_resource, name_of
 from oms_events.provisioning.checks.services import Services
-from oms_events.provisioning.targets import BY_RESOURCE_POLICY
+from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY
 
 _AREA: Final = "rules"
 _DISABLED: Final = "DISABLED"

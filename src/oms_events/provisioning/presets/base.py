@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from oms_events.provisioning.base import Spec
-from oms_events.provisioning.stack import StackSpec
+from oms_events.provisioning.specs.base import Spec
+from oms_events.provisioning.specs.stack import StackSpec
 
 
 class Preset(Spec):

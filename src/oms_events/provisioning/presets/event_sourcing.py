@@ -10,23 +10,23 @@ from pydantic import Field, field_validator, model_validator
 from oms_events._aws.tables import TableShape
 from oms_events.eventstore import schema
 from oms_events.outbox.schema import TABLE as OUTBOX
-from oms_events.provisioning.alarms import AlarmSpec
-from oms_events.provisioning.base import Arn
-from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
-from oms_events.provisioning.capacity import OnDemandSpec, ProvisionedSpec
-from oms_events.provisioning.functions import CodeSpec, FunctionSpec
-from oms_events.provisioning.mappings import StreamSourceSpec
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.event_sourcing_parts import Parts, command_role, projection_role, query_role
 from oms_events.provisioning.presets.event_sourcing_samples import COMMAND, QUERY, testing_instructions
 from oms_events.provisioning.presets.handlers import NO_CODE, entry_point
 from oms_events.provisioning.presets.oms_relay import OmsRelay, relay_parts
-from oms_events.provisioning.queues import MAX_RETENTION_SECONDS, QueueSpec
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.rules import MAX_TARGETS, RuleSpec
-from oms_events.provisioning.stack import StackSpec
-from oms_events.provisioning.tables import TableSpec
-from oms_events.provisioning.targets import TargetSpec
+from oms_events.provisioning.specs.alarms import AlarmSpec
+from oms_events.provisioning.specs.base import Arn
+from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
+from oms_events.provisioning.specs.capacity import OnDemandSpec, ProvisionedSpec
+from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
+from oms_events.provisioning.specs.mappings import StreamSourceSpec
+from oms_events.provisioning.specs.queues import MAX_RETENTION_SECONDS, QueueSpec
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.rules import MAX_TARGETS, RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.tables import TableSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 
 EVENT_SOURCE: Final = "event-sourcing.financial"
 DETAIL_TYPES: Final = ("AccountCreated", "TransactionProcessed", "AccountClosed")

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oms_events.eventstore.schema import BY_TYPE
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.buses import EventBusSpec
-from oms_events.provisioning.permissions import EVERYTHING, StatementSpec, Suffixed
 from oms_events.provisioning.presets.handlers import allow, function_role
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.tables import TableSpec
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.buses import EventBusSpec
+from oms_events.provisioning.specs.permissions import EVERYTHING, StatementSpec, Suffixed
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.tables import TableSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.functions import CodeSpec
-from oms_events.provisioning.logs import log_group_arn
-from oms_events.provisioning.permissions import EVERYTHING, StatementSpec
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.trust import ServiceTrust
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.functions import CodeSpec
+from oms_events.provisioning.specs.logs import log_group_arn
+from oms_events.provisioning.specs.permissions import EVERYTHING, StatementSpec
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.trust import ServiceTrust
 
 LAMBDA_SERVICE: Final = "lambda.amazonaws.com"
 

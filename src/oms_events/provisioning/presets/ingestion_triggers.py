@@ -8,12 +8,6 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from oms_events.errors import ConfigurationError
-from oms_events.provisioning.base import Arn
-from oms_events.provisioning.buckets import BucketSpec
-from oms_events.provisioning.buses import EventBusSpec
-from oms_events.provisioning.functions import CodeSpec, FunctionSpec
-from oms_events.provisioning.mappings import StreamSourceSpec
-from oms_events.provisioning.permissions import StatementSpec
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.handlers import NO_CODE, entry_point
 from oms_events.provisioning.presets.ingestion_triggers_parts import (
@@ -33,9 +27,15 @@ from oms_events.provisioning.presets.ingestion_triggers_rules import (
     scheduled_request,
 )
 from oms_events.provisioning.presets.ingestion_triggers_watching import make_alarms, make_dashboard
-from oms_events.provisioning.rules import DEFAULT_BUS, RuleSpec
-from oms_events.provisioning.stack import StackSpec
-from oms_events.provisioning.targets import TargetSpec
+from oms_events.provisioning.specs.base import Arn
+from oms_events.provisioning.specs.buckets import BucketSpec
+from oms_events.provisioning.specs.buses import EventBusSpec
+from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
+from oms_events.provisioning.specs.mappings import StreamSourceSpec
+from oms_events.provisioning.specs.permissions import StatementSpec
+from oms_events.provisioning.specs.rules import DEFAULT_BUS, RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.triggers.models import DEFAULT_SYMBOLS, IngestionEvent
 
 CUSTOM_BUS: Final = "custom-ingestion-bus"

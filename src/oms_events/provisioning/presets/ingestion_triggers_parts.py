@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.buses import EventBusSpec
-from oms_events.provisioning.permissions import StatementSpec
 from oms_events.provisioning.presets.handlers import allow, function_role
-from oms_events.provisioning.queues import MAX_RETENTION_SECONDS, QueueSpec
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.tables import TableSpec
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.buses import EventBusSpec
+from oms_events.provisioning.specs.permissions import StatementSpec
+from oms_events.provisioning.specs.queues import MAX_RETENTION_SECONDS, QueueSpec
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.tables import TableSpec
 from oms_events.triggers import schema
 
 FUNCTION: Final = "orchestrator"

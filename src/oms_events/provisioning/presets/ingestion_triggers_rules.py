@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from oms_events.provisioning.targets import InputTransformerSpec
+from oms_events.provisioning.specs.targets import InputTransformerSpec
 from oms_events.triggers.models import IngestionEvent
 
 SCHEDULES: Final[Mapping[str, str]] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from oms_events.provisioning.alarms import AlarmSpec, MetricSpec
-from oms_events.provisioning.base import Arn, Reference
-from oms_events.provisioning.dashboards import DashboardSpec, ExpressionSpec, MetricWidget, TextWidget
 from oms_events.provisioning.presets.ingestion_triggers_parts import Queues
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.rules import DEFAULT_BUS, RuleSpec
+from oms_events.provisioning.specs.alarms import AlarmSpec, MetricSpec
+from oms_events.provisioning.specs.base import Arn, Reference
+from oms_events.provisioning.specs.dashboards import DashboardSpec, ExpressionSpec, MetricWidget, TextWidget
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.rules import DEFAULT_BUS, RuleSpec
 
 NAMESPACE: Final = "Extract/Triggers"
 EXECUTIONS: Final = "TriggerExecution"

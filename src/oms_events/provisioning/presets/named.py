@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-_NAME: Final = "name"
+from oms_events.provisioning.specs.base import Spec
 
 
 def by_name(value: object) -> dict[str, dict[str, Any]]:
-    """What is given for each name, from `{name: {...}}` or from `[{"name": name, ...}]`. Raises `ValueError`."""
+    """What is given for each name, from `{name: {...}}` or `[{"name": name, ...}]`. Raises `ValueError`.
+
+    In place of the fields a spec may stand: its fields that were given.
+    """
     if isinstance(value, Mapping):
-        entries = [(str(name), entry) for name, entry in value.items()]
+        entries = [(name, _fields(entry)) for name, entry in value.items()]
     elif isinstance(value, list | tuple):
-        entries = [(entry.get(_NAME, "") if isinstance(entry, Mapping) else "", entry) for entry in value]
+        entries = [(fields.get("name"), fields) for fields in map(_fields, value)]
     else:
         raise ValueError(f"{type(value).__name__} is neither a table by name nor a list; write {{name: {{...}}}}")
-    for name, entry in entries:
-        if not isinstance(entry, Mapping) or not isinstance(name, str) or not name:
-            raise ValueError(
-                f"{entry!r} has no name or no fields; write {{name: {{...}}}} or [{{name = '...', ...}}]"
-            )
+    for name, fields in entries:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{fields!r} has no name; write {{name: {{...}}}}, or a list of what has a name each")
     if twice := [name for name, count in Counter(name for name, _ in entries).items() if count > 1]:
         raise ValueError(f"{twice[0]!r} stands twice; name each once")
-    return {name: dict(entry) for name, entry in entries}
+    return dict(entries)
+
+
+def _fields(entry: object) -> dict[str, Any]:
+    if isinstance(entry, Spec):
+        return {field: getattr(entry, field) for field in entry.model_fields_set}
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    raise ValueError(f"{entry!r} has no fields; write {{name: {{...}}}}, or a list of what has a name each")

@@ -11,13 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from oms_events.idempotency.schema import table_shape
 from oms_events.oms.catalogue import EventType
 from oms_events.outbox.schema import TABLE
-from oms_events.provisioning.alarms import AlarmSpec
-from oms_events.provisioning.base import Arn, Reference, ResourceSpec
-from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
-from oms_events.provisioning.dashboards import DashboardSpec
-from oms_events.provisioning.endpoints import EndpointSpec
-from oms_events.provisioning.outputs import OutputItem, OutputValue
-from oms_events.provisioning.permissions import PolicyResource
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.oms_access import (
     business_statement,
@@ -29,13 +22,20 @@ from oms_events.provisioning.presets.oms_endpoint import OmsEndpoint
 from oms_events.provisioning.presets.oms_relay import OmsRelay, RelayParts, relay_parts
 from oms_events.provisioning.presets.oms_rules import make_rules, rule_problems
 from oms_events.provisioning.presets.oms_watching import make_alarm_topic, make_alarms, make_dashboard
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.roles import PrincipalTrust, RoleSpec, ServiceTrust, TrustSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.stack import StackSpec
-from oms_events.provisioning.tables import TableSpec
-from oms_events.provisioning.targets import TargetSpec
-from oms_events.provisioning.trust import OWN_ACCOUNT
+from oms_events.provisioning.specs.alarms import AlarmSpec
+from oms_events.provisioning.specs.base import Arn, Reference, ResourceSpec
+from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
+from oms_events.provisioning.specs.dashboards import DashboardSpec
+from oms_events.provisioning.specs.endpoints import EndpointSpec
+from oms_events.provisioning.specs.outputs import OutputItem, OutputValue
+from oms_events.provisioning.specs.permissions import PolicyResource
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.roles import PrincipalTrust, RoleSpec, ServiceTrust, TrustSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.tables import TableSpec
+from oms_events.provisioning.specs.targets import TargetSpec
+from oms_events.provisioning.specs.trust import OWN_ACCOUNT
 
 MAX_NAME: Final = 40
 """Characters of `name`: with what follows it, an archive's name has at most 48."""

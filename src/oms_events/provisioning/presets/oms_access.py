@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.permissions import PolicyResource, StatementSpec
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.permissions import PolicyResource, StatementSpec
 
 PUBLISH_ACTIONS: Final = ("events:DescribeEventBus", "events:PutEvents")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from oms_events.provisioning.base import Arn, Reference, Spec
-from oms_events.provisioning.endpoints import EndpointSpec
 from oms_events.provisioning.presets.oms_access import PUBLISH_ACTIONS
+from oms_events.provisioning.specs.base import Arn, Reference, Spec
+from oms_events.provisioning.specs.endpoints import EndpointSpec
 
 
 class OmsEndpoint(Spec):

@@ -8,17 +8,17 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from oms_events.provisioning.base import Arn, Name, Reference, Spec
-from oms_events.provisioning.buses import EventBusSpec
-from oms_events.provisioning.functions import CodeSpec, FunctionSpec
-from oms_events.provisioning.mappings import StreamSourceSpec
-from oms_events.provisioning.permissions import StatementSpec
 from oms_events.provisioning.presets.oms_access import outbox_statement, publish_statement
-from oms_events.provisioning.queues import MAX_RETENTION_SECONDS, QueueSpec
-from oms_events.provisioning.roles import RoleSpec, ServiceTrust
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.tables import TableSpec
-from oms_events.provisioning.targets import TargetSpec
+from oms_events.provisioning.specs.base import Arn, Name, Reference, Spec
+from oms_events.provisioning.specs.buses import EventBusSpec
+from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
+from oms_events.provisioning.specs.mappings import StreamSourceSpec
+from oms_events.provisioning.specs.permissions import StatementSpec
+from oms_events.provisioning.specs.queues import MAX_RETENTION_SECONDS, QueueSpec
+from oms_events.provisioning.specs.roles import RoleSpec, ServiceTrust
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.tables import TableSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 
 _SWEEP: Final = "rate(1 minute)"
 _STREAM_ACTIONS: Final = ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator")

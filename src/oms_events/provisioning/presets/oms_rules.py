@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from oms_events.errors import OmsEventsError
 from oms_events.events import build_event, encode
-from oms_events.provisioning.base import Reference
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.targets import TargetSpec
+from oms_events.provisioning.specs.base import Reference
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 from oms_events.publishers.eventbridge.mapping import EventMapper
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oms_events.provisioning.alarms import AlarmSpec, MetricSpec
-from oms_events.provisioning.base import Arn
-from oms_events.provisioning.dashboards import (
+from oms_events.provisioning.specs.alarms import AlarmSpec, MetricSpec
+from oms_events.provisioning.specs.base import Arn
+from oms_events.provisioning.specs.dashboards import (
     AlarmWidget,
     DashboardSpec,
     ExpressionSpec,
     MetricWidget,
     TextWidget,
 )
-from oms_events.provisioning.keys import KeySpec, KeyUseSpec
-from oms_events.provisioning.topics import SubscriptionSpec, TopicSpec
+from oms_events.provisioning.specs.keys import KeySpec, KeyUseSpec
+from oms_events.provisioning.specs.topics import SubscriptionSpec, TopicSpec
 
 _NAMESPACE: Final = "AWS/Events"
 _RULE: Final = ("EventBusName", "RuleName")

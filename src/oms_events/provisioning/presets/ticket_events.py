@@ -9,21 +9,21 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from oms_events.provisioning.alarms import AlarmSpec
-from oms_events.provisioning.base import Arn, Spec
-from oms_events.provisioning.buses import EVENTS_SERVICE, ArchiveSpec, EventBusSpec
-from oms_events.provisioning.logs import LogGroupSpec
-from oms_events.provisioning.patterns import check_pattern
-from oms_events.provisioning.permissions import StatementSpec
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.named import by_name
 from oms_events.provisioning.presets.ticket_roles import COMPUTE
-from oms_events.provisioning.queues import MAX_RETENTION_SECONDS, QueueSpec
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.stack import StackSpec
-from oms_events.provisioning.targets import BY_RESOURCE_POLICY, TargetSpec
-from oms_events.provisioning.trust import ServiceTrust, TrustSpec
+from oms_events.provisioning.specs.alarms import AlarmSpec
+from oms_events.provisioning.specs.base import Arn, Spec
+from oms_events.provisioning.specs.buses import EVENTS_SERVICE, ArchiveSpec, EventBusSpec
+from oms_events.provisioning.specs.logs import LogGroupSpec
+from oms_events.provisioning.specs.patterns import check_pattern
+from oms_events.provisioning.specs.permissions import StatementSpec
+from oms_events.provisioning.specs.queues import MAX_RETENTION_SECONDS, QueueSpec
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY, TargetSpec
+from oms_events.provisioning.specs.trust import ServiceTrust, TrustSpec
 
 SOURCE: Final = "ticket.service"
 """What the ticket service writes as the source of its events."""
@@ -122,10 +122,7 @@ class TicketEventsPreset(Preset):
     archive_config: ArchiveConfig = ArchiveConfig()
     dynamodb_table_arns: tuple[Arn, ...] = ()
     """Tables that the target role may get, put and update items of."""
-    service_trust: tuple[TrustSpec, ...] = Field(
-        default=COMPUTE,
-        min_length=1,
-    )
+    service_trust: tuple[TrustSpec, ...] = Field(default=COMPUTE, min_length=1)
     """Who may take the service role: what the ticket service runs on."""
 
     @property

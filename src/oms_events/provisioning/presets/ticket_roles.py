@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from oms_events.provisioning.logs import log_group_arn
-from oms_events.provisioning.permissions import StatementSpec, Suffixed
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.tables import TableSpec
-from oms_events.provisioning.trust import ServiceTrust, TrustSpec
+from oms_events.provisioning.specs.logs import log_group_arn
+from oms_events.provisioning.specs.permissions import StatementSpec, Suffixed
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.tables import TableSpec
+from oms_events.provisioning.specs.trust import ServiceTrust, TrustSpec
 
 COMPUTE: Final[tuple[TrustSpec, ...]] = (
     ServiceTrust(service="ec2.amazonaws.com"),

@@ -10,7 +10,6 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from oms_events.idempotency.schema import table_shape as idempotency_shape
 from oms_events.outbox.schema import TABLE as OUTBOX_SHAPE
-from oms_events.provisioning.alarms import AlarmSpec
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.named import by_name
 from oms_events.provisioning.presets.ticket_roles import (
@@ -19,9 +18,10 @@ from oms_events.provisioning.presets.ticket_roles import (
     readonly_role,
     reservation_role,
 )
-from oms_events.provisioning.stack import StackSpec
-from oms_events.provisioning.tables import IndexSpec, TableSpec
-from oms_events.provisioning.trust import ServiceTrust, TrustSpec
+from oms_events.provisioning.specs.alarms import AlarmSpec
+from oms_events.provisioning.specs.stack import StackSpec
+from oms_events.provisioning.specs.tables import IndexSpec, TableSpec
+from oms_events.provisioning.specs.trust import ServiceTrust, TrustSpec
 
 RESERVATION: Final = "reservation-"
 """What the keys of the reservation service's tables begin with."""

@@ -19,7 +19,7 @@ from oms_events._aws.tables import (
     schema,
 )
 from oms_events.errors import SpecError
-from oms_events.provisioning.base import (
+from oms_events.provisioning.specs.base import (
     Arn,
     Json,
     Reference,
@@ -29,7 +29,7 @@ from oms_events.provisioning.base import (
     Spec,
     logical_id,
 )
-from oms_events.provisioning.capacity import (
+from oms_events.provisioning.specs.capacity import (
     AutoscalingSpec,
     Billing,
     OnDemandSpec,
@@ -172,11 +172,6 @@ class TableSpec(ResourceSpec):
             ttl_attribute=self.ttl_attribute,
             stream=self.stream,
         )
-
-    def reference(self, attribute: str = "arn") -> Reference:
-        if problem := self.why_without(attribute):
-            raise SpecError(f"{type(self).__name__} {self.key!r}", [problem])
-        return super().reference(attribute)
 
     def why_without(self, attribute: str) -> str | None:
         if attribute == _STREAM_ARN and self.stream is None:

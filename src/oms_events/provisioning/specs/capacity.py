@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from oms_events.provisioning.base import Json, Resource, Spec
+from oms_events.provisioning.specs.base import Json, Resource, Spec
 
 _DIMENSIONS: Final = ("Read", "Write")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from oms_events.provisioning.base import Json
+from oms_events.provisioning.specs.base import Json
 
 
 def json_text(document: Json) -> Json:

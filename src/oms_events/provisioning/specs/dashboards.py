@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.alarms import MetricSpec, check_metric_id, check_period, ids_in
-from oms_events.provisioning.base import (
+from oms_events.provisioning.specs.alarms import MetricSpec, check_metric_id, check_period, ids_in
+from oms_events.provisioning.specs.base import (
     Arn,
     Json,
     Name,
@@ -20,7 +20,7 @@ from oms_events.provisioning.base import (
     Spec,
     substituted,
 )
-from oms_events.provisioning.dashboard_body import (
+from oms_events.provisioning.specs.dashboard_body import (
     COLUMNS,
     MAX_ALARMS,
     MAX_ALL_METRICS,
@@ -30,7 +30,7 @@ from oms_events.provisioning.dashboard_body import (
     check_dashboard,
     read_body,
 )
-from oms_events.provisioning.texts import json_text
+from oms_events.provisioning.specs.texts import json_text
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _REGION: Final = {"Ref": "AWS::Region"}

@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Json, Reference, Resource, ResourceSpec, Scope
-from oms_events.provisioning.permissions import NOT_EMPTY, StatementSpec, Suffixed, plain_arn
-from oms_events.provisioning.policies import policy_document
-from oms_events.provisioning.trust import OidcTrust, PrincipalTrust, ServiceTrust, TrustSpec
+from oms_events.provisioning.specs.base import Arn, Json, Reference, Resource, ResourceSpec, Scope
+from oms_events.provisioning.specs.permissions import NOT_EMPTY, StatementSpec, Suffixed, plain_arn
+from oms_events.provisioning.specs.policies import policy_document
+from oms_events.provisioning.specs.trust import OidcTrust, PrincipalTrust, ServiceTrust, TrustSpec
 
 __all__ = [
     "OidcTrust",

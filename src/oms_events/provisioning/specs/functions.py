@@ -11,9 +11,19 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.base import Arn, Grant, Json, Name, Reference, Resource, ResourceSpec, Scope, Spec
-from oms_events.provisioning.logs import DEFAULT_RETENTION_DAYS, LogGroupSpec, check_retention, log_group_arn
-from oms_events.provisioning.mappings import StreamSourceSpec
+from oms_events.provisioning.specs.base import (
+    Arn,
+    Grant,
+    Json,
+    Name,
+    Reference,
+    Resource,
+    ResourceSpec,
+    Scope,
+    Spec,
+)
+from oms_events.provisioning.specs.logs import DEFAULT_RETENTION_DAYS, LogGroupSpec, check_retention, log_group_arn
+from oms_events.provisioning.specs.mappings import StreamSourceSpec
 
 MAX_INLINE_BYTES: Final = 4 * 1024 * 1024
 """Code within a template (CloudFormation reference, AWS::Lambda::Function Code)."""

@@ -8,7 +8,17 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Json, Reference, Resource, Scope, Spec, logical_id
+from oms_events.provisioning.specs.base import (
+    PSEUDO,
+    Arn,
+    Json,
+    Reference,
+    Resource,
+    Scope,
+    Spec,
+    arn_service,
+    logical_id,
+)
 from oms_events.routing.conditions import compile_document_pattern
 
 MAX_FILTERS: Final = 10
@@ -60,14 +70,14 @@ class StreamSourceSpec(Spec):
     def is_queue(self) -> bool:
         if isinstance(self.source, Reference):
             return self.source.kind == "queue"
-        return self.source.split(":")[2] == "sqs"
+        return arn_service(self.source) == "sqs"
 
     @property
     def logical_id(self) -> str:
         """What stands for the source in the mapping's logical id."""
         if isinstance(self.source, Reference):
             return logical_id(self.source.kind, self.source.key)
-        return logical_id(*self.source.split(":")[5:])
+        return logical_id(*PSEUDO.sub("x", self.source).split(":")[5:])
 
     def resource(self, function: Json, scope: Scope) -> Resource:
         """The event source mapping to the function of that name."""
@@ -109,9 +119,9 @@ class StreamSourceSpec(Spec):
         if isinstance(source, Reference):
             if (source.kind, source.attribute) not in (("table", "stream_arn"), ("queue", "arn")):
                 raise ValueError(f"{source!r}: a function reads a table's `stream_arn` or a queue's `arn`")
-        elif source.split(":")[2] not in ("dynamodb", "kinesis", "sqs"):
+        elif arn_service(source) not in ("dynamodb", "kinesis", "sqs"):
             raise ValueError("a function reads DynamoDB and Kinesis streams, and SQS queues; others invoke it")
-        elif source.split(":")[2] == "dynamodb" and "/stream/" not in source:
+        elif arn_service(source) == "dynamodb" and "/stream/" not in source:
             raise ValueError("is a table; give its stream's ARN, ...:table/<name>/stream/<label>")
         return source
 
@@ -134,7 +144,7 @@ class StreamSourceSpec(Spec):
     @field_validator("on_failure")
     @classmethod
     def _check_on_failure(cls, arn: str | Reference | None) -> str | Reference | None:
-        service = _ON_FAILURE.get(arn.kind) if isinstance(arn, Reference) else (arn or ":::").split(":")[2]
+        service = _ON_FAILURE.get(arn.kind) if isinstance(arn, Reference) else (arn_service(arn) if arn else "")
         if arn is not None and service not in _ON_FAILURE.values():
             raise ValueError(f"Lambda tells a {', a '.join(_ON_FAILURE)}, and nothing else")
         return arn

@@ -18,7 +18,7 @@ Json = Any
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _WORDS: Final = re.compile(r"[A-Za-z0-9]+")
 _ARN: Final = re.compile(r"arn:(?:aws[\w-]*|\$\{AWS::Partition\}):[a-z0-9-]+:[^\s]*:\S+")
-_PSEUDO: Final = re.compile(r"\$\{AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\}")
+PSEUDO: Final = re.compile(r"\$\{AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\}")
 _OTHER: Final = re.compile(r"\$\{(?!AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\})")
 _LOGICAL_ID_LENGTH: Final = 255
 
@@ -60,7 +60,7 @@ class Reference(Spec):
 
 def check_arn(text: str) -> str:
     """An ARN, which may have `${AWS::Region}` and its like in it. Raises `ValueError`."""
-    if _ARN.fullmatch(_PSEUDO.sub(lambda found: found[0] if "Partition" in found[0] else "x", text)) is None:
+    if _ARN.fullmatch(PSEUDO.sub(lambda found: found[0] if "Partition" in found[0] else "x", text)) is None:
         raise ValueError(
             "is no ARN; write arn:<partition>:<service>:<region>:<account>:<resource> (${AWS::Partition}, "
             "${AWS::Region} and ${AWS::AccountId} may stand for their values), or {ref: 'kind:key'} for a "
@@ -71,7 +71,7 @@ def check_arn(text: str) -> str:
 
 def arn_service(arn: str) -> str:
     """The service in an ARN: `sqs`, `lambda`."""
-    return _PSEUDO.sub("x", arn).split(":", 3)[2]
+    return PSEUDO.sub("x", arn).split(":", 3)[2]
 
 
 def _read_name(value: object) -> str | Reference:
@@ -166,6 +166,8 @@ class ResourceSpec(Spec):
 
     def reference(self, attribute: str = "arn") -> Reference:
         """One of its return values, for the fields of other specs of the stack. Raises `SpecError`."""
+        if problem := self.why_without(attribute):
+            raise SpecError(f"{type(self).__name__} {self.key!r}", [problem])
         if attribute not in self.returns:
             known = ", ".join(sorted(self.returns))
             problem = f"attribute = {attribute!r}: a {self.kind} has {known}"
@@ -226,7 +228,7 @@ def logical_id(*parts: str) -> str:
 
 def substituted(text: str) -> Json:
     """The text, with pseudo parameters in it as `Fn::Sub`; any other `${` stands for itself."""
-    return {"Fn::Sub": _OTHER.sub("${!", text)} if _PSEUDO.search(text) else text
+    return {"Fn::Sub": _OTHER.sub("${!", text)} if PSEUDO.search(text) else text
 
 
 def substituted_within(value: Json) -> Json:

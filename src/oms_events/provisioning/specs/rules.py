@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Grant, Json, Name, Resource, ResourceSpec, Scope, substituted_within
-from oms_events.provisioning.buses import EVENTS_SERVICE
-from oms_events.provisioning.patterns import check_pattern
-from oms_events.provisioning.targets import BY_RESOURCE_POLICY, TargetSpec
+from oms_events.provisioning.specs.base import Grant, Json, Name, Resource, ResourceSpec, Scope, substituted_within
+from oms_events.provisioning.specs.buses import EVENTS_SERVICE
+from oms_events.provisioning.specs.patterns import check_pattern
+from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY, TargetSpec
 from oms_events.triggers.schedules import parse_schedule
 
 MAX_TARGETS: Final = 5
@@ -82,9 +82,7 @@ class RuleSpec(ResourceSpec):
     @field_validator("schedule")
     @classmethod
     def _check_schedule(cls, schedule: str | None) -> str | None:
-        if schedule is not None:
-            parse_schedule(schedule)
-        return schedule
+        return None if schedule is None else str(parse_schedule(schedule))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

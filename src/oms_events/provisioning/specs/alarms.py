@@ -8,7 +8,18 @@ from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Grant, Json, Name, Reference, Resource, ResourceSpec, Scope, Spec
+from oms_events.provisioning.specs.base import (
+    Arn,
+    Grant,
+    Json,
+    Name,
+    Reference,
+    Resource,
+    ResourceSpec,
+    Scope,
+    Spec,
+    arn_service,
+)
 
 MAX_ACTIONS: Final = 5
 """Actions of an alarm for one state (CloudWatch API reference, PutMetricAlarm)."""
@@ -99,7 +110,8 @@ class AlarmSpec(ResourceSpec):
 
     metrics: tuple[MetricSpec, ...] = Field(default=(), max_length=MAX_METRICS)
     expression: str | None = Field(default=None, min_length=1, max_length=2048)
-    """Metric math over the ids of `metrics`, such as `100 * failed / all`."""
+    """Metric math over the ids of `metrics`, such as `100 * failed / all`; or, without `metrics`, a query of CloudWatch
+    Metrics Insights over any number of metrics, which begins with `SELECT`."""
     label: str | None = None
     """What the expression is, in words."""
 
@@ -142,6 +154,10 @@ class AlarmSpec(ResourceSpec):
             principal, allowed = _GRANTS[action.partition(":")[0]]
             yield Grant(to=Reference(ref=action), principal=principal, actions=(allowed,), source=source)
 
+    @property
+    def _is_query(self) -> bool:
+        return self.expression is not None and self.expression.lstrip().upper().startswith("SELECT ")
+
     def _metric(self, scope: Scope) -> dict[str, Json]:
         is_simple = self.statistic in _STATISTICS
         return {
@@ -155,7 +171,13 @@ class AlarmSpec(ResourceSpec):
 
     def _math(self, scope: Scope) -> dict[str, Json]:
         queries = [_query(metric, self.period, scope) for metric in self.metrics]
-        result = {"Id": _RESULT, "Expression": self.expression, "Label": self.label, "ReturnData": True}
+        result = {
+            "Id": _RESULT,
+            "Expression": self.expression,
+            "Label": self.label,
+            "Period": self.period if self._is_query else None,
+            "ReturnData": True,
+        }
         return {"Metrics": [*queries, _without_none(result)]}
 
     @field_validator("name")
@@ -185,7 +207,7 @@ class AlarmSpec(ResourceSpec):
                 raise ValueError(
                     f"{action.ref!r}: an alarm notifies a topic or a function of the stack, by its arn"
                 )
-            if isinstance(action, str) and action.split(":")[2] not in _ACTION_SERVICES:
+            if isinstance(action, str) and arn_service(action) not in _ACTION_SERVICES:
                 raise ValueError(f"{action!r} is nothing that an alarm can do; give a topic's ARN")
         if len(set(map(str, actions))) < len(actions):
             raise ValueError("an action stands twice; name each once")
@@ -205,6 +227,10 @@ class AlarmSpec(ResourceSpec):
             return
         if single:
             yield f"{' and '.join(single)} belong to an alarm on one metric; put them into `metrics`"
+        if self._is_query:
+            if self.metrics:
+                yield "metrics: a query finds its metrics by itself; leave them out"
+            return
         if self.expression is None or not self.metrics:
             yield "metrics and expression go together; give both"
             return

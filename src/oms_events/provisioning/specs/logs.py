@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final
 
 from pydantic import field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted
-from oms_events.provisioning.policies import policy_document
-from oms_events.provisioning.texts import json_text
+from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted
+from oms_events.provisioning.specs.policies import policy_document
+from oms_events.provisioning.specs.texts import json_text
 
 RETENTION_DAYS: Final = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import (
+from oms_events.provisioning.specs.base import (
     Arn,
     Grant,
     Json,
@@ -21,7 +21,7 @@ from oms_events.provisioning.base import (
     check_arn,
     logical_id,
 )
-from oms_events.provisioning.policies import grant_statements, policy_document, tls_statement
+from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
 
 SNS_SERVICE: Final = "sns.amazonaws.com"
 

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
-from oms_events.provisioning.actions import SERVICES, WITHOUT_RESOURCE
-from oms_events.provisioning.base import Json, Name, Reference, Scope, Spec, check_arn
+from oms_events.provisioning.specs.actions import SERVICES, WITHOUT_RESOURCE
+from oms_events.provisioning.specs.base import Json, Name, Reference, Scope, Spec, check_arn
 
 EVERYTHING: Final = "*"
 

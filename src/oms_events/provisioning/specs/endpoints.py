@@ -8,8 +8,8 @@ from typing import ClassVar, Final
 
 from pydantic import Field, field_validator
 
-from oms_events.provisioning.base import Arn, Json, Resource, ResourceSpec, Scope, substituted
-from oms_events.provisioning.policies import policy_document
+from oms_events.provisioning.specs.base import Arn, Json, Resource, ResourceSpec, Scope, substituted
+from oms_events.provisioning.specs.policies import policy_document
 
 _SERVICE: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*")
 _ACTION: Final = re.compile(r"[a-z0-9-]+:[A-Za-z]+")

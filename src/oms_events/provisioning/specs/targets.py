@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 import orjson
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Json, Reference, Scope, Spec, arn_service
+from oms_events.provisioning.specs.base import Arn, Json, Reference, Scope, Spec, arn_service
 
 BY_RESOURCE_POLICY: Final = {
     "lambda": "lambda:InvokeFunction",

@@ -8,8 +8,8 @@ from typing import ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from oms_events.provisioning.base import Arn, Grant, Json, Resource, ResourceSpec, Scope
-from oms_events.provisioning.policies import grant_statements, policy_document, tls_statement
+from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope
+from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
 
 MAX_RETENTION_SECONDS: Final = 1_209_600
 """14 days (SQS API reference, SetQueueAttributes: MessageRetentionPeriod)."""

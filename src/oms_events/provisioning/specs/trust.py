@@ -8,8 +8,17 @@ from typing import Annotated, Final
 
 from pydantic import PlainValidator, ValidationInfo, field_validator
 
-from oms_events.provisioning.base import Arn, Json, Reference, Scope, Spec, arn_service, check_arn, substituted
-from oms_events.provisioning.permissions import NOT_EMPTY, plain_arn
+from oms_events.provisioning.specs.base import (
+    Arn,
+    Json,
+    Reference,
+    Scope,
+    Spec,
+    arn_service,
+    check_arn,
+    substituted,
+)
+from oms_events.provisioning.specs.permissions import NOT_EMPTY, plain_arn
 
 OWN_ACCOUNT: Final = "${AWS::AccountId}"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.base import Json
+from oms_events.provisioning.specs.base import Json
 
 COLUMNS: Final = 24
 MAX_HEIGHT: Final = 1000

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted_within
-from oms_events.provisioning.patterns import check_pattern
+from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted_within
+from oms_events.provisioning.specs.patterns import check_pattern
 
 EVENTS_SERVICE: Final = "events.amazonaws.com"
 

@@ -9,21 +9,21 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
-from oms_events.provisioning.alarms import AlarmSpec
-from oms_events.provisioning.base import Reference, ResourceSpec, Spec, arn_service
-from oms_events.provisioning.buckets import BucketSpec
-from oms_events.provisioning.buses import ArchiveSpec, EventBusSpec
-from oms_events.provisioning.dashboards import DashboardSpec
-from oms_events.provisioning.endpoints import EndpointSpec
-from oms_events.provisioning.functions import FunctionSpec
-from oms_events.provisioning.keys import KeySpec
-from oms_events.provisioning.logs import LogGroupSpec
-from oms_events.provisioning.outputs import output_places, read_outputs, references_in
-from oms_events.provisioning.queues import QueueSpec
-from oms_events.provisioning.roles import RoleSpec
-from oms_events.provisioning.rules import RuleSpec
-from oms_events.provisioning.tables import TableSpec
-from oms_events.provisioning.topics import TopicSpec
+from oms_events.provisioning.specs.alarms import AlarmSpec
+from oms_events.provisioning.specs.base import Reference, ResourceSpec, Spec, arn_service
+from oms_events.provisioning.specs.buckets import BucketSpec
+from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
+from oms_events.provisioning.specs.dashboards import DashboardSpec
+from oms_events.provisioning.specs.endpoints import EndpointSpec
+from oms_events.provisioning.specs.functions import FunctionSpec
+from oms_events.provisioning.specs.keys import KeySpec
+from oms_events.provisioning.specs.logs import LogGroupSpec
+from oms_events.provisioning.specs.outputs import output_places, read_outputs, references_in
+from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.roles import RoleSpec
+from oms_events.provisioning.specs.rules import RuleSpec
+from oms_events.provisioning.specs.tables import TableSpec
+from oms_events.provisioning.specs.topics import TopicSpec
 
 MAX_OUTPUTS: Final = 200
 """Outputs of a template (CloudFormation quotas)."""

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field, field_validator
 
-from oms_events.provisioning.base import Json, Resource, ResourceSpec, Scope, Spec, substituted
-from oms_events.provisioning.policies import policy_document
+from oms_events.provisioning.specs.base import Json, Resource, ResourceSpec, Scope, Spec, substituted
+from oms_events.provisioning.specs.policies import policy_document
 
 _ALIAS: Final = re.compile(r"(?!aws/)[A-Za-z0-9/_-]{1,250}")
 _SERVICE: Final = re.compile(r"[a-z0-9.-]+(?:\$\{AWS::Region\}[a-z0-9.-]*)?\.amazonaws\.com")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Union
 
-from oms_events.provisioning.base import Reference, logical_id
+from oms_events.provisioning.specs.base import Reference, logical_id
 
 ABSENT: Final = ""
 """In the layout, an output that this stack does not have: CloudFormation takes no nulls."""

@@ -8,8 +8,8 @@ from typing import ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from oms_events.provisioning.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted
-from oms_events.provisioning.policies import grant_statements, policy_document, tls_statement
+from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted
+from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
 
 _NAME: Final = re.compile(
     r"(?!xn--|sthree-|amzn-s3-demo-)[a-z0-9](?:[a-z0-9-]{1,61})[a-z0-9](?<!-s3alias)(?<!--ol-s3)"

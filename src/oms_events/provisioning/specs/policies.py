@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from oms_events.provisioning.base import Grant, Json
+from oms_events.provisioning.specs.base import Grant, Json
 
 _VERSION: Final = "2012-10-17"
 
