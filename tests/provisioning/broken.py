@@ -256,7 +256,7 @@ BROKEN = [
     broken(
         "dead letters that wait",
         send_to_dead,
-        ("dead letters", "sqs {}-dead", WARNING, "holds 1 messages"),
+        ("dead letters", "sqs {}-dead", WARNING, "messages: 1"),
     ),
     broken(
         "a dead-letter queue whose policy allows nobody",

@@ -9,8 +9,9 @@ with enforcing_emulator() as emulator:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +61,32 @@ class Role:
             try:
                 await control.call(call.operation, **call.parameters)
             except AccessError as error:
-                # Also bad credentials, which would refuse everything and prove nothing.
-                assert error.code in _REFUSED, error
+                if error.code not in _REFUSED:
+                    # Bad credentials would refuse everything, and prove nothing.
+                    raise
                 return True
             except ProvisioningError:
                 return False
         return False
+
+    async def allows(self, iam: Any, action: str, resource: str) -> bool:
+        """What IAM's policy simulator says; `iam` is root's client."""
+        answer = await iam.simulate_principal_policy(
+            PolicySourceArn=self.settings["role_arn"], ActionNames=[action], ResourceArns=[resource]
+        )
+        return bool(answer["EvaluationResults"][0]["EvalDecision"] == "allowed")
+
+
+@asynccontextmanager
+async def sees_bus(iam: Any, role_name: str, bus_arn: str) -> AsyncIterator[None]:
+    """Lets a role call DescribeEventBus on the emulator, which takes the bus for a rule of the default bus.
+
+    `Role.allows` tells whether its own statements allow it on the bus, as AWS asks.
+    """
+    taken_for = bus_arn.replace(":event-bus/", ":rule/default/")
+    statement = {"Effect": "Allow", "Action": "events:DescribeEventBus", "Resource": taken_for}
+    name = {"RoleName": role_name, "PolicyName": "as-the-emulator-asks"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    await iam.put_role_policy(**name, PolicyDocument=document)
+    yield
+    await iam.delete_role_policy(**name)

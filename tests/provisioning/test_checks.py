@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import re
 import uuid
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,9 +20,11 @@ import aioboto3
 import nats
 import pytest
 from aiohttp import ClientSession, web
+from click.testing import CliRunner, Result
 
 from oms_events import EventBridgeConfig, JetStreamOptions, NatsConfig, OutboxConfig, RoutingRule, build_event
 from oms_events._aws.config import AwsConfig
+from oms_events.cli.app import app
 from oms_events.devstack import AwsEmulator, Denied, FaultProxy, NatsServer
 from oms_events.devstack.background import run_in_thread
 from oms_events.errors import ConfigurationError
@@ -33,6 +37,7 @@ from oms_events.provisioning.checks.report import Level
 from oms_events.provisioning.checks.samples import Sample, mapped
 from oms_events.publishers.jetstream import StreamSpec
 from oms_events.routing.config import RouterConfig
+from tests.cli.conftest import clean
 from tests.provisioning.broken import (
     BROKEN,
     NOT_CHECKED,
@@ -50,6 +55,7 @@ from tests.provisioning.checked import (
     EVENTS,
     PATTERNS,
     RULES,
+    SCHEMA,
     STREAM,
     SYSTEM,
     TABLES,
@@ -174,10 +180,16 @@ async def test_what_is_as_the_configuration_needs_it_is_ok_line_by_line(worlds: 
         report = await world.check()
     assert wrong(report) == []
     assert report.passed
-    lines = {(found.area, found.subject.replace(world.name, "W")): found.message for found in report.findings}
+    lines = {
+        (found.area, found.subject.replace(world.name, "W")): found.message.replace(world.name, "W")
+        for found in report.findings
+    }
     assert lines["events", CREATED] == "is taken by rule orders"
     assert lines["targets", "lambda handler"] == "exists (Active), and rule system may use it"
-    assert lines["stream", "W"] == "covers the 3 subjects that the events get"
+    assert (
+        lines["stream", "W"]
+        == f"covers the subjects that the events get: W.{CREATED}, W.{SUBJECT}, W.oms.system.error"
+    )
     areas = ["archive", "bus", "events", "idempotency", "outbox", "permissions", "rules", "stream", "targets"]
     assert {area for area, _ in lines} == {*areas, "dead letters"}
 
@@ -329,7 +341,7 @@ def unknown_condition(_: bytes, answer: bytes) -> bytes:
         ("ListArchives", saying('"ENABLED"', '"DISABLED"'), [("archive", "{}", WARNING, "is DISABLED")]),
         ("ListRules", with_managed_rule, []),
         (
-            "DescribeEventBus",
+            "AWSEvents.DescribeEventBus",
             saying('"DeadLetterConfig"', '"KmsKeyIdentifier": "key", "Other"'),
             [("bus", "{}", WARNING, "no dead-letter queue")],
         ),
@@ -517,3 +529,64 @@ async def test_what_is_tried_is_what_is_delivered(worlds: Worlds) -> None:
     own = {"id", "time"}
     assert {k: v for k, v in tried.items() if k not in own} == {k: v for k, v in delivered.items() if k not in own}
     assert tried.keys() == delivered.keys()
+
+
+@pytest.fixture
+async def deployed(worlds: Worlds, emulator: AwsEmulator, tmp_path: Path) -> AsyncIterator[tuple[str, list[str]]]:
+    """A world's name, and options of the command whose settings describe it."""
+    async with worlds() as world:
+        server = world.configuration.nats
+        assert server is not None
+        place = "aws_region = 'us-east-1'\naws_access_key_id = 'test'\naws_secret_access_key = 'test'\n"
+        file = tmp_path / "settings.toml"
+        file.write_text(
+            f"[eventbridge]\nevent_bus_name = '{world.name}'\n{place}"
+            f"[nats]\nservers = ['{server.servers[0]}']\n"
+            f"[jetstream]\nstream = '{world.name}'\nsubject = '{world.name}.{{type}}'\n"
+            f"[outbox]\ntable_name = '{world.name}-outbox'\n{place}"
+        )
+        events = tmp_path / "events.json"
+        events.write_bytes(b"\n".join(encode(event).json for event in EVENTS[1:]))
+        options = ["--config", str(file), "--events", str(events), "--endpoint-url", emulator.endpoint_url]
+        yield world.name, [*options, "--idempotency-table", f"{world.name}-idempotency"]
+
+
+def run_command(*arguments: str) -> Result:
+    wanted = clean({})
+    env = {**dict.fromkeys(os.environ.keys() - wanted.keys()), **wanted}
+    return CliRunner(env=env).invoke(app, ["infra", "check", *arguments])
+
+
+def test_the_command_prints_a_line_for_each_finding(deployed: tuple[str, list[str]]) -> None:
+    name, options = deployed
+    result = run_command(*options)
+    assert result.exit_code == 0, result.output
+    lines = [re.split(r" {2,}", line) for line in result.stdout.splitlines()]
+    assert lines[0] == ["area", "subject", "state", "what", "what to do"]
+    assert ["events", SCHEMA, "ok", "is taken by rule logged"] in lines
+    assert ["idempotency", f"{name}-idempotency", "ok", "has the right keys, is ACTIVE"] in lines
+    told = [line for line in lines if line[2] != "ok"][1:]
+    # The test's credentials are the root user's, and nothing that is sent is an order.
+    assert [line[:3] for line in told if line[0] != "permissions"] == [["rules", "orders", "warning"]]
+    assert "0 problem" in result.stderr
+
+
+def test_the_command_ends_with_1_for_a_problem(deployed: tuple[str, list[str]]) -> None:
+    _, options = deployed
+    result = run_command(*options, "--json", "--outbox-stream")
+    assert result.exit_code == 1, result.output
+    report = json.loads(result.stdout)
+    assert report["passed"] is False
+    assert [one["message"] for one in report["findings"] if one["level"] == "problem"] == [
+        "has no stream, and the relay on Lambda reads it"
+    ]
+    assert set(report["findings"][0]) == {"area", "subject", "level", "message", "remedy"}
+
+
+def test_the_command_refuses_samples_that_are_no_events(deployed: tuple[str, list[str]], tmp_path: Path) -> None:
+    _, options = deployed
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"type": "a"}\n')
+    result = run_command(*options, "--events", str(bad))
+    assert result.exit_code == 2
+    assert "line 1: " in result.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import traceback
 from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from oms_events._aio import cancel_and_wait
 from oms_events._aws.config import AwsConfig
 from oms_events.errors import (
     AccessError,
@@ -79,15 +79,17 @@ def clock() -> ManualClock:
 async def through(clock: ManualClock, work: Awaitable[T]) -> T:
     """Moves the clock whenever the work sleeps, until it has ended."""
     task = asyncio.ensure_future(work)
-    while not task.done():
-        sleeping = asyncio.ensure_future(clock.someone_sleeps())
-        await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        sleeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sleeping
-        if clock.sleeping:
-            await clock.advance(clock.sleeping[0] - clock.monotonic() + 0.001)
-    return await task
+    try:
+        async with asyncio.timeout(10):
+            while not task.done():
+                sleeping = asyncio.ensure_future(clock.someone_sleeps())
+                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+                await cancel_and_wait(sleeping)
+                if clock.sleeping:
+                    await clock.advance(clock.sleeping[0] - clock.monotonic() + 0.001)
+        return await task
+    finally:
+        await cancel_and_wait(task)
 
 
 async def fail(clock: ManualClock, work: Awaitable[Any], kind: type[T]) -> T:
@@ -163,7 +165,7 @@ async def test_a_plan_that_is_refused_leaves_nothing_and_says_that_a_name_is_tak
 async def test_a_discarded_plan_leaves_a_new_stack_to_the_change_sets_of_others(
     aws: CloudFormation, clock: ManualClock
 ) -> None:
-    aws.answer("DescribeStacks", MISSING)
+    aws.answer("DescribeStacks", MISSING, stack("REVIEW_IN_PROGRESS"))
     made = await through(clock, plan(TEMPLATE, **aws.here, clock=clock))
     other = {"ChangeSetId": CHANGE_SET_ID + "-other", "StackId": STACK_ID}
     aws.answer("ListChangeSets", {"Summaries": [other]})
@@ -330,6 +332,14 @@ async def test_it_looks_again_less_often_while_nothing_happens(aws: CloudFormati
     await through(clock, apply(PLAN, **aws.here, clock=clock))
     # 0.5 s, half as much more each time, at most 5 s: eleven waits.
     assert clock.monotonic() == pytest.approx(0.5 * (1.5**6 - 1) / 0.5 + 5 * 5, abs=0.5)
+
+
+async def test_it_looks_again_soon_once_something_happens(aws: CloudFormation, clock: ManualClock) -> None:
+    began = events(event(0, "CREATE_COMPLETE"), event(1, "UPDATE_IN_PROGRESS"))
+    aws.answer("DescribeStackEvents", *[BEFORE] * 12, began, events(event(1, "-"), event(2, "UPDATE_COMPLETE")))
+    before: list[float] = []
+    await through(clock, apply(PLAN, **aws.here, on_event=lambda _: before.append(clock.monotonic()), clock=clock))
+    assert before[1] - before[0] == pytest.approx(0.5, abs=0.1)
 
 
 async def test_termination_protection_comes_after_success(aws: CloudFormation, clock: ManualClock) -> None:

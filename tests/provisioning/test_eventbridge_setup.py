@@ -107,7 +107,7 @@ def test_what_changes_something_that_is_there_is_asked_for_and_no_data_is_lost(c
 
 
 def test_a_dry_run_makes_nothing(command: Command) -> None:
-    assert command("--dry-run", "--no-tables") == 0, command.err
+    assert command(*WITHOUT, "--no-tables", "--dry-run") == 0, command.err
     assert "  add 1 AWS::Events::EventBus" in command.out
     assert "AWS::DynamoDB::Table" not in command.out
 

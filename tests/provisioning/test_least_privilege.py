@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from oms_events.devstack import AwsEmulator
 from oms_events.idempotency import DynamoDBIdempotencyStore, IdempotencyConfig
 from oms_events.oms.catalogue import EventType
 from oms_events.outbox.dynamodb import DynamoDBOutboxStore
+from oms_events.outbox.schema import parse_partition
 from oms_events.outbox.streams import GuestRelay
 from oms_events.provisioning.presets.oms import OmsPreset
 from oms_events.provisioning.presets.oms_access import IDEMPOTENCY_ACTIONS, OUTBOX_ACTIONS
@@ -31,9 +33,9 @@ from oms_events.provisioning.synthesis import synthesize
 from oms_events.publishers.eventbridge import EventBridgePublisher, from_eventbridge_event
 from oms_events.testing.idempotency_contract import IdempotencyStoreContract
 from oms_events.testing.outbox_contract import OutboxStoreContract
-from tests.outbox.support import SHAPE, dynamo_client, wipe
+from tests.outbox.support import SHAPE, dynamo_client, items_of, wipe
 from tests.provisioning.embedded import DeployedStack, deployed, queue_messages
-from tests.provisioning.permissions import Call, Role, enforcing_emulator
+from tests.provisioning.permissions import Call, Role, enforcing_emulator, sees_bus
 
 BUS, OUTBOX, SEEN = "oms-events", "oms-events-outbox", "oms-events-idempotency"
 ACCOUNT = "000000000000"
@@ -41,8 +43,8 @@ KEY = {"pk": {"S": "a"}, "sk": {"S": "b"}}
 PATTERN = '{"source": ["a"]}'
 
 PRESET: dict[str, Any] = {
-    "queues": [{"name": "oms-inbox"}],
-    "default_targets": [{"id": "inbox", "arn": {"ref": "queue:oms-inbox"}}],
+    # A queue of its own policy: those of the stack refuse us without TLS, which the emulator does not speak.
+    "default_targets": [{"id": "inbox", "arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:inbox"}],
     "business_tables": [f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/orders"],
     "relay": {"code": {"inline": "def handler(event, context):\n    return {}\n"}, "handler": "index.handler"},
 }
@@ -104,14 +106,21 @@ def emulator() -> Iterator[AwsEmulator]:
 @pytest_asyncio.fixture(scope="module")
 async def stack(emulator: AwsEmulator) -> AsyncIterator[DeployedStack]:
     async with deployed(synthesize(OmsPreset(**PRESET).stack()), emulator) as made:
-        dynamodb, events = await made.client("dynamodb"), await made.client("events")
+        dynamodb, events, queues = [await made.client(name) for name in ("dynamodb", "events", "sqs")]
+        inbox = (await queues.create_queue(QueueName="inbox"))["QueueUrl"]
         for table in ("orders", "customers"):
             await dynamodb.create_table(TableName=table, **SHAPE)
         await events.create_event_bus(Name="other")
-        yield made
+        iam, bus = await made.client("iam"), made.outputs["event_bus_arn"]
+        async with (
+            sees_bus(iam, f"{BUS}-publisher-role", bus),
+            sees_bus(iam, f"{BUS}-relay-role", bus),
+        ):
+            yield made
         for table in ("orders", "customers"):
             await dynamodb.delete_table(TableName=table)
         await events.delete_event_bus(Name="other")
+        await queues.delete_queue(QueueUrl=inbox)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +150,7 @@ def outbox_config(role: Role) -> OutboxConfig:
 
 async def received(stack: DeployedStack, count: int) -> list[str | None]:
     queues = await stack.client("sqs")
-    url = (await queues.get_queue_url(QueueName="oms-inbox"))["QueueUrl"]
+    url = (await queues.get_queue_url(QueueName="inbox"))["QueueUrl"]
     return [from_eventbridge_event(event).get_id() for event in await queue_messages(queues, url, count=count)]
 
 
@@ -200,13 +209,21 @@ async def test_a_transaction_over_a_table_that_was_not_named_is_refused_whole(
 ) -> None:
     await wipe(root, OUTBOX)
     async with DynamoDBOutbox(outbox_config(publisher)) as outbox:
-        with pytest.raises(StorageDeniedError):
-            async with outbox.transaction() as tx:
-                tx.put("customers", {"pk": "C-1", "sk": "customer"})
-                tx.add(build_event(EventType.BRANCH_CREATED, "/oms/main", {}, partitionkey="main"))
-    for table in ("customers", OUTBOX):
-        items = (await root.call("Scan", {"TableName": table}, table=table))["Items"]
-        assert [item["pk"]["S"] for item in items if "e" in item or table == "customers"] == []
+        tx = outbox.transaction()
+        await tx.__aenter__()
+        tx.put("customers", {"pk": "C-1", "sk": "customer"})
+        tx.add(build_event(EventType.BRANCH_CREATED, "/oms/main", {}, partitionkey="main"))
+        with pytest.raises(StorageDeniedError, match="dynamodb:PutItem"):
+            await tx.__aexit__(None, None, None)
+    assert await items_of(root, "customers") == []
+    keys = [item["pk"] for item in await items_of(root, OUTBOX)]
+    # Counters and the layout, and no record.
+    with_records = []
+    for key in keys:
+        with contextlib.suppress(ValueError):
+            with_records.append(parse_partition(key))
+    assert keys
+    assert with_records == []
 
 
 async def test_the_relay_delivers_what_the_publisher_stored(
@@ -232,6 +249,16 @@ async def test_the_publisher_may_do_nothing_else(publisher: Role, call: Call) ->
 @pytest.mark.parametrize("call", RELAYS, ids=str)
 async def test_the_relay_may_do_nothing_else(relay: Role, call: Call) -> None:
     assert await relay.is_refused(call)
+
+
+@pytest.mark.parametrize("action", ["PutEvents", "DescribeEventBus", "PutRule"])
+async def test_on_its_bus_it_may_publish_and_look_and_on_no_other(
+    stack: DeployedStack, publisher: Role, relay: Role, action: str
+) -> None:
+    iam, bus = await stack.client("iam"), stack.outputs["event_bus_arn"]
+    for role in (publisher, relay):
+        assert await role.allows(iam, f"events:{action}", bus) is (action != "PutRule")
+        assert not await role.allows(iam, f"events:{action}", bus.replace(BUS, "other"))
 
 
 async def test_a_call_that_is_allowed_is_not_called_refused(publisher: Role) -> None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aioboto3
@@ -23,11 +24,13 @@ from oms_events.provisioning.presets.event_sourcing import EventSourcingPreset
 from oms_events.provisioning.synthesis import synthesize
 from oms_events.provisioning.template import Template
 from oms_events.publishers.eventbridge import EventBridgePublisher
+from oms_events.routing.rulefile import read_document
 from tests.provisioning.embedded import DeployedStack, deployed, echo_code, queue_messages
 from tests.provisioning.linting import findings
 
 SOURCE = "event-sourcing.financial"
 STORE = "event-store-dev"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "infra_event_sourcing.toml"
 ECHO_QUEUE = "event-sourcing-echo"
 ECHO = {"inline": echo_code(ECHO_QUEUE)}
 TOPIC = "arn:aws:sns:us-east-1:123456789012:alarms"
@@ -251,6 +254,15 @@ def test_test_payloads_are_json_and_the_instructions_have_lines_of_the_aws_cli()
     assert json.loads(words[2][words[2].index("--payload") + 1]) == query
     named = {word for line in words for word in line}
     assert {"command-handler-dev-x", "query-handler-dev-x", "event-store-dev-x"} <= named
+
+
+def test_the_example_is_a_stack_without_findings() -> None:
+    variables = dict(read_document(EXAMPLE))
+    assert variables.pop("preset") == "event-sourcing"
+    made = template(**variables)
+    (rule,) = resources(made, "AWS::Events::Rule").values()
+    assert [target["Id"] for target in rule["Targets"]] == ["accounting", "projection"]
+    assert findings(made) == []
 
 
 # ---------------------------------------------------------------------- bad variables

@@ -46,18 +46,21 @@ ENDPOINT = {
     "security_group_ids": ["sg-0123456789abcdef0"],
 }
 
-FEW = [EventType.SCHEMA_CREATED.value, EventType.SYSTEM_ERROR.value]
-
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
-    "other names": {
+    "other names, types and targets": {
         "event_bus_name": "Acme.oms_events",
         "name": "acme",
-        "event_types": FEW,
-        "outbox_table_name": "acme.outbox",
-        "idempotency_table_name": "acme.seen",
         "tags": {"team": "ontology"},
         "termination_protection": True,
+        "source_prefix": "com.acme",
+        "event_types": ["com.acme.order.placed", "a.b", EventType.SYSTEM_ERROR.value],
+        "default_targets": [{"id": "listener", "arn": FUNCTION}],
+        "outbox_table_name": "acme.outbox",
+        "idempotency_table_name": "acme.seen",
+        "alarm_topic_arn": TOPIC,
+        "min_invocations": 0,
+        "max_error_percent": 1.5,
     },
     "nothing but the bus": {
         "enable_dlq": False,
@@ -66,15 +69,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "enable_idempotency": False,
         "enable_alarms": False,
         "enable_dashboard": False,
-        "event_types": FEW,
-    },
-    "a function for every event": {"default_targets": [{"id": "listener", "arn": FUNCTION}], "event_types": FEW},
-    "own types": {"source_prefix": "com.acme", "event_types": ["com.acme.order.placed", "a.b", *FEW]},
-    "a topic for alarms": {
-        "event_types": FEW,
-        "alarm_topic_arn": TOPIC,
-        "min_invocations": 0,
-        "max_error_percent": 1.5,
+        "event_types": [EventType.SCHEMA_CREATED.value, EventType.SYSTEM_ERROR.value],
     },
     "all at once": {
         "queues": [INBOX],

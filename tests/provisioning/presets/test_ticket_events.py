@@ -21,11 +21,10 @@ from oms_events import (
     build_event,
     encode,
 )
-from oms_events._aws.config import AwsConfig
-from oms_events._aws.control import open_control
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import AccessError, SpecError
+from oms_events.errors import SpecError
 from oms_events.provisioning.presets.ticket_events import TicketEventsPreset, TicketRuleSpec
+from oms_events.provisioning.sources import read_source
 from oms_events.provisioning.synthesis import synthesize
 from oms_events.provisioning.template import Template, assembled_outputs
 from oms_events.publishers.eventbridge import EventBridgePublisher
@@ -33,6 +32,9 @@ from oms_events.publishers.eventbridge.mapping import EventMapper
 from oms_events.routing.conditions import compile_document_pattern
 from tests.provisioning.embedded import DeployedStack, deployed, echo_code, queue_messages
 from tests.provisioning.linting import findings
+from tests.provisioning.permissions import Call, Role, enforcing_emulator
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 BUS = "ticket-ticket-events"
 QUEUE = "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:ticket-audit"
@@ -292,9 +294,16 @@ def test_the_log_group_gets_every_event_of_the_bus_and_lets_this_rule_alone_writ
 
 
 def test_the_example_file_is_one_that_can_be_deployed() -> None:
-    variables = tomllib.loads(Path("examples/infra_ticket_events.toml").read_text())
-    assert variables.pop("preset") == "ticket-events"
-    assert findings(template(**variables)) == []
+    stack = read_source(str(EXAMPLES / "infra_ticket_events.toml"))
+    assert stack.name == "shop-events"
+    assert findings(synthesize(stack)) == []
+
+
+def test_the_publisher_of_the_docs_fits_the_bus_of_the_docs() -> None:
+    said = tomllib.loads((EXAMPLES / "infra_ticket_publisher.toml").read_text())
+    config = EventBridgeConfig(**said["eventbridge"])
+    assert config.event_bus_name == TicketEventsPreset(name="shop").bus_name
+    assert (config.mapping, config.detail_types) == ("plain", DETAIL_TYPES)
 
 
 # ---------------------------------------------------------------------- bad variables
@@ -544,31 +553,23 @@ async def test_a_second_deploy_changes_it_and_the_archive_delivers_again(shop: S
 
 
 async def test_the_library_publishes_under_the_service_role_which_may_do_nothing_else() -> None:
-    async with AwsEmulator(settings={"AUTH": "true"}) as emulator:
-        made = template(rules=[AUDIT], service_trust=[{"principals": ["000000000000"]}])
+    made = template(rules=[AUDIT], service_trust=[{"principals": ["000000000000"]}])
+    with enforcing_emulator() as emulator:
         async with deployed(made, emulator) as stack:
-            role = {"role_arn": stack.outputs["service_role_arn"], "sts_endpoint_url": emulator.endpoint_url}
-            config = {**dict(stack.config), **role}
+            service = Role(emulator, stack.outputs["service_role_arn"])
             # The role may put events on the bus, and ask nothing about it.
-            bus = EventBridgeConfig(event_bus_name=BUS, mapping="plain", verify_bus=False, **config)
+            bus = EventBridgeConfig(event_bus_name=BUS, mapping="plain", verify_bus=False, **service.settings)
             async with EventRouter({"eventbridge": EventBridgePublisher(bus)}) as router:
                 event = build_event("com.shop.ticket.created", "ticket.service", {"status": "created"})
                 assert (await router.publish_event(event)).delivered
-            entry = {"Source": "ticket.service", "DetailType": "x", "Detail": "{}"}
-            async with AsyncExitStack() as clients:
-                events, logs, queues = [
-                    await clients.enter_async_context(open_control(AwsConfig(**config), service))
-                    for service in ("events", "logs", "sqs")
-                ]
-                refused = [
-                    (events, "PutEvents", {"Entries": [{**entry, "EventBusName": "default"}]}),
-                    (events, "DeleteEventBus", {"Name": BUS}),
-                    (events, "PutRule", {"Name": "mine", "EventBusName": BUS, "EventPattern": "{}"}),
-                    # The group's own are refused as well here, for the emulator knows no `:*` at an ARN's end.
-                    (logs, "CreateLogStream", {"logGroupName": "/aws/events/other", "logStreamName": "service"}),
-                    (logs, "DeleteLogGroup", {"logGroupName": "/aws/events/ticket-eventbridge"}),
-                    (queues, "ReceiveMessage", {"QueueUrl": stack.outputs["dlq_url"]}),
-                ]
-                for client, operation, parameters in refused:
-                    with pytest.raises(AccessError, match=operation):
-                        await client.call(operation, **parameters)
+            entry = {"Source": "ticket.service", "DetailType": "x", "Detail": "{}", "EventBusName": "default"}
+            for call in (
+                Call("events", "PutEvents", {"Entries": [entry]}),
+                Call("events", "DeleteEventBus", {"Name": BUS}),
+                Call("events", "PutRule", {"Name": "mine", "EventBusName": BUS, "EventPattern": "{}"}),
+                # The group's own are refused as well here, for the emulator knows no `:*` at an ARN's end.
+                Call("logs", "CreateLogStream", {"logGroupName": "/aws/events/other", "logStreamName": "a"}),
+                Call("logs", "DeleteLogGroup", {"logGroupName": "/aws/events/ticket-eventbridge"}),
+                Call("sqs", "ReceiveMessage", {"QueueUrl": stack.outputs["dlq_url"]}),
+            ):
+                assert await service.is_refused(call), str(call)

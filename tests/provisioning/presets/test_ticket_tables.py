@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +17,19 @@ from oms_events import (
     OutboxProcessor,
     build_event,
 )
-from oms_events._aws.config import AwsConfig
-from oms_events._aws.control import ControlClient, open_control
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import AccessError, SpecError
+from oms_events.errors import SpecError
 from oms_events.idempotency import DynamoDBIdempotencyStore, IdempotencyConfig, idempotent
 from oms_events.provisioning.presets.ticket_tables import TicketTablesPreset
+from oms_events.provisioning.sources import read_source
 from oms_events.provisioning.synthesis import synthesize
 from oms_events.provisioning.template import Template
 from oms_events.publishers.eventbridge import EventBridgePublisher
 from tests.provisioning.embedded import DeployedStack, deployed, queue_messages
 from tests.provisioning.linting import findings
+from tests.provisioning.permissions import Call, Role, enforcing_emulator
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 ACCOUNT = "000000000000"
 TRUSTED = [{"principals": [ACCOUNT]}]
@@ -253,6 +256,12 @@ def test_the_reservation_role_is_for_ecs_tasks_and_for_the_service_account_of_a_
     }
 
 
+def test_the_example_file_is_one_that_can_be_deployed() -> None:
+    stack = read_source(str(EXAMPLES / "infra_ticket_tables.toml"))
+    assert stack.name == "shop-tables"
+    assert findings(synthesize(stack)) == []
+
+
 # ---------------------------------------------------------------------- bad variables
 
 
@@ -301,9 +310,9 @@ def test_bad_variables_are_refused_with_field_value_and_remedy(
 # ---------------------------------------------------------------------- on the emulator, which checks permissions
 
 
-@pytest_asyncio.fixture(scope="module")
-async def emulator() -> AsyncIterator[AwsEmulator]:
-    async with AwsEmulator(settings={"AUTH": "true"}) as emulator:
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[AwsEmulator]:
+    with enforcing_emulator() as emulator:
         yield emulator
 
 
@@ -314,51 +323,44 @@ async def shop(emulator: AwsEmulator) -> AsyncIterator[DeployedStack]:
         yield stack
 
 
-def under(stack: DeployedStack, role: str) -> dict[str, Any]:
-    """The connection of those who have taken one of the preset's roles."""
-    roles = {"role_arn": stack.outputs[f"{role}_role_arn"], "sts_endpoint_url": stack.emulator.endpoint_url}
-    return {**dict(stack.config), **roles}
+def role(stack: DeployedStack, name: str) -> Role:
+    return Role(stack.emulator, stack.outputs[f"{name}_role_arn"])
 
 
-async def calls(client: ControlClient, table: str, key: dict[str, Any], index: str = "") -> dict[str, bool]:
-    """Which of the calls on a table's items, and on the table, are allowed."""
-    name = next(iter(key))
-    where = {
-        "TableName": table,
-        "KeyConditionExpression": "#k = :v",
-        "ExpressionAttributeNames": {"#k": name},
-        "ExpressionAttributeValues": {":v": key[name]},
+def calls(table: str, key: dict[str, Any], index: str = "") -> list[Call]:
+    """Calls on a table's items, on those of an index by `user_id`, and on the table."""
+
+    def query(name: str, **more: str) -> dict[str, Any]:
+        return {
+            "TableName": table,
+            "KeyConditionExpression": "#k = :v",
+            "ExpressionAttributeNames": {"#k": name},
+            "ExpressionAttributeValues": {":v": {"S": "1"}},
+            **more,
+        }
+
+    of_items = {
+        "PutItem": {"TableName": table, "Item": key},
+        "UpdateItem": {"TableName": table, "Key": key},
+        "GetItem": {"TableName": table, "Key": key},
+        "Query": query(next(iter(key))),
+        "Scan": {"TableName": table},
+        "BatchGetItem": {"RequestItems": {table: {"Keys": [key]}}},
+        "BatchWriteItem": {"RequestItems": {table: [{"PutRequest": {"Item": key}}]}},
+        "DeleteItem": {"TableName": table, "Key": key},
+        "DescribeTable": {"TableName": table},
+        "DeleteTable": {"TableName": table},
+        "UpdateTable": {"TableName": table, "DeletionProtectionEnabled": True},
     }
-    of_index = {
-        **where,
-        "IndexName": index,
-        "ExpressionAttributeNames": {"#k": "user_id"},
-    }
-    asked: dict[str, tuple[str, dict[str, Any]]] = {
-        "PutItem": ("PutItem", {"TableName": table, "Item": key}),
-        "UpdateItem": ("UpdateItem", {"TableName": table, "Key": key}),
-        "GetItem": ("GetItem", {"TableName": table, "Key": key}),
-        "Query": ("Query", where),
-        "Scan": ("Scan", {"TableName": table}),
-        "BatchGetItem": ("BatchGetItem", {"RequestItems": {table: {"Keys": [key]}}}),
-        "BatchWriteItem": ("BatchWriteItem", {"RequestItems": {table: [{"PutRequest": {"Item": key}}]}}),
-        "DeleteItem": ("DeleteItem", {"TableName": table, "Key": key}),
-        "DescribeTable": ("DescribeTable", {"TableName": table}),
-        "DeleteTable": ("DeleteTable", {"TableName": table}),
-        "UpdateTable": ("UpdateTable", {"TableName": table, "DeletionProtectionEnabled": True}),
-    }
-    if index:
-        asked["Query of the index"] = ("Query", of_index)
-        asked["Scan of the index"] = ("Scan", {"TableName": table, "IndexName": index})
-    return {what: await _allowed(client, *call) for what, call in asked.items()}
+    of_index = {"Query": query("user_id", IndexName=index), "Scan": {"TableName": table, "IndexName": index}}
+    return [
+        *(Call("dynamodb", operation, parameters) for operation, parameters in of_items.items()),
+        *(Call("dynamodb", operation, asked, "of the index") for operation, asked in of_index.items() if index),
+    ]
 
 
-async def _allowed(client: ControlClient, operation: str, parameters: dict[str, Any]) -> bool:
-    try:
-        await client.call(operation, **parameters)
-    except AccessError:
-        return False
-    return True
+async def refused(role: Role, asked: list[Call]) -> set[str]:
+    return {str(call) for call in asked if await role.is_refused(call)}
 
 
 async def test_the_service_has_the_tables_that_the_module_promises(shop: DeployedStack) -> None:
@@ -409,23 +411,17 @@ async def test_the_application_role_works_with_items_and_touches_no_table(shop: 
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    config = AwsConfig(**under(shop, "application"))
-    async with open_control(config, "dynamodb") as client:
-        on_ours = await calls(client, "ticket-tickets", {"ticket_id": {"S": "T-1"}}, "user-index")
-        on_other = await calls(client, "other", {"pk": {"S": "T-1"}})
+    application = role(shop, "application")
+    tickets = calls("ticket-tickets", {"ticket_id": {"S": "T-1"}}, "user-index")
+    assert await refused(application, tickets) == {"DescribeTable", "DeleteTable", "UpdateTable"}
+    others = calls("other", {"pk": {"S": "T-1"}})
+    assert await refused(application, others) == set(map(str, others))
     await dynamodb.delete_table(TableName="other")
-    assert {what for what, allowed in on_ours.items() if not allowed} == {
-        "DescribeTable",
-        "DeleteTable",
-        "UpdateTable",
-    }
-    assert not any(on_other.values())
 
 
 async def test_the_readonly_role_reads_and_describes(shop: DeployedStack) -> None:
-    async with open_control(AwsConfig(**under(shop, "readonly")), "dynamodb") as client:
-        found = await calls(client, "ticket-tickets", {"ticket_id": {"S": "T-1"}}, "user-index")
-    assert {what for what, allowed in found.items() if allowed} == {
+    asked = calls("ticket-tickets", {"ticket_id": {"S": "T-1"}}, "user-index")
+    assert set(map(str, asked)) - await refused(role(shop, "readonly"), asked) == {
         "GetItem",
         "Query",
         "Scan",
@@ -437,22 +433,25 @@ async def test_the_readonly_role_reads_and_describes(shop: DeployedStack) -> Non
 
 
 async def test_the_reservation_role_has_the_reservation_tables_and_no_others(shop: DeployedStack) -> None:
-    key = {"pk": {"S": "R-1"}, "sk": {"S": "order"}}
-    async with open_control(AwsConfig(**under(shop, "reservation_service")), "dynamodb") as client:
-        on_orders = await calls(client, "ticket-reservation-orders", key)
-        on_tickets = await calls(client, "ticket-tickets", {"ticket_id": {"S": "T-1"}}, "user-index")
-    assert {what for what, allowed in on_orders.items() if not allowed} == {"DeleteTable", "UpdateTable"}
-    assert not any(on_tickets.values())
+    reservation = role(shop, "reservation_service")
+    orders = calls("ticket-reservation-orders", {"pk": {"S": "R-1"}, "sk": {"S": "order"}})
+    assert await refused(reservation, orders) == {"DeleteTable", "UpdateTable"}
+    tickets = calls("ticket-tickets", {"ticket_id": {"S": "T-1"}}, "user-index")
+    assert await refused(reservation, tickets) == set(map(str, tickets))
+    entry = {"Source": "x", "DetailType": "x", "Detail": "{}", "EventBusName": "default"}
+    assert await reservation.is_refused(Call("events", "PutEvents", {"Entries": [entry]}))
 
 
 async def test_the_outbox_relays_to_the_reservation_bus_under_the_reservation_role(shop: DeployedStack) -> None:
     queue = await reservation_bus(shop)
-    role = under(shop, "reservation_service")
+    settings = role(shop, "reservation_service").settings
     outbox_config = OutboxConfig(
-        table_name=shop.outputs["reservation_tables"]["reservation-outbox"]["name"], **role
+        table_name=shop.outputs["reservation_tables"]["reservation-outbox"]["name"], **settings
     )
     # The role may put events on the bus, and ask nothing about it.
-    bus_config = EventBridgeConfig(event_bus_name="reservation-events", mapping="plain", verify_bus=False, **role)
+    bus_config = EventBridgeConfig(
+        event_bus_name="reservation-events", mapping="plain", verify_bus=False, **settings
+    )
     async with (
         DynamoDBOutbox(outbox_config) as outbox,
         EventRouter({"eventbridge": EventBridgePublisher(bus_config)}) as router,
@@ -465,9 +464,6 @@ async def test_the_outbox_relays_to_the_reservation_bus_under_the_reservation_ro
         assert await processor.drain(timeout=10)
     (event,) = await queue_messages(await shop.client("sqs"), queue)
     assert (event["detail-type"], event["detail"]["order"]) == ("placed", "O-1")
-    async with open_control(AwsConfig(**role), "events") as events:
-        entry = {"Source": "x", "DetailType": "x", "Detail": "{}", "EventBusName": "default"}
-        assert not await _allowed(events, "PutEvents", {"Entries": [entry]})
 
 
 async def reservation_bus(stack: DeployedStack) -> str:
@@ -484,7 +480,9 @@ async def reservation_bus(stack: DeployedStack) -> str:
 
 
 async def test_the_idempotency_store_works_under_the_reservation_role(shop: DeployedStack) -> None:
-    config = IdempotencyConfig(table_name="ticket-reservation-idempotency", **under(shop, "reservation_service"))
+    config = IdempotencyConfig(
+        table_name="ticket-reservation-idempotency", **role(shop, "reservation_service").settings
+    )
     charged = []
     async with DynamoDBIdempotencyStore(config) as store:
 
@@ -516,5 +514,5 @@ async def test_a_second_deploy_adds_streams_and_tables_and_keeps_the_data(shop: 
     assert (await dynamodb.describe_table(TableName="ticket-seats"))["Table"]["KeySchema"] == [
         {"AttributeName": "seat", "KeyType": "HASH"}
     ]
-    async with open_control(AwsConfig(**under(shop, "application")), "dynamodb") as client:
-        assert (await calls(client, "ticket-seats", {"seat": {"S": "1"}}))["PutItem"]
+    put = Call("dynamodb", "PutItem", {"TableName": "ticket-seats", "Item": {"seat": {"S": "1"}}})
+    assert not await role(shop, "application").is_refused(put)

@@ -11,6 +11,7 @@ import click
 
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ExitCode, config_option, ends_cleanly, read_settings, run
+from oms_events.cli.infra.options import takes_aws
 from oms_events.cli.output import print_json, print_table, tell
 from oms_events.cli.parsing import make_parser
 from oms_events.cli.reading import open_input, read_items
@@ -36,7 +37,7 @@ _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 )
 @click.option("--outbox-stream", is_flag=True, help="The outbox's table must have a stream.")
 @click.option("--idempotency-table", metavar="NAME", help="Check this table of idempotent runs too.")
-@click.option("--endpoint-url", metavar="URL", help="Where all of AWS is: an emulator.")
+@takes_aws
 @config_option
 @ends_cleanly
 def check(
@@ -44,19 +45,29 @@ def check(
     events_file: str | None,
     outbox_stream: bool,
     idempotency_table: str | None,
-    endpoint_url: str | None,
+    config: AwsConfig,
     config_file: Path | None,
     as_json: bool,
 ) -> None:
     """Compare what is deployed with what the settings need; changes nothing.
 
     Sample events go through the rules of the settings and the mapping of the publisher, and EventBridge itself
-    says which of the bus's rules takes them. Bus, rules, targets, queues, archives, streams, tables and permissions
-    are looked at with the credentials of the settings. Ends with 1 when there is a problem; a warning, and what
-    could not be checked, are none.
+    says which of the bus's rules takes them. Bus, rules, targets, queues, archives, streams, tables and
+    permissions are looked at: with the credentials of the settings, or with those of --profile and --role-arn.
+    Ends with 1 when there is a problem; a warning is none, and neither is what could not be checked.
     """
     settings = read_settings(config_file)
-    configuration = _configuration(settings, idempotency_table, endpoint_url, outbox_stream=outbox_stream)
+    configuration = CheckedConfiguration(
+        eventbridge=settings.eventbridge,
+        nats=settings.nats,
+        jetstream=settings.jetstream,
+        rules=(*settings.rules, *(default_rules() if settings.add_default_rules else ())),
+        router=settings.router,
+        outbox=settings.outbox,
+        outbox_stream=outbox_stream,
+        idempotency=_idempotency(settings, idempotency_table),
+        aws=_looking(settings, config),
+    )
     events = None if events_file is None else list(_events(events_file))
     report = run(check_deployed(configuration, events=events))
     if as_json:
@@ -68,33 +79,27 @@ def check(
     sys.exit(ExitCode.OK if report.passed else ExitCode.FAILED)
 
 
-def _configuration(
-    settings: Settings, idempotency_table: str | None, endpoint_url: str | None, *, outbox_stream: bool
-) -> CheckedConfiguration:
-    known = settings.eventbridge or settings.outbox
-    aws = (
-        AwsConfig()
-        if known is None
-        else AwsConfig(**{name: getattr(known, name) for name in AwsConfig.model_fields})
-    )
-    place = {} if endpoint_url is None else {"endpoint_url": endpoint_url}
-    # The variables of the table's endpoint are the outbox's: idempotent runs have no settings of their own.
-    near = dict(settings.outbox or aws)
-    fields = {name: near[name] for name in AwsConfig.model_fields}
-    bus, outbox = settings.eventbridge, settings.outbox
-    return CheckedConfiguration(
-        eventbridge=None if bus is None else bus.model_copy(update=place),
-        nats=settings.nats,
-        jetstream=settings.jetstream,
-        rules=(*settings.rules, *(default_rules() if settings.add_default_rules else ())),
-        router=settings.router,
-        outbox=None if outbox is None else outbox.model_copy(update=place),
-        outbox_stream=outbox_stream,
-        idempotency=None
-        if idempotency_table is None
-        else IdempotencyConfig(table_name=idempotency_table, **fields | place),
-        aws=None if endpoint_url is None else aws.model_copy(update=place),
-    )
+def _looking(settings: Settings, given: AwsConfig) -> AwsConfig:
+    """Who looks, and where: the options of the command, and the credentials of the settings where it has none."""
+    if given.profile_name is not None or given.role_arn is not None:
+        return given
+    place = {"aws_region": given.aws_region, "endpoint_url": given.endpoint_url}
+    return AwsConfig(**_connection(settings.eventbridge or settings.outbox) | place)
+
+
+def _idempotency(settings: Settings, table: str | None) -> IdempotencyConfig | None:
+    """Idempotent runs have no settings of their own: their table is where the outbox is, or else the bus."""
+    if table is None:
+        return None
+    near = _connection(settings.outbox or settings.eventbridge)
+    if settings.outbox is None:
+        # It is the bus's own.
+        near.pop("endpoint_url", None)
+    return IdempotencyConfig(table_name=table, **near)
+
+
+def _connection(config: AwsConfig | None) -> dict[str, Any]:
+    return {} if config is None else {name: getattr(config, name) for name in AwsConfig.model_fields}
 
 
 def _events(name: str) -> Iterator[EncodedEvent]:

@@ -72,7 +72,8 @@ async def check(
             checks += _outbox_checks(outbox, view, session, has_stream=configuration.outbox_stream)
         if (idempotency := configuration.idempotency) is not None:
             checks += _idempotency_checks(idempotency, looking(idempotency, "dynamodb"), session)
-        return Report((*findings, *await together(checks)))
+        # A queue that the bus and its rules share would tell the same twice.
+        return Report(tuple(dict.fromkeys((*findings, *await together(checks)))))
 
 
 def _bus_checks(config: EventBridgeConfig, view: View, sent: Sequence[Sent]) -> list[_Check]:

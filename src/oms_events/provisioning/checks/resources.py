@@ -68,7 +68,7 @@ async def check_resource(services: Services, arn: str, uses: Sequence[Use]) -> A
         yield warning(
             area,
             name_of(arn),
-            f"holds {found.waiting} messages that were not delivered",
+            f"holds what was not delivered, messages: {found.waiting}",
             "read why in their attributes, mend it, and send them again or delete them",
         )
 

@@ -138,7 +138,7 @@ def _state(rule: Rule, matched: Mapping[str, str | None] | None) -> Iterator[Fin
             _AREA,
             name,
             "takes none of the events that are sent",
-            "compare its pattern with what is sent, or check with events of your own (--events)",
+            "compare its pattern with what is sent, or check with events of your own",
         )
 
 

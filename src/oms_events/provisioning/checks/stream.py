@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from oms_events.errors import PlatformDeniedError
-from oms_events.provisioning.checks.report import Finding, ok, problem, unchecked, warning
+from oms_events.provisioning.checks.report import Finding, ok, problem, some, unchecked, warning
 from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig, StreamPolicy, StreamSpec
 from oms_events.publishers.jetstream.subjects import covers
 
@@ -102,7 +102,7 @@ def _covered(name: str, subjects: Mapping[str, str], streams: Mapping[str, Mappi
     filters = [filter_ for config in streams.values() for filter_ in config.get("subjects") or ()]
     missing = [subject for subject in subjects if not any(covers(filter_, subject) for filter_ in filters)]
     if not missing:
-        return [ok(AREA, name, f"covers the {len(subjects)} subjects that the events get")]
+        return [ok(AREA, name, f"covers the subjects that the events get: {some(subjects)}")]
     return [
         problem(
             AREA,
