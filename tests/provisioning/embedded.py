@@ -22,9 +22,9 @@ from oms_events.devstack.left_out import make_left_out, remove_left_out
 from oms_events.devstack.taken_names import refuse_taken_names
 from oms_events.devstack.templates import Adapted, adapt
 from oms_events.errors import StackNotFoundError
-from oms_events.provisioning.deploy import deploy
-from oms_events.provisioning.destroy import destroy
-from oms_events.provisioning.stacks import outputs
+from oms_events.provisioning.deployment.deploy import deploy
+from oms_events.provisioning.deployment.destroy import destroy
+from oms_events.provisioning.deployment.stacks import outputs
 from oms_events.provisioning.template import Template
 
 _DEADLINE = 10.0

@@ -21,12 +21,12 @@ from oms_events.errors import (
     ProvisioningError,
     StackNotFoundError,
 )
-from oms_events.provisioning.changes import BODY_LIMIT, Action, discard, plan
-from oms_events.provisioning.deploy import apply, deploy
-from oms_events.provisioning.destroy import destroy, look
-from oms_events.provisioning.drift import Difference, DriftStatus, drift
-from oms_events.provisioning.progress import StackEvent, follow
-from oms_events.provisioning.stacks import SERVICE, outputs
+from oms_events.provisioning.deployment.changes import BODY_LIMIT, Action, discard, plan
+from oms_events.provisioning.deployment.deploy import apply, deploy
+from oms_events.provisioning.deployment.destroy import destroy, look
+from oms_events.provisioning.deployment.drift import Difference, DriftStatus, drift
+from oms_events.provisioning.deployment.progress import StackEvent, follow
+from oms_events.provisioning.deployment.stacks import SERVICE, outputs
 from oms_events.provisioning.template import Template
 from tests.provisioning.embedded import aws_config
 

@@ -23,12 +23,12 @@ from oms_events.errors import (
     StackNotFoundError,
     StackStateError,
 )
-from oms_events.provisioning.changes import Action, Plan, PropertyChange, discard, plan
-from oms_events.provisioning.deploy import apply, deploy
-from oms_events.provisioning.destroy import destroy, look
-from oms_events.provisioning.drift import Difference, DriftStatus, drift
-from oms_events.provisioning.progress import StackEvent, follow
-from oms_events.provisioning.stacks import StackState, outputs
+from oms_events.provisioning.deployment.changes import Action, Plan, PropertyChange, discard, plan
+from oms_events.provisioning.deployment.deploy import apply, deploy
+from oms_events.provisioning.deployment.destroy import destroy, look
+from oms_events.provisioning.deployment.drift import Difference, DriftStatus, drift
+from oms_events.provisioning.deployment.progress import StackEvent, follow
+from oms_events.provisioning.deployment.stacks import StackState, outputs
 from oms_events.provisioning.template import Template
 from oms_events.testing.clock import ManualClock
 from tests.provisioning.cloudformation import (

@@ -15,10 +15,10 @@ from oms_events._aws.control import open_control
 from oms_events.devstack import AwsEmulator
 from oms_events.errors import DataLossRefusedError, StackNotFoundError
 from oms_events.oms.catalogue import EventType
-from oms_events.provisioning.destroy import destroy
+from oms_events.provisioning.deployment.destroy import destroy
+from oms_events.provisioning.deployment.stacks import find_stack
 from oms_events.provisioning.eventbridge_setup import main, setup
 from oms_events.provisioning.presets.oms import OmsPreset
-from oms_events.provisioning.stacks import find_stack
 from tests.provisioning.embedded import aws_config
 
 BUS = "setup-oms"

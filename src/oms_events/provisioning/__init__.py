@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 # Functions with the names of their modules: imported here, so that the names mean the functions whatever was
 # imported before.
-from oms_events.provisioning.deploy import apply, deploy
-from oms_events.provisioning.destroy import Deletion, StackResource, destroy, look
-from oms_events.provisioning.drift import Difference, Drift, DriftStatus, drift
+from oms_events.provisioning.deployment.deploy import apply, deploy
+from oms_events.provisioning.deployment.destroy import Deletion, StackResource, destroy, look
+from oms_events.provisioning.deployment.drift import Difference, Drift, DriftStatus, drift
 
 if TYPE_CHECKING:
     from oms_events._aws.config import AwsConfig
-    from oms_events.provisioning.changes import Action, Change, Plan, PropertyChange, discard, plan
     from oms_events.provisioning.checks.checking import check
     from oms_events.provisioning.checks.configuration import CheckedConfiguration
     from oms_events.provisioning.checks.report import Finding, Level, Report
+    from oms_events.provisioning.deployment.changes import Action, Change, Plan, PropertyChange, discard, plan
+    from oms_events.provisioning.deployment.progress import StackEvent, follow
+    from oms_events.provisioning.deployment.stacks import StackState, outputs
     from oms_events.provisioning.presets.base import Preset
     from oms_events.provisioning.presets.event_sourcing import EventSourcingPreset
     from oms_events.provisioning.presets.ingestion_triggers import IngestionTriggersPreset
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from oms_events.provisioning.presets.registry import PRESETS
     from oms_events.provisioning.presets.ticket_events import ArchiveConfig, TicketEventsPreset, TicketRuleSpec
     from oms_events.provisioning.presets.ticket_tables import TicketTablesPreset
-    from oms_events.provisioning.progress import StackEvent, follow
     from oms_events.provisioning.sources import read_source
     from oms_events.provisioning.specs.alarms import AlarmSpec, MetricSpec
     from oms_events.provisioning.specs.base import Reference
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from oms_events.provisioning.specs.targets import InputTransformerSpec, RetryPolicySpec, TargetSpec
     from oms_events.provisioning.specs.topics import SubscriptionSpec, TopicSpec
     from oms_events.provisioning.specs.trust import OidcTrust, PrincipalTrust, ServiceTrust
-    from oms_events.provisioning.stacks import StackState, outputs
     from oms_events.provisioning.synthesis import synthesize
     from oms_events.provisioning.template import Template
 else:
@@ -155,7 +155,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Action": "oms_events.provisioning.changes",
+    "Action": "oms_events.provisioning.deployment.changes",
     "AlarmSpec": "oms_events.provisioning.specs.alarms",
     "AlarmWidget": "oms_events.provisioning.specs.dashboards",
     "ArchiveConfig": "oms_events.provisioning.presets.ticket_events",
@@ -163,7 +163,7 @@ _MODULES = {
     "AutoscalingSpec": "oms_events.provisioning.specs.capacity",
     "AwsConfig": "oms_events._aws.config",
     "BucketSpec": "oms_events.provisioning.specs.buckets",
-    "Change": "oms_events.provisioning.changes",
+    "Change": "oms_events.provisioning.deployment.changes",
     "CheckedConfiguration": "oms_events.provisioning.checks.configuration",
     "CodeSpec": "oms_events.provisioning.specs.functions",
     "DashboardSpec": "oms_events.provisioning.specs.dashboards",
@@ -190,10 +190,10 @@ _MODULES = {
     "OnDemandSpec": "oms_events.provisioning.specs.capacity",
     "PRESETS": "oms_events.provisioning.presets.registry",
     "PermissionRow": "oms_events.provisioning.specs.roles",
-    "Plan": "oms_events.provisioning.changes",
+    "Plan": "oms_events.provisioning.deployment.changes",
     "Preset": "oms_events.provisioning.presets.base",
     "PrincipalTrust": "oms_events.provisioning.specs.trust",
-    "PropertyChange": "oms_events.provisioning.changes",
+    "PropertyChange": "oms_events.provisioning.deployment.changes",
     "ProvisionedSpec": "oms_events.provisioning.specs.capacity",
     "QueueSpec": "oms_events.provisioning.specs.queues",
     "Reference": "oms_events.provisioning.specs.base",
@@ -202,9 +202,9 @@ _MODULES = {
     "RoleSpec": "oms_events.provisioning.specs.roles",
     "RuleSpec": "oms_events.provisioning.specs.rules",
     "ServiceTrust": "oms_events.provisioning.specs.trust",
-    "StackEvent": "oms_events.provisioning.progress",
+    "StackEvent": "oms_events.provisioning.deployment.progress",
     "StackSpec": "oms_events.provisioning.specs.stack",
-    "StackState": "oms_events.provisioning.stacks",
+    "StackState": "oms_events.provisioning.deployment.stacks",
     "StatementSpec": "oms_events.provisioning.specs.permissions",
     "StreamSourceSpec": "oms_events.provisioning.specs.mappings",
     "SubscriptionSpec": "oms_events.provisioning.specs.topics",
@@ -218,11 +218,11 @@ _MODULES = {
     "TicketTablesPreset": "oms_events.provisioning.presets.ticket_tables",
     "TopicSpec": "oms_events.provisioning.specs.topics",
     "check": "oms_events.provisioning.checks.checking",
-    "discard": "oms_events.provisioning.changes",
-    "follow": "oms_events.provisioning.progress",
-    "outputs": "oms_events.provisioning.stacks",
+    "discard": "oms_events.provisioning.deployment.changes",
+    "follow": "oms_events.provisioning.deployment.progress",
+    "outputs": "oms_events.provisioning.deployment.stacks",
     "permission_rows": "oms_events.provisioning.specs.roles",
-    "plan": "oms_events.provisioning.changes",
+    "plan": "oms_events.provisioning.deployment.changes",
     "read_source": "oms_events.provisioning.sources",
     "synthesize": "oms_events.provisioning.synthesis",
 }

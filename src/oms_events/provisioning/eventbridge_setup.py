@@ -16,11 +16,11 @@ from typing import Any, Final
 from oms_events._aio import Clock
 from oms_events._aws.config import AwsConfig
 from oms_events.errors import ConfigurationError, DataLossRefusedError, MissingExtraError, OmsEventsError
-from oms_events.provisioning.changes import Action, Plan, discard, plan
-from oms_events.provisioning.deploy import apply
+from oms_events.provisioning.deployment.changes import Action, Plan, discard, plan
+from oms_events.provisioning.deployment.deploy import apply
+from oms_events.provisioning.deployment.progress import OnEvent, StackEvent
+from oms_events.provisioning.deployment.stacks import outputs
 from oms_events.provisioning.presets.oms import OmsPreset
-from oms_events.provisioning.progress import OnEvent, StackEvent
-from oms_events.provisioning.stacks import outputs
 from oms_events.provisioning.synthesis import synthesize
 
 _OK: Final = 0

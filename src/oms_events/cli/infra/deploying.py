@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ends_cleanly, run
 from oms_events.cli.infra.emulated import Deployable, deployable
@@ -16,9 +17,8 @@ from oms_events.cli.infra.options import ask, asks_first, require_answer, takes_
 from oms_events.cli.infra.showing import describe_plan, show_end, show_event, show_plan
 from oms_events.cli.output import print_json, tell
 from oms_events.errors import DataLossRefusedError
-from oms_events.provisioning import changes, deploy
-from oms_events.provisioning.changes import Plan
-from oms_events.provisioning.stacks import StackState
+from oms_events.provisioning.deployment.changes import Plan
+from oms_events.provisioning.deployment.stacks import StackState
 from oms_events.provisioning.template import Template
 
 
@@ -73,8 +73,8 @@ def plan(*, template: Template, config: AwsConfig, template_bucket: str | None, 
 
     async def planned() -> Plan:
         ready = await deployable(template, config)
-        made = await changes.plan(ready.template, config, template_bucket=template_bucket)
-        await changes.discard(made, config)
+        made = await provisioning.plan(ready.template, config, template_bucket=template_bucket)
+        await provisioning.discard(made, config)
         return made
 
     made = run(planned())
@@ -119,7 +119,7 @@ def apply(
         if not made.is_empty:
             ask("apply this?", yes=yes)
     except (DataLossRefusedError, click.Abort):
-        run(changes.discard(made, config))
+        run(provisioning.discard(made, config))
         raise
     try:
         state = run(_applied(ready, made, config))
@@ -134,11 +134,11 @@ def apply(
 
 async def _planned(template: Template, config: AwsConfig, bucket: str | None) -> tuple[Deployable, Plan]:
     ready = await deployable(template, config)
-    return ready, await changes.plan(ready.template, config, template_bucket=bucket)
+    return ready, await provisioning.plan(ready.template, config, template_bucket=bucket)
 
 
 async def _applied(ready: Deployable, made: Plan, config: AwsConfig) -> StackState:
     # Whoever got here has seen the plan, and allowed what it loses.
-    state = await deploy.apply(made, config, allow_data_loss=True, on_event=show_event)
+    state = await provisioning.apply(made, config, allow_data_loss=True, on_event=show_event)
     await ready.complete(config)
     return state

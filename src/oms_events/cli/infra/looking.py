@@ -8,14 +8,13 @@ from dataclasses import asdict
 
 import click
 
+from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ExitCode, ends_cleanly, run
 from oms_events.cli.infra.options import takes_aws, takes_stack
 from oms_events.cli.infra.showing import flat, show_end, show_event
 from oms_events.cli.output import print_fields, print_json, print_table
-from oms_events.provisioning import drift as drifting
-from oms_events.provisioning import progress, stacks
-from oms_events.provisioning.drift import Drift
+from oms_events.provisioning.deployment.drift import Drift
 
 
 @click.command()
@@ -27,7 +26,7 @@ def outputs(*, stack_name: str, config: AwsConfig, as_json: bool) -> None:
 
     SOURCE is a preset's name, or a TOML or YAML file. --json prints them as one object, with maps as maps.
     """
-    found = run(stacks.outputs(stack_name, config))
+    found = run(provisioning.outputs(stack_name, config))
     if as_json:
         print_json(found)
     elif lines := dict(flat(found)):
@@ -43,7 +42,7 @@ def drift(*, stack_name: str, config: AwsConfig, as_json: bool) -> None:
 
     SOURCE is a preset's name, or a TOML or YAML file. Ends with 1 when there is any.
     """
-    found = run(drifting.drift(stack_name, config))
+    found = run(provisioning.drift(stack_name, config))
     if as_json:
         print_json([asdict(one) for one in found])
     elif found:
@@ -64,7 +63,7 @@ def follow(*, stack_name: str, config: AwsConfig, as_json: bool) -> None:
     SOURCE is a preset's name, or a TOML or YAML file; --stack-name may be a stack's id, which also finds one that
     was deleted. Ends with 1 when the deployment failed.
     """
-    show_end(run(progress.follow(stack_name, config, on_event=show_event)), as_json=as_json)
+    show_end(run(provisioning.follow(stack_name, config, on_event=show_event)), as_json=as_json)
 
 
 def _rows(drift: Drift) -> Iterator[tuple[object, ...]]:

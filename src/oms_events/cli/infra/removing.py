@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ends_cleanly, run
 from oms_events.cli.infra.emulated import remove_supplied
@@ -14,9 +15,8 @@ from oms_events.cli.infra.options import ask, asks_first, require_answer, takes_
 from oms_events.cli.infra.showing import show_end, show_event
 from oms_events.cli.output import print_table, tell
 from oms_events.errors import DataLossRefusedError
-from oms_events.provisioning import destroy as destroying
-from oms_events.provisioning.destroy import Deletion
-from oms_events.provisioning.stacks import StackState
+from oms_events.provisioning.deployment.destroy import Deletion
+from oms_events.provisioning.deployment.stacks import StackState
 
 
 @click.command()
@@ -36,7 +36,7 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
     anything, or something is protected, unless forced. Ctrl-C ends this command, not the deletion.
     """
     require_answer(yes=yes)
-    found = run(destroying.look(stack_name, config))
+    found = run(provisioning.look(stack_name, config))
     if not as_json:
         _show(found)
     for reason in found.reasons:
@@ -61,7 +61,7 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
 
 async def _destroyed(found: Deletion, config: AwsConfig, *, force: bool) -> StackState:
     await remove_supplied(found.stack_name, config)
-    return await destroying.destroy(found.stack_id, config, force=force, shown=found, on_event=show_event)
+    return await provisioning.destroy(found.stack_id, config, force=force, shown=found, on_event=show_event)
 
 
 def _show(found: Deletion) -> None:

@@ -9,9 +9,9 @@ from typing import Any, Final
 import click
 
 from oms_events.cli.output import print_json, print_table, tell
-from oms_events.provisioning.changes import Action, Change, Plan, PropertyChange
-from oms_events.provisioning.progress import StackEvent
-from oms_events.provisioning.stacks import StackState
+from oms_events.provisioning.deployment.changes import Action, Change, Plan, PropertyChange
+from oms_events.provisioning.deployment.progress import StackEvent
+from oms_events.provisioning.deployment.stacks import StackState
 
 _SHOWN_VALUE: Final = 40
 """Characters of a property's value in the table; --json has all."""

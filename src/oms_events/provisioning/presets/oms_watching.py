@@ -36,8 +36,8 @@ _OWN: Final = (
     ("Events by outcome", "published_total", ("outcome", "platform"), "Sum"),
     ("Failed attempts by class", "failures_total", ("failure", "platform"), "Sum"),
     ("Breakers (1: in this state)", "breaker_state", ("platform", "state"), "Maximum"),
-    ("Outbox: records that wait", "outbox_pending", (), "Maximum"),
-    ("Outbox: age of the oldest, in seconds", "outbox_oldest_age_seconds", (), "Maximum"),
+    ("Outbox: records that wait", "outbox_pending", ("instance",), "Maximum"),
+    ("Outbox: age of the oldest, in seconds", "outbox_oldest_age_seconds", ("instance",), "Maximum"),
     ("Outbox: dead letters", "outbox_dead_letters", ("platform",), "Maximum"),
 )
 """Title, metric without its prefix, its labels, and statistic (docs/reference/metrics.md). No histograms: the

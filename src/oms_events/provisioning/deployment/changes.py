@@ -13,8 +13,8 @@ from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import ConfigurationError, DeploymentError, ProvisioningError, StackBusyError
-from oms_events.provisioning.progress import taken_remedy
-from oms_events.provisioning.stacks import (
+from oms_events.provisioning.deployment.progress import taken_remedy
+from oms_events.provisioning.deployment.stacks import (
     REVIEWED,
     SERVICE,
     Pause,

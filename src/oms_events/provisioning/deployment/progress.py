@@ -12,7 +12,7 @@ from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import AccessError, DeploymentError, ProvisioningError, StackStateError
-from oms_events.provisioning.stacks import (
+from oms_events.provisioning.deployment.stacks import (
     DELETED,
     IN_PROGRESS,
     REVIEWED,

@@ -18,9 +18,9 @@ from oms_events.errors import (
     StackBusyError,
     StackNotFoundError,
 )
-from oms_events.provisioning.holdings import Holding, Inspector
-from oms_events.provisioning.progress import OnEvent, Progress
-from oms_events.provisioning.stacks import (
+from oms_events.provisioning.deployment.holdings import Holding, Inspector
+from oms_events.provisioning.deployment.progress import OnEvent, Progress
+from oms_events.provisioning.deployment.stacks import (
     DELETED,
     REVIEWED,
     SERVICE,

@@ -10,7 +10,14 @@ from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import ProvisioningError, StackBusyError
-from oms_events.provisioning.stacks import SERVICE, STACK_TYPE, Pause, StackState, existing_stack, refuse
+from oms_events.provisioning.deployment.stacks import (
+    SERVICE,
+    STACK_TYPE,
+    Pause,
+    StackState,
+    existing_stack,
+    refuse,
+)
 
 
 class DriftStatus(StrEnum):

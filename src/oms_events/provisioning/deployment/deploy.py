@@ -14,9 +14,9 @@ from oms_events.errors import (
     ProvisioningError,
     StackBusyError,
 )
-from oms_events.provisioning.changes import Plan, discard, plan
-from oms_events.provisioning.progress import OnEvent, Progress
-from oms_events.provisioning.stacks import SERVICE, StackState, existing_stack, refuse
+from oms_events.provisioning.deployment.changes import Plan, discard, plan
+from oms_events.provisioning.deployment.progress import OnEvent, Progress
+from oms_events.provisioning.deployment.stacks import SERVICE, StackState, existing_stack, refuse
 from oms_events.provisioning.template import Template
 
 _NOT_EXECUTABLE: Final = ("InvalidChangeSetStatus", "ChangeSetNotFound")

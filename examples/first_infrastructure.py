@@ -1,0 +1,133 @@
+"""The program of the tutorial: the AWS side of the OMS, deployed on the embedded stack, used, changed, destroyed."""
+
+# [start:imports]
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aioboto3
+
+from oms_events import EnhancedEventService, EventBridgeConfig, create_oms_multi_platform_router
+from oms_events.devstack import AwsEmulator
+from oms_events.oms import EventType
+from oms_events.provisioning import (
+    AwsConfig,
+    OmsPreset,
+    QueueSpec,
+    TargetSpec,
+    apply,
+    deploy,
+    destroy,
+    outputs,
+    plan,
+    synthesize,
+)
+from oms_events.publishers.eventbridge import from_eventbridge_event
+
+# [end:imports]
+
+
+# [start:preset]
+INBOX = QueueSpec(name="oms-inbox")
+TO_INBOX = TargetSpec(id="inbox", arn=INBOX.arn)
+
+
+def make_preset(**more: Any) -> OmsPreset:
+    return OmsPreset(
+        queues=(INBOX,),
+        default_targets=(TO_INBOX,),
+        enable_archive=False,  # The emulator's CloudFormation has neither: leave both lines out on AWS.
+        enable_alarms=False,
+        **more,
+    )
+
+
+# [end:preset]
+
+
+# [start:deploy]
+async def deploy_all(aws: AwsConfig) -> dict[str, Any]:
+    template = synthesize(make_preset().stack())
+    shown = await plan(template, aws)
+    print(f"stack {shown.stack_name}, new: {shown.creates}, resources to add: {len(shown.changes)}")
+    done = await apply(shown, aws)
+    print(f"stack {done.name}: {done.status}")
+    return await outputs(done.name, aws)
+
+
+# [end:deploy]
+
+
+# [start:publish]
+async def publish(aws: AwsConfig, bus: str) -> None:
+    config = EventBridgeConfig(event_bus_name=bus, **dict(aws))
+    event = EnhancedEventService.create_schema_change_event(
+        operation="create", resource_type="object_type", resource_id="User", branch="main"
+    )
+    async with create_oms_multi_platform_router(eventbridge_config=config) as router:
+        results = await router.publish_event(event, timeout=5)
+    print("delivered:", results.delivered)
+
+
+# [end:publish]
+
+
+# [start:read]
+async def read_inbox(session: aioboto3.Session, endpoint_url: str) -> None:
+    async with session.client("sqs", endpoint_url=endpoint_url) as sqs:
+        url = (await sqs.get_queue_url(QueueName=INBOX.name))["QueueUrl"]
+        answer: Any = await sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1)
+        for message in answer.get("Messages", []):
+            event = from_eventbridge_event(message["Body"])
+            print("the inbox has", event.get_type(), event.get_subject())
+            await sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+# [end:read]
+
+
+# [start:change]
+async def change(aws: AwsConfig) -> None:
+    without_schema = synthesize(make_preset(targets={EventType.SCHEMA_CREATED: ()}).stack())
+    shown = await plan(without_schema, aws)
+    for one in shown.changes:
+        print(one.action, one.logical_id, [what.path for what in one.properties])
+    await apply(shown, aws)
+    again = await deploy(without_schema, aws)
+    print(f"stack {again.name}: {again.status}")
+
+
+# [end:change]
+
+
+# [start:main]
+async def main() -> None:
+    async with AwsEmulator() as emulator:
+        aws = AwsConfig(
+            endpoint_url=emulator.endpoint_url,
+            aws_region=emulator.region,
+            aws_access_key_id=emulator.access_key,
+            aws_secret_access_key=emulator.secret_key,
+        )
+        session = aioboto3.Session(
+            region_name=emulator.region,
+            aws_access_key_id=emulator.access_key,
+            aws_secret_access_key=emulator.secret_key,
+        )
+        made = await deploy_all(aws)
+        print(made["rule_names"][EventType.SCHEMA_CREATED], "on", made["event_bus_name"])
+        await publish(aws, made["event_bus_name"])
+        await read_inbox(session, emulator.endpoint_url)
+
+        await change(aws)
+        await publish(aws, made["event_bus_name"])
+        await read_inbox(session, emulator.endpoint_url)
+
+        await destroy("oms-events", aws)
+        print("destroyed")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+# [end:main]

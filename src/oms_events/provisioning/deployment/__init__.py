@@ -1,0 +1,1 @@
+"""Templates to stacks, through CloudFormation's change sets."""
