@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import enum
+import functools
 import importlib
 import inspect
 import json
 import os
+import re
 import textwrap
 import tomllib
 import types
@@ -17,8 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, is_typeddict
 
+import role_permissions
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, PlainValidator, SecretStr
 
 from oms_events import EventBridgeConfig, FailureClass, JetStreamOptions, Outcome, PublishResult, encode, errors
 from oms_events._config import ConfigModel
@@ -26,13 +29,22 @@ from oms_events.devstack import DevstackError
 from oms_events.instrumentation import hooks
 from oms_events.instrumentation.prometheus import PrometheusHook
 from oms_events.oms import EventFamily, EventType, create_schema_change_event
+from oms_events.provisioning.specs.base import Arn, Name, ResourceSpec, Spec
+from oms_events.provisioning.specs.permissions import NOT_EMPTY, ConditionValues, PolicyResource
+from oms_events.provisioning.specs.stack import Outputs
 from oms_events.publishers.eventbridge.mapping import EventMapper
 from oms_events.publishers.jetstream.binding import binary_message, structured_message
 
 _STARS: Final[Mapping[Any, str]] = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
 
-_MADE_BY_OTHERS: Final = frozenset(("EncodedEvent", "Prepared", "Transaction"))
+_MADE_BY_OTHERS: Final = frozenset(("EncodedEvent", "Prepared", "Preset", "Transaction"))
 """Classes that users get and never make: their constructors are nobody's business."""
+
+_OF_SPECS: Final = frozenset(("from_shape", "of", "specs", "stack"))
+"""What users call of specs, besides `arn` and `reference` of all; the rest is what synthesis asks of them."""
+
+_LONGEST_DEFAULT: Final = 100
+"""Characters of a default that stands in a table."""
 
 MEANINGS: Final = tomllib.loads(Path(__file__).with_name("meanings.toml").read_text(encoding="utf-8"))
 """What fields mean that have no docstring of their own, by model."""
@@ -42,6 +54,18 @@ _TYPES: Final = {
     types.NoneType: "none", Any: "any JSON value",
 }  # fmt: skip
 
+_WRITTEN: Final = {
+    alias.__metadata__[0]: text
+    for alias, text in (
+        (Arn, "ARN or reference"),
+        (Name, "name or reference"),
+        (PolicyResource, "ARN or reference"),
+        (ConditionValues, "value or list of values"),
+        (Outputs, "mapping of text to text, reference, or such a mapping"),
+    )
+}
+"""How people write what a validator reads."""
+
 
 # ------------------------------------------------------------------ configuration
 
@@ -50,11 +74,17 @@ def config(path: str) -> str:
     """One configuration model: its docstring and a table of its fields."""
     model = _load(path)
     rows = [
-        (f"`{name}`", _type(field.annotation), _bounds(field), _default(field), _meaning(model, name))
+        (f"`{name}`", _field_type(field), _bounds(field), _default(field), _meaning(model, name))
         for name, field in model.model_fields.items()
     ]
-    lines = [f"### {model.__name__}", "", f"`{path}`", "", inspect.getdoc(model) or "", ""]
+    lines = [f"### {model.__name__}", "", f"`{path}`", "", inspect.getdoc(model) or "", "", *_referred(model)]
     return "\n".join([*lines, _table(("field", "type", "limits", "default", "meaning"), rows)])
+
+
+def _referred(model: type[BaseModel]) -> Iterator[str]:
+    if issubclass(model, ResourceSpec):
+        yield f"Referred to as `{model.kind}:<key>`, with {', '.join(f'`{name}`' for name in model.returns)}."
+        yield ""
 
 
 def _meaning(model: type[BaseModel], name: str) -> str:
@@ -84,6 +114,17 @@ def _field_docs(owner: type) -> Mapping[str, str]:
     }
 
 
+def _field_type(field: Any) -> str:
+    # What stands around a whole field, pydantic has taken off its type.
+    return _written(field.metadata) or _type(field.annotation)
+
+
+def _written(metadata: Iterable[Any]) -> str | None:
+    return next(
+        (_WRITTEN[item] for item in metadata if isinstance(item, PlainValidator) and item in _WRITTEN), None
+    )
+
+
 def _type(annotation: Any) -> str:
     if annotation in _TYPES:
         return _TYPES[annotation]
@@ -91,7 +132,7 @@ def _type(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_type(argument) for argument in arguments)
     if origin is Annotated:
-        return _type(arguments[0])
+        return _written(annotation.__metadata__) or _type(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{argument}`" for argument in arguments)
     if origin is Callable:
@@ -103,13 +144,29 @@ def _type(annotation: Any) -> str:
         return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
     if issubclass(annotation, enum.StrEnum):
         return " or ".join(f"`{member.value}`" for member in annotation)
-    page = "rules.md" if annotation.__name__ == "RoutingRule" else ""
-    return f"[{annotation.__name__}]({page}#{annotation.__name__.lower()})"
+    return _link(annotation)
+
+
+def _link(model: type[BaseModel]) -> str:
+    """To the model's table, from any page of the reference."""
+    page = _pages_of_models().get(model)
+    if page is None:
+        raise ValueError(f"no page of the reference has the table of {model.__name__}")
+    return f"[{model.__name__}]({page}#{model.__name__.lower()})"
+
+
+@functools.cache
+def _pages_of_models() -> Mapping[type, str]:
+    pages = (Path(__file__).parent / "reference").glob("*.md")
+    marks = ((page, re.findall(r"<!-- generated: config (\S+) -->", page.read_text("utf-8"))) for page in pages)
+    return {_load(path): page.name for page, paths in marks for path in paths}
 
 
 def _bounds(field: Any) -> str:
     found = []
     for item in [*field.metadata, *_annotated(field.annotation)]:
+        if item is NOT_EMPTY:
+            found.append("length ≥ 1")
         for name, sign in (("gt", "> "), ("ge", "≥ "), ("lt", "< "), ("le", "≤ ")):
             if (bound := getattr(item, name, None)) is not None:
                 found.append(f"{sign}{bound}")
@@ -134,11 +191,12 @@ def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, ConfigModel):
         return "its defaults"
-    if value is None or value in ((), {}):
+    if value is None or value in ((), {}, ""):
         return "none"
     if isinstance(value, str) and not isinstance(value, enum.Enum):
         return f'`"{value}"`'
-    return f"`{json.dumps(value)}`"
+    text = json.dumps(value, default=lambda model: model.model_dump(exclude_defaults=True))
+    return f"`{text}`" if len(text) <= _LONGEST_DEFAULT else "see below"
 
 
 def docstring_table(module: str) -> str:
@@ -212,6 +270,11 @@ def details(_: str) -> str:
     return _table(("detail", "fields", "when"), rows)
 
 
+def permissions(preset: str) -> str:
+    """What the roles of a preset may do, with every option that gives them something."""
+    return _table(("role", "actions", "resources", "condition", "why"), role_permissions.rows(preset))
+
+
 # ------------------------------------------------------------------ wire, catalogue
 
 
@@ -264,14 +327,13 @@ def names(path: str) -> str:
 
 
 def _describe(name: str, thing: Any) -> str:
-    if get_origin(thing) is not None:
+    if get_origin(thing) is not None or not callable(thing):
         return f"**`{name}`**: {MEANINGS['aliases'][name]}"
     doc = (inspect.getdoc(thing) or "").strip()
     if not inspect.isclass(thing):
         return f"**`{name}{_signature(thing)}`**\n\n{doc}"
-    if issubclass(thing, ConfigModel):
-        page = "rules.md" if name == "RoutingRule" else "settings.md"
-        link = f"**`{name}`**: see [{name}]({page}#{name.lower()})."
+    if issubclass(thing, ConfigModel) and thing.model_fields:
+        link = f"**`{name}`**: see {_link(thing)}."
         return "\n".join([link, "", *(f"- {member}" for member in _members(thing))]).rstrip()
     if issubclass(thing, Exception):
         return f"**`{name}`**: see [errors](errors.md)."
@@ -298,7 +360,11 @@ def _members(thing: type) -> Iterator[str]:
     owners = [owner for owner in owners if owner is not ConfigModel]
     found = {name: member for owner in reversed(owners) for name, member in vars(owner).items()}
     for name, member in found.items():
-        if name.startswith("_") or name == "model_post_init":
+        if (
+            name.startswith("_")
+            or name == "model_post_init"
+            or (issubclass(thing, Spec) and name not in _OF_SPECS)
+        ):
             continue
         if isinstance(member, property):
             doc = inspect.getdoc(member) or ""
@@ -372,5 +438,6 @@ TABLES: Final[Mapping[str, Callable[[str], str]]] = {
     "errors": error_tree,
     "metrics": metrics,
     "names": names,
+    "permissions": permissions,
     "wire": wire,
 }

@@ -102,7 +102,9 @@ def test_what_changes_something_that_is_there_is_asked_for_and_no_data_is_lost(c
 
     assert command(*WITHOUT, "--no-tables", "--yes") == 1
     assert f"table {BUS}-outbox" in command.err
-    assert "--allow-data-loss" in command.err
+    assert "oms-events infra apply oms --allow-data-loss" in command.err
+    plans = command.ask("cloudformation", "ListChangeSets", StackName=BUS)["Summaries"]
+    assert [one for one in plans if one["ExecutionStatus"] == "AVAILABLE"] == []
     assert tables() == {f"{BUS}-outbox", f"{BUS}-idempotency"}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from oms_events.errors import SpecError
 from oms_events.oms.catalogue import EventType
 from oms_events.outbox.streams import buckets_of
 from oms_events.provisioning.presets.oms import OmsPreset
+from oms_events.provisioning.sources import read_source
 from oms_events.provisioning.synthesis import synthesize
 from oms_events.provisioning.template import Template, assembled_outputs
 from oms_events.publishers.eventbridge import EventBridgePublisher, from_eventbridge_event
@@ -32,6 +35,7 @@ from oms_events.routing.conditions import compile_document_pattern
 from tests.provisioning.embedded import DeployedStack, deployed, echo_code, queue_messages
 from tests.provisioning.linting import findings
 
+ROOT = Path(__file__).parents[3]
 BUS = "oms-events"
 INBOX = {"name": "oms-inbox"}
 TO_INBOX = {"id": "inbox", "arn": {"ref": "queue:oms-inbox"}}
@@ -443,6 +447,38 @@ def test_the_dashboard_shows_the_rules_and_the_librarys_own_metrics() -> None:
     assert 'SEARCH(\'{"Acme/Oms","outcome","platform"} MetricName="acme_published_total"\', \'Sum\', 300)' in own
     assert len(own) == 6
     assert len([widget for widget in widgets if widget["type"] == "alarm"]) == 1
+
+
+def test_the_dashboard_looks_for_the_labels_that_the_docs_have_the_agent_send() -> None:
+    (said,) = resources(template(), "AWS::CloudWatch::Dashboard").values()
+    searches = [
+        line["expression"]
+        for widget in json.loads(said["DashboardBody"]["Fn::Sub"])["widgets"]
+        for (line,) in widget["properties"].get("metrics", ())
+    ]
+    looked_for = {
+        found[2]: sorted(json.loads(f"[{found[1]}]"))
+        for search in searches
+        if (found := re.search(r'\{"OmsEvents",([^}]+)\} MetricName="(\w+)"', search))
+    }
+    page = (ROOT / "docs/reference/preset-oms.md").read_text(encoding="utf-8")
+    (agent,) = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "emf" in block]
+    prometheus = agent["logs"]["metrics_collected"]["prometheus"]["emf_processor"]
+    sent = {
+        selector.strip("^$"): sorted(labels)
+        for declaration in prometheus["metric_declaration"]
+        for selector in declaration["metric_selectors"]
+        for labels in declaration["dimensions"]
+    }
+    assert prometheus["metric_namespace"] == "OmsEvents"
+    assert looked_for == sent
+
+
+@pytest.mark.parametrize("file", ["infra_oms.toml", "first_infrastructure.toml"])
+def test_the_example_files_are_deployable_as_they_are(file: str) -> None:
+    made = synthesize(read_source(str(ROOT / "examples" / file)))
+    assert "oms_schema_created_rule" in rules(made)
+    assert len(made.body.encode()) < 51_200
 
 
 # ---------------------------------------------------------------------- bad variables
