@@ -385,7 +385,7 @@ async def test_events_of_the_router_arrive_by_the_rule_and_replayed_from_the_arc
     events = await system.stack.client("events")
     archive = await events.describe_archive(ArchiveName="event-sourcing-archive-dev")
     await events.start_replay(
-        ReplayName="again",
+        ReplayName="event-sourcing-again",
         EventSourceArn=archive["ArchiveArn"],
         EventStartTime=began,
         EventEndTime=datetime.now(UTC) + timedelta(minutes=1),

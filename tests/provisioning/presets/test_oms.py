@@ -648,7 +648,7 @@ async def test_a_second_deploy_adds_the_relay_and_the_archive_delivers_again(oms
     assert from_eventbridge_event(got).get_id() == created.get_id()
 
     await events.start_replay(
-        ReplayName="again",
+        ReplayName="oms-again",
         EventSourceArn=oms.stack.outputs["archive_arn"],
         EventStartTime=begin,
         EventEndTime=datetime.now(UTC) + timedelta(minutes=1),

@@ -541,7 +541,7 @@ async def test_a_second_deploy_changes_it_and_the_archive_delivers_again(shop: S
     assert target["RetryPolicy"] == {"MaximumRetryAttempts": 3, "MaximumEventAgeInSeconds": 3600}
 
     await events.start_replay(
-        ReplayName="again",
+        ReplayName="ticket-events-again",
         EventSourceArn=shop.stack.outputs["archive_arn"],
         EventStartTime=begin,
         EventEndTime=datetime.now(UTC) + timedelta(minutes=1),
