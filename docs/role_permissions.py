@@ -14,7 +14,6 @@ from oms_events.provisioning import (
     OmsRelay,
     PermissionRow,
     Preset,
-    StatementSpec,
     TicketEventsPreset,
     TicketTablesPreset,
     permission_rows,
@@ -55,13 +54,6 @@ WHOLE: Final[Mapping[str, Preset]] = {
         enable_xray_tracing=True,
         enable_custom_bus=True,
         symbols_parameter="/ingestion/symbols",
-        statements=(
-            StatementSpec(
-                actions=("secretsmanager:GetSecretValue",),
-                resources=("arn:aws:secretsmanager:eu-central-1:123456789012:secret:market-data",),
-                why="`statements`: what you allow besides",
-            ),
-        ),
     ),
 }
 """Each preset with every option that gives a role a permission."""

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 import role_permissions
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, PlainValidator, SecretStr
+from pydantic.fields import FieldInfo
 
 from oms_events import EventBridgeConfig, FailureClass, JetStreamOptions, Outcome, PublishResult, encode, errors
 from oms_events._config import ConfigModel
@@ -55,7 +56,7 @@ _TYPES: Final = {
 }  # fmt: skip
 
 _WRITTEN: Final = {
-    alias.__metadata__[0]: text
+    get_args(alias)[1]: text
     for alias, text in (
         (Arn, "ARN or reference"),
         (Name, "name or reference"),
@@ -179,7 +180,8 @@ def _bounds(field: Any) -> str:
 
 def _annotated(annotation: Any) -> Iterator[Any]:
     if get_origin(annotation) is Annotated:
-        yield from annotation.__metadata__
+        for item in annotation.__metadata__:
+            yield from item.metadata if isinstance(item, FieldInfo) else (item,)
     elif get_origin(annotation) in (Union, types.UnionType):
         for argument in get_args(annotation):
             yield from _annotated(argument)

@@ -8,9 +8,8 @@ from typing import Any
 
 import aioboto3
 
-from oms_events import EnhancedEventService, EventBridgeConfig, create_oms_multi_platform_router
+from oms_events import EnhancedEventService, EventBridgeConfig, EventType, create_oms_multi_platform_router
 from oms_events.devstack import AwsEmulator
-from oms_events.oms import EventType
 from oms_events.provisioning import (
     AwsConfig,
     OmsPreset,

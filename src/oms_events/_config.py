@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 
 from oms_events.errors import ConfigurationError
+
+MAX_DEPTH: Final = 100
+"""Levels of lists and objects in each other: more than any document of AWS has, and few enough for recursion."""
+
+_MIN_INTEGER: Final = -(2**63)
+_MAX_INTEGER: Final = 2**64 - 1
 
 
 class ConfigModel(BaseModel):
@@ -19,12 +26,17 @@ class ConfigModel(BaseModel):
 
     if not TYPE_CHECKING:
 
-        def __init__(self, **values: Any) -> None:
+        def __init__(self, /, **values: Any) -> None:
             try:
                 super().__init__(**values)
             except ValidationError as error:
                 problems = tuple(self._problems(error))
                 raise self._error_class(self._subject(values), problems) from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_name(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        return handler(fields_by_name(values) if isinstance(values, Mapping) else values)
 
     @classmethod
     def _subject(cls, values: dict[str, Any]) -> str:
@@ -45,6 +57,8 @@ class ConfigModel(BaseModel):
                 yield f"unknown field {field!r}; known fields: {known}"
             elif problem["type"] == "missing":
                 yield f"field {field!r} is missing; give it a value"
+            elif problem["type"] == "union_tag_not_found":
+                yield f"{field}: field {problem['ctx']['discriminator']} is missing; give it a value"
             elif not field:
                 yield text
             elif _is_plain(problem["input"]) and not cls._is_secret(problem["loc"]):
@@ -56,6 +70,70 @@ class ConfigModel(BaseModel):
     def _is_secret(cls, location: tuple[int | str, ...]) -> bool:
         field = cls.model_fields.get(str(location[0]))
         return field is None or "Secret" in str(field.annotation)
+
+
+def fields_by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """What was read from a file, as the fields of a model. Raises `ValueError` for a name that is no text."""
+    for name in values:
+        _check_name(name)
+    return dict(values)
+
+
+def plain_json(value: object, path: tuple[str, ...] = ()) -> Any:
+    """A copy of a JSON value, all the way down. Raises `ValueError`, with the path, for what JSON does not have.
+
+    That are times, bytes, infinite numbers, integers over 64 bits, halves of characters, names that are no text, and
+    here also more than 100 levels.
+    """
+    where = f"{'.'.join(path)}: " if path else ""
+    if len(path) > MAX_DEPTH:
+        raise ValueError(_too_deep())
+    if isinstance(value, Mapping):
+        for name in value:
+            try:
+                _check_name(name)
+            except ValueError as error:
+                raise ValueError(f"{where}{error}") from None
+        return {str(name): plain_json(item, (*path, str(name))) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item, (*path, str(at))) for at, item in enumerate(value)]
+    if isinstance(value, str):
+        if not _is_whole(value):
+            raise ValueError(f"{where}{value!r} has half a character; write whole ones")
+        return str(value)
+    if (
+        value is None
+        or (isinstance(value, int) and _MIN_INTEGER <= value <= _MAX_INTEGER)
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
+        return value
+    raise ValueError(f"{where}{value!r} is nothing that JSON has; write it as text, in quotes")
+
+
+def check_depth(value: object, depth: int = 0) -> None:
+    """Raises `ValueError` for more than 100 levels of lists and objects, and for what holds itself."""
+    if depth > MAX_DEPTH:
+        raise ValueError(_too_deep())
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for item in inner:
+        check_depth(item, depth + 1)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is a name that is no text; put it in quotes (in YAML on, yes and 1 are none)")
+
+
+def _too_deep() -> str:
+    return f"more than {MAX_DEPTH} levels of lists and objects, or one that holds itself; make it flatter"
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_plain(value: object) -> bool:

@@ -26,14 +26,4 @@ def test_every_public_name_is_there_and_sorted() -> None:
     assert sorted(provisioning.__all__) == provisioning.__all__
     assert set(provisioning.__all__) <= set(dir(provisioning))
     assert all(hasattr(provisioning, name) for name in provisioning.__all__)
-    assert not hasattr(provisioning, "deployment")
-
-
-def test_names_of_functions_do_not_mean_the_modules_of_that_name() -> None:
-    code = (
-        "import oms_events.provisioning.eventbridge_setup\n"
-        "from oms_events.provisioning import deploy, destroy, drift\n"
-        "print([callable(name) for name in (deploy, destroy, drift)])"
-    )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "[True, True, True]"
+    assert not hasattr(provisioning, "undeploy")

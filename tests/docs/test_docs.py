@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +23,7 @@ from oms_events import EventRouter, MemoryOutbox, MemoryPublisher, OutboxProcess
 from oms_events._config import ConfigModel
 from oms_events.cli.app import app
 from oms_events.instrumentation import BacklogMeasured
+from oms_events.provisioning import PRESETS, QueueSpec, eventbridge_setup, synthesize
 from oms_events.routing.operators import OPERATORS
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,7 @@ def _config_models() -> list[type[ConfigModel]]:
 
 
 def test_every_configuration_model_has_its_table() -> None:
-    reference = _read(DOCS / "reference/settings.md") + _read(DOCS / "reference/rules.md")
+    reference = "".join(_read(page) for page in (DOCS / "reference").glob("*.md"))
     bases = {base for model in _config_models() for base in model.__mro__[1:]}
     missing = [
         model.__name__
@@ -142,6 +143,58 @@ def test_every_configuration_model_has_its_table() -> None:
         if model not in bases and f"### {model.__name__}\n" not in reference
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "text"),
+    [
+        ("TargetSpec", "dead_letter", "ARN or reference or none"),
+        ("QueueSpec", "kms_key", "ARN or reference or none"),
+        ("ArchiveSpec", "bus", "ARN or reference"),
+        ("RuleSpec", "bus", "name or reference"),
+        ("StatementSpec", "resources", "list of ARN or reference"),
+        ("RuleSpec", "targets", "list of [TargetSpec](provisioning.md#targetspec)"),
+        ("TicketEventsPreset", "archive_config", "[ArchiveConfig](preset-ticket-events.md#archiveconfig)"),
+        ("Settings", "nats", "[NatsConfig](settings.md#natsconfig) or none"),
+    ],
+)
+def test_types_are_written_as_people_write_them(generate: ModuleType, model: str, field: str, text: str) -> None:
+    models = {each.__name__: each for each in _config_models()}
+    assert generate.tables._field_type(models[model].model_fields[field]) == text
+
+
+def test_a_link_to_a_model_without_a_table_is_an_error(generate: ModuleType) -> None:
+    with pytest.raises(ValueError, match="no page of the reference has the table of Unexplained"):
+        generate.tables._link(Unexplained)
+
+
+def test_what_a_queue_is_referred_to_with_is_in_its_table(generate: ModuleType) -> None:
+    table = generate.tables.config("oms_events.provisioning.QueueSpec")
+    assert f"Referred to as `queue:<key>`, with {', '.join(f'`{name}`' for name in QueueSpec.returns)}." in table
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_permission_of_a_presets_roles_is_on_the_page(preset: str, generate: ModuleType) -> None:
+    page = _read(DOCS / "reference/permissions.md")
+    section = page.partition(f"\n## Of the preset `{preset}`\n")[2].partition("\n## ")[0]
+    document = synthesize(generate.tables.role_permissions.WHOLE[preset].stack()).document
+    for entry in document["Resources"].values():
+        for policy in entry["Properties"].get("Policies", ()) if entry["Type"] == "AWS::IAM::Role" else ():
+            lines = [line for line in section.splitlines() if f"`{entry['Properties']['RoleName']}`" in line]
+            for statement in policy["PolicyDocument"]["Statement"]:
+                marked = [f"`{action}`" for action in statement["Action"]]
+                assert any(all(action in line for action in marked) for line in lines), statement
+
+
+def test_every_call_of_deploying_is_on_the_page_of_permissions() -> None:
+    folder = Path(oms_events.__file__).parent / "provisioning/deployment"
+    source = "".join(_read(path) for path in folder.glob("*.py"))
+    calls = set(re.findall(r'\.(?:call|pages)\(\s*"(\w+)"', source))
+    # The action for old versions has another name than the call.
+    actions = {"ListBucketVersions" if call == "ListObjectVersions" else call for call in calls}
+    page = _read(DOCS / "reference/permissions.md").partition("\n## To deploy\n")[2]
+    assert "ExecuteChangeSet" in actions
+    assert sorted(action for action in actions if f"{action}`" not in page) == []
 
 
 def test_every_operator_is_in_the_reference() -> None:
@@ -259,6 +312,8 @@ def _why_no_command(words: list[str]) -> str | None:
             wanted = re.findall(r"\[([\w,]+)\]", " ".join(rest))
             unknown = [extra for group in wanted for extra in group.split(",") if extra not in extras]
             return f"no extras {unknown}" if unknown else None
+        case ["python" | "python3", "-m", "oms_events.provisioning.eventbridge_setup", *rest]:
+            return _unknown_options(rest, eventbridge_setup._parser()._option_string_actions)
         case ["python" | "python3", "-m", module, *_]:
             return None if module in ("venv", "pytest") else "no such module"
         case ["python", file, *_]:
@@ -278,6 +333,10 @@ def _why_no_subcommand(words: list[str]) -> str | None:
             return f"{command.name} has no command {word!r}"
         command = command.commands[word]
     known = {option for parameter in command.params for option in parameter.opts} | {"--help", "--version"}
+    return _unknown_options(words, known)
+
+
+def _unknown_options(words: list[str], known: Collection[str]) -> str | None:
     unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
     return f"unknown options {unknown}" if unknown else None
 
@@ -307,7 +366,14 @@ def test_commands_in_the_text_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["make nothing", "oms-events nothing", "oms-events status --nothing", "pip install x[nothing]"]
+    "command",
+    [
+        "make nothing",
+        "oms-events nothing",
+        "oms-events status --nothing",
+        "pip install x[nothing]",
+        "python -m oms_events.provisioning.eventbridge_setup --nothing",
+    ],
 )
 def test_a_command_that_does_not_exist_is_found(command: str) -> None:
     assert _why_no_command(command.split()) is not None

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 import oms_events
 from oms_events import (
+    ClaimCheckConfig,
     DynamoDBOutbox,
     EventBridgeConfig,
     EventRouter,
@@ -39,6 +40,7 @@ from tests.provisioning.permissions import Call, Role, enforcing_emulator, sees_
 
 BUS, OUTBOX, SEEN = "oms-events", "oms-events-outbox", "oms-events-idempotency"
 ACCOUNT = "000000000000"
+LARGE = "large-events"
 KEY = {"pk": {"S": "a"}, "sk": {"S": "b"}}
 PATTERN = '{"source": ["a"]}'
 
@@ -46,6 +48,9 @@ PRESET: dict[str, Any] = {
     # A queue of its own policy: those of the stack refuse us without TLS, which the emulator does not speak.
     "default_targets": [{"id": "inbox", "arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:inbox"}],
     "business_tables": [f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/orders"],
+    "publisher_statements": [
+        {"actions": ["s3:PutObject"], "resources": [f"arn:aws:s3:::{LARGE}/*"], "why": "the data of large events"}
+    ],
     "relay": {"code": {"inline": "def handler(event, context):\n    return {}\n"}, "handler": "index.handler"},
 }
 
@@ -84,16 +89,26 @@ NOBODYS = (
     Call("dynamodb", "CreateTable", {"TableName": "mine", **SHAPE}),
     Call("dynamodb", "ListTables", {}),
     Call("sqs", "ListQueues", {}),
+    Call("s3", "GetObject", {"Bucket": LARGE, "Key": "a"}),
+    Call("s3", "DeleteObject", {"Bucket": LARGE, "Key": "a"}),
+    Call("s3", "ListObjectsV2", {"Bucket": LARGE}),
+    Call("s3", "PutObject", {"Bucket": "others", "Key": "a", "Body": b""}, "others"),
     Call("iam", "PutRolePolicy", {"RoleName": f"{BUS}-publisher-role", "PolicyName": "p", "PolicyDocument": "{}"}),
     Call("sts", "AssumeRole", {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/admin", "RoleSessionName": "mine"}),
     Call("cloudformation", "DeleteStack", {"StackName": BUS}),
     Call("lambda", "Invoke", {"FunctionName": f"{BUS}-relay"}),
 )
-PUBLISHERS = (*NOBODYS, on_table("Scan", "orders"), on_table("DeleteTable", "orders"))
+PUBLISHERS = (
+    *NOBODYS,
+    on_table("Scan", "orders"),
+    on_table("DeleteTable", "orders"),
+    Call("dynamodbstreams", "ListStreams", {}),
+)
 RELAYS = (
     *NOBODYS,
     on_table("GetItem", SEEN, Key={"pk": {"S": "a"}}),
     on_table("PutItem", "orders", Item=KEY),
+    Call("s3", "PutObject", {"Bucket": LARGE, "Key": "a", "Body": b""}, LARGE),
 )
 
 
@@ -106,10 +121,12 @@ def emulator() -> Iterator[AwsEmulator]:
 @pytest_asyncio.fixture(scope="module")
 async def stack(emulator: AwsEmulator) -> AsyncIterator[DeployedStack]:
     async with deployed(synthesize(OmsPreset(**PRESET).stack()), emulator) as made:
-        dynamodb, events, queues = [await made.client(name) for name in ("dynamodb", "events", "sqs")]
+        dynamodb, events, queues, s3 = [await made.client(name) for name in ("dynamodb", "events", "sqs", "s3")]
         inbox = (await queues.create_queue(QueueName="inbox"))["QueueUrl"]
         for table in ("orders", "customers"):
             await dynamodb.create_table(TableName=table, **SHAPE)
+        for bucket in (LARGE, "others"):
+            await s3.create_bucket(Bucket=bucket)
         await events.create_event_bus(Name="other")
         iam, bus = await made.client("iam"), made.outputs["event_bus_arn"]
         async with (
@@ -119,6 +136,8 @@ async def stack(emulator: AwsEmulator) -> AsyncIterator[DeployedStack]:
             yield made
         for table in ("orders", "customers"):
             await dynamodb.delete_table(TableName=table)
+        for bucket in (LARGE, "others"):
+            await s3.delete_bucket(Bucket=bucket)
         await events.delete_event_bus(Name="other")
         await queues.delete_queue(QueueUrl=inbox)
 
@@ -144,8 +163,8 @@ def router(role: Role, bus: str = BUS) -> EventRouter:
     return EventRouter({"eventbridge": EventBridgePublisher(config)})
 
 
-def outbox_config(role: Role) -> OutboxConfig:
-    return OutboxConfig(table_name=OUTBOX, buckets=2, **role.settings)
+def outbox_config(role: Role, **more: Any) -> OutboxConfig:
+    return OutboxConfig(table_name=OUTBOX, buckets=2, **role.settings, **more)
 
 
 async def received(stack: DeployedStack, count: int) -> list[str | None]:
@@ -236,6 +255,27 @@ async def test_the_relay_delivers_what_the_publisher_stored(
     async with DynamoDBOutbox(outbox_config(relay)) as outbox, router(relay) as publishing:
         assert await GuestRelay(outbox.store, publishing).sweep(10.0) == 1
     assert await received(stack, 1) == [event.get_id()]
+
+
+async def test_the_data_of_a_large_event_goes_into_the_bucket_that_a_statement_names(
+    stack: DeployedStack, publisher: Role, root: DynamoClient
+) -> None:
+    await wipe(root, OUTBOX)
+    event = build_event(EventType.SCHEMA_CREATED, "/oms/main", {"a": "b" * 2_000})
+    claim = ClaimCheckConfig(bucket=LARGE, threshold=1_024, endpoint_url=publisher.settings["endpoint_url"])
+    config = outbox_config(publisher, claim_check=claim)
+    async with DynamoDBOutbox(config) as outbox, router(publisher) as publishing:
+        await outbox.add(event)
+        async with OutboxProcessor(outbox, publishing) as processor:
+            assert await processor.drain(timeout=20)
+    s3 = await stack.client("s3")
+    (stored,) = (await s3.list_objects_v2(Bucket=LARGE))["Contents"]
+    await s3.delete_object(Bucket=LARGE, Key=stored["Key"])
+    assert await received(stack, 1) == [event.get_id()]
+
+
+async def test_the_relay_may_find_the_stream_that_lambda_reads_as_its_role(relay: Role) -> None:
+    assert not await relay.is_refused(Call("dynamodbstreams", "ListStreams", {}))
 
 
 # ---------------------------------------------------------------------- what it cannot do

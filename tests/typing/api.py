@@ -41,6 +41,46 @@ from oms_events import (
 )
 from oms_events.instrumentation import BreakerChanged, Detail, LoggingHook
 from oms_events.instrumentation.prometheus import PrometheusHook
+from oms_events.outbox.schema import TABLE
+from oms_events.provisioning import (
+    PRESETS,
+    Action,
+    AwsConfig,
+    CheckedConfiguration,
+    Deletion,
+    Drift,
+    EventBusSpec,
+    OmsPreset,
+    PermissionRow,
+    Plan,
+    Preset,
+    QueueSpec,
+    Reference,
+    Report,
+    RoleSpec,
+    RuleSpec,
+    ServiceTrust,
+    StackEvent,
+    StackSpec,
+    StackState,
+    StatementSpec,
+    TableSpec,
+    TargetSpec,
+    Template,
+    apply,
+    check,
+    deploy,
+    destroy,
+    discard,
+    drift,
+    follow,
+    look,
+    outputs,
+    permission_rows,
+    plan,
+    read_source,
+    synthesize,
+)
 from oms_events.publishers.eventbridge import EventBridgePublisher, from_eventbridge_event
 from oms_events.publishers.jetstream import JetStreamPublisher, from_nats_message
 from oms_events.testing import Fault, FlakyPublisher, ManualClock
@@ -138,3 +178,63 @@ def publishers() -> None:
     flaky = FlakyPublisher(several[0])
     flaky.script(Fault(hang=True), None)
     assert_type(ManualClock().monotonic(), float)
+
+
+def specs() -> Template:
+    queue = QueueSpec(name="orders")
+    assert_type(queue.arn, Reference)
+    assert_type(queue.reference("url"), Reference)
+    bus = EventBusSpec(name="shop")
+    rule = RuleSpec(
+        name="placed",
+        bus=bus.reference("name"),
+        pattern={"source": ["shop.orders"]},
+        targets=(TargetSpec(id="queue", arn=queue.arn, dead_letter="arn:aws:sqs:eu-central-1:123456789012:dlq"),),
+    )
+    role = RoleSpec(
+        name="worker",
+        trust=(ServiceTrust(service="lambda.amazonaws.com"),),
+        statements=(StatementSpec(actions=("sqs:SendMessage",), resources=(queue.arn,), why="orders"),),
+    )
+    assert_type(list(permission_rows([role])), list[PermissionRow])
+    table = TableSpec.from_shape("outbox", TABLE, deletion_protection=True)
+    assert_type(table, TableSpec)
+    stack = StackSpec(
+        name="shop",
+        queues=(queue,),
+        buses=(bus,),
+        rules=(rule,),
+        roles=(role,),
+        tables=(table,),
+        outputs={"bus": bus.arn, "queues": {"orders": queue.reference("url")}, "archive": None},
+    )
+    template = synthesize(stack)
+    assert_type(template, Template)
+    assert_type(template.body, str)
+    preset: Preset = OmsPreset(event_bus_name="shop")
+    assert_type(preset.stack(), StackSpec)
+    assert_type(PRESETS["oms"], type[Preset])
+    assert_type(read_source("oms", ["name=shop"]), StackSpec)
+    return template
+
+
+def on_event(event: StackEvent) -> None:
+    assert_type(event.failed, bool)
+
+
+async def stacks(template: Template, report: CheckedConfiguration) -> None:
+    config = AwsConfig(aws_region="eu-central-1")
+    made = await plan(template, config)
+    assert_type(made, Plan)
+    assert_type(made.changes[0].action, Action)
+    assert_type(made.data_loss, tuple[str, ...])
+    await discard(made, config)
+    assert_type(await apply(made, config, on_event=on_event), StackState)
+    assert_type(await deploy(template, config, allow_data_loss=True), StackState)
+    assert_type(await deploy(template, EventBridgeConfig(aws_region="eu-central-1")), StackState)
+    assert_type(await follow("shop", config), StackState)
+    assert_type(await outputs("shop", config), dict[str, Any])
+    assert_type(await drift("shop", config), tuple[Drift, ...])
+    assert_type(await look("shop", config), Deletion)
+    assert_type(await destroy("shop", config, force=True), StackState)
+    assert_type(await check(report), Report)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# Functions with the names of their modules: imported here, so that the names mean the functions whatever was
-# imported before.
-from oms_events.provisioning.deployment.deploy import apply, deploy
-from oms_events.provisioning.deployment.destroy import Deletion, StackResource, destroy, look
-from oms_events.provisioning.deployment.drift import Difference, Drift, DriftStatus, drift
-
 if TYPE_CHECKING:
     from oms_events._aws.config import AwsConfig
     from oms_events.provisioning.checks.checking import check
     from oms_events.provisioning.checks.configuration import CheckedConfiguration
     from oms_events.provisioning.checks.report import Finding, Level, Report
     from oms_events.provisioning.deployment.changes import Action, Change, Plan, PropertyChange, discard, plan
+    from oms_events.provisioning.deployment.deploy import apply, deploy
+    from oms_events.provisioning.deployment.destroy import Deletion, StackResource, destroy, look
+    from oms_events.provisioning.deployment.drift import Difference, Drift, DriftStatus, drift
+    from oms_events.provisioning.deployment.holdings import Holding
     from oms_events.provisioning.deployment.progress import StackEvent, follow
     from oms_events.provisioning.deployment.stacks import StackState, outputs
     from oms_events.provisioning.presets.base import Preset
@@ -94,6 +92,7 @@ __all__ = [
     "ExpressionSpec",
     "Finding",
     "FunctionSpec",
+    "Holding",
     "IndexSpec",
     "IngestionTriggersPreset",
     "InputTransformerSpec",
@@ -167,12 +166,17 @@ _MODULES = {
     "CheckedConfiguration": "oms_events.provisioning.checks.configuration",
     "CodeSpec": "oms_events.provisioning.specs.functions",
     "DashboardSpec": "oms_events.provisioning.specs.dashboards",
+    "Deletion": "oms_events.provisioning.deployment.destroy",
+    "Difference": "oms_events.provisioning.deployment.drift",
+    "Drift": "oms_events.provisioning.deployment.drift",
+    "DriftStatus": "oms_events.provisioning.deployment.drift",
     "EndpointSpec": "oms_events.provisioning.specs.endpoints",
     "EventBusSpec": "oms_events.provisioning.specs.buses",
     "EventSourcingPreset": "oms_events.provisioning.presets.event_sourcing",
     "ExpressionSpec": "oms_events.provisioning.specs.dashboards",
     "Finding": "oms_events.provisioning.checks.report",
     "FunctionSpec": "oms_events.provisioning.specs.functions",
+    "Holding": "oms_events.provisioning.deployment.holdings",
     "IndexSpec": "oms_events.provisioning.specs.tables",
     "IngestionTriggersPreset": "oms_events.provisioning.presets.ingestion_triggers",
     "InputTransformerSpec": "oms_events.provisioning.specs.targets",
@@ -203,6 +207,7 @@ _MODULES = {
     "RuleSpec": "oms_events.provisioning.specs.rules",
     "ServiceTrust": "oms_events.provisioning.specs.trust",
     "StackEvent": "oms_events.provisioning.deployment.progress",
+    "StackResource": "oms_events.provisioning.deployment.destroy",
     "StackSpec": "oms_events.provisioning.specs.stack",
     "StackState": "oms_events.provisioning.deployment.stacks",
     "StatementSpec": "oms_events.provisioning.specs.permissions",
@@ -217,9 +222,14 @@ _MODULES = {
     "TicketRuleSpec": "oms_events.provisioning.presets.ticket_events",
     "TicketTablesPreset": "oms_events.provisioning.presets.ticket_tables",
     "TopicSpec": "oms_events.provisioning.specs.topics",
+    "apply": "oms_events.provisioning.deployment.deploy",
     "check": "oms_events.provisioning.checks.checking",
+    "deploy": "oms_events.provisioning.deployment.deploy",
+    "destroy": "oms_events.provisioning.deployment.destroy",
     "discard": "oms_events.provisioning.deployment.changes",
+    "drift": "oms_events.provisioning.deployment.drift",
     "follow": "oms_events.provisioning.deployment.progress",
+    "look": "oms_events.provisioning.deployment.destroy",
     "outputs": "oms_events.provisioning.deployment.stacks",
     "permission_rows": "oms_events.provisioning.specs.roles",
     "plan": "oms_events.provisioning.deployment.changes",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from oms_events.errors import SpecError
+from oms_events.provisioning.circles import circle
+from oms_events.provisioning.policy_sizes import size_problems
 from oms_events.provisioning.specs.base import (
     AnySpec,
     Arn,
@@ -32,13 +34,20 @@ def synthesize(stack: StackSpec) -> Template:
     """The stack as a template that CloudFormation, CDK, SAM or a pipeline can deploy.
 
     It has no parameters and no conditions: everything was decided by the specs. Raises `SpecError` for more than
-    500 resources.
+    500 resources, for those that need each other, and for policies that are longer than AWS takes them.
     """
     scope = _Scope(stack)
     resources = _resources(stack, scope)
     if len(resources) > MAX_RESOURCES:
         problem = f"{len(resources)} resources, and a stack takes {MAX_RESOURCES}; split it"
         raise SpecError(f"StackSpec {stack.name!r}", [problem])
+    if path := circle(resources):
+        names = {spec.logical_id: f"{spec.kind}:{spec.key}" for spec in stack.specs()}
+        shown = " needs ".join(names.get(name, name) for name in path)
+        problem = f"{shown}: CloudFormation cannot begin; write the name or ARN of one of them as text"
+        raise SpecError(f"StackSpec {stack.name!r}", [problem])
+    if problems := list(size_problems(resources)):
+        raise SpecError(f"StackSpec {stack.name!r}", problems)
     document: dict[str, Json] = {"AWSTemplateFormatVersion": "2010-09-09"}
     if stack.description is not None:
         document["Description"] = stack.description
@@ -84,6 +93,9 @@ def _resources(stack: StackSpec, scope: _Scope) -> dict[str, Resource]:
         for grant in spec.grants(scope):
             if isinstance(grant.to, Reference):
                 of_specs.setdefault((grant.to.kind, grant.to.key), []).append(grant)
+            elif "*" in grant.to or "?" in grant.to:
+                problem = f"{grant.to!r} stands for many, and {grant.principal} reaches one; write its name"
+                raise SpecError(f"{type(spec).__name__} {spec.key!r}", [problem])
             elif _INVOKE in grant.actions:
                 _add(made, _permission(spec, grant.to, grant))
     for spec in stack.specs():

@@ -313,16 +313,50 @@ def test_the_publisher_may_use_its_bus_and_its_tables_and_nothing_else() -> None
     assert set(statements(bare, "oms-events-publisher-role")) == {"Publish"}
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "arn:aws-cn:dynamodb:cn-north-1:123456789012:table/orders-*",
+        "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/orders",
+        f"{ORDERS}/index/*",
+        {"ref": "table:oms-events-outbox"},
+    ],
+)
+def test_business_tables_are_tables_and_their_indexes(table: Any) -> None:
+    made = template(business_tables=[table])
+    assert "Business" in statements(made, "oms-events-publisher-role")
+
+
+def test_the_publisher_may_do_more_when_it_is_said() -> None:
+    bucket = "arn:aws:s3:::orders-outbox-data/*"
+    more = {"sid": "LargeEvents", "actions": ["s3:PutObject"], "resources": [bucket], "why": "large events"}
+    made = template(publisher_statements=[more], relay=RELAY)
+    assert statements(made, "oms-events-publisher-role")["LargeEvents"] == (["s3:PutObject"], [bucket])
+    assert "LargeEvents" not in statements(made, "oms-events-relay-role")
+
+
+@pytest.mark.parametrize(
+    ("bus", "archive"),
+    [
+        ("oms-events", "oms-events-archive"),
+        ("Acme.oms_events", "Acme.oms_events-archive"),
+        ("b" * 40, f"{'b' * 40}-archive"),
+        (f"{'b' * 50}x", f"{'b' * 31}-be1ac91e-archive"),
+    ],
+)
+def test_an_archive_is_named_by_its_bus_for_it_cannot_be_given_another(bus: str, archive: str) -> None:
+    (made,) = resources(template(event_bus_name=bus, name="fixed"), "AWS::Events::Archive").values()
+    assert made["ArchiveName"] == archive
+
+
 def test_who_may_take_the_publishers_role_is_a_variable() -> None:
     def principals(made: Template) -> list[Any]:
         (role,) = resources(made, "AWS::IAM::Role").values()
         return [each["Principal"] for each in role["AssumeRolePolicyDocument"]["Statement"]]
 
-    own = {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}
     assert principals(template()) == [
         {"Service": "ecs-tasks.amazonaws.com"},
         {"Service": "lambda.amazonaws.com"},
-        {"AWS": [own]},
     ]
     trust = [{"service": "ec2.amazonaws.com"}]
     assert principals(template(publisher_trust=trust)) == [{"Service": "ec2.amazonaws.com"}]
@@ -363,6 +397,7 @@ def test_the_relays_role_may_do_no_more_than_relay() -> None:
         "Publish": [{"Fn::GetAtt": ["BusOmsEvents", "Arn"]}],
         "Outbox": [{"Fn::GetAtt": ["TableOmsEventsOutbox", "Arn"]}],
         "Stream": [{"Fn::GetAtt": ["TableOmsEventsOutbox", "StreamArn"]}],
+        "FindStreams": ["*"],
         "Failures": [{"Fn::GetAtt": ["QueueOmsEventsRelayFailures", "Arn"]}],
         "Logs": [
             {
@@ -372,6 +407,7 @@ def test_the_relays_role_may_do_no_more_than_relay() -> None:
         ],
     }
     assert found["Stream"][0] == ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
+    assert found["FindStreams"][0] == ["dynamodb:ListStreams"]
 
 
 def test_through_the_endpoint_one_can_publish_to_the_bus_and_do_nothing_else() -> None:
@@ -517,7 +553,22 @@ def test_the_example_files_are_deployable_as_they_are(file: str) -> None:
         ({"publisher_trust": [{"principals": ["*"]}]}, ["publisher_trust", "'*'"]),
         (
             {"business_tables": ["arn:aws:dynamodb:us-east-1:123456789012:table/*"]},
-            ["business_tables", "names no"],
+            ["business_tables.0", "names no"],
+        ),
+        ({"business_tables": ["arn:aws:s3:::orders"]}, ["business_tables.0", "is no table of DynamoDB", "table/"]),
+        ({"business_tables": ["*"]}, ["business_tables.0 = '*'", "is no table of DynamoDB"]),
+        ({"business_tables": [f"{ORDERS}/stream/2026"]}, ["business_tables.0", "is no table of DynamoDB"]),
+        (
+            {"business_tables": ["arn:aws:dynamodb:us-east-1:*:table/orders"]},
+            ["business_tables.0", "all accounts"],
+        ),
+        (
+            {"business_tables": [{"ref": "table:oms-events-outbox", "attribute": "stream_arn"}]},
+            ["business_tables.0", "stream_arn", "is no table"],
+        ),
+        (
+            {"publisher_statements": [{"actions": ["s3:PutObject"], "resources": ["*"], "why": "large"}]},
+            ["publisher_statements.0", "s3:PutObject can be limited"],
         ),
         ({"outbox_table_name": "o!"}, ["TableSpec 'o!'", "name = 'o!'"]),
         ({"outbox_table_name": "mine", "enable_outbox": False}, ["outbox_table_name", "enable_outbox = true"]),

@@ -13,7 +13,7 @@ from oms_events.outbox.schema import TABLE as OUTBOX
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.event_sourcing_parts import Parts, command_role, projection_role, query_role
 from oms_events.provisioning.presets.event_sourcing_samples import COMMAND, QUERY, testing_instructions
-from oms_events.provisioning.presets.handlers import NO_CODE, entry_point
+from oms_events.provisioning.presets.handlers import code_options
 from oms_events.provisioning.presets.oms_relay import OmsRelay, relay_parts
 from oms_events.provisioning.specs.alarms import AlarmSpec
 from oms_events.provisioning.specs.base import Arn
@@ -85,8 +85,9 @@ class EventSourcingPreset(Preset):
     """Whether appends can carry outbox records, in the table `event-outbox`."""
     outbox_relay: OmsRelay | None = None
     """The function that relays the outbox to the bus; without it your own processors do."""
-    alarm_topic: Arn | None = None
-    """The SNS topic that is told of alarms and of their end."""
+    alarm_topic_arn: Arn | None = None
+    """A topic of yours that is told of alarms and of their end; its policy, and its key's, must let CloudWatch use
+    it."""
 
     def stack(self) -> StackSpec:
         dead_letters = self._queue("event-sourcing-dlq")
@@ -199,15 +200,14 @@ class EventSourcingPreset(Preset):
         description: str,
         *sources: StreamSourceSpec,
     ) -> FunctionSpec:
-        code = self.code or NO_CODE
         key = role.key
         return FunctionSpec(
             name=name,
             key=key,
             description=description,
-            code=code,
-            handler=entry_point(code, handler, f"{key.replace('-', '_')}.handler"),
-            runtime=self.runtime,
+            **code_options(
+                self.code, handler=handler, default=f"{key.replace('-', '_')}.handler", runtime=self.runtime
+            ),
             role=role.arn,
             timeout=self.lambda_timeout,
             memory=self.lambda_memory_size,
@@ -217,7 +217,7 @@ class EventSourcingPreset(Preset):
         )
 
     def _alarms(self, parts: Parts, rule: RuleSpec) -> tuple[AlarmSpec, ...]:
-        actions = () if self.alarm_topic is None else (self.alarm_topic,)
+        actions = () if self.alarm_topic_arn is None else (self.alarm_topic_arn,)
         return (
             AlarmSpec(
                 name=self._name("event-store-write-throttles"),
@@ -271,6 +271,14 @@ class EventSourcingPreset(Preset):
     def _billing(self) -> OnDemandSpec | ProvisionedSpec:
         read, write = self.event_store_read_capacity, self.event_store_write_capacity
         return OnDemandSpec() if read is None or write is None else ProvisionedSpec(read=read, write=write)
+
+    @field_validator("event_store_read_capacity", "event_store_write_capacity", mode="before")
+    @classmethod
+    def _check_capacity(cls, units: object) -> object:
+        # It would be taken for 1.
+        if isinstance(units, bool):
+            raise ValueError("is no number of units; write one such as 5, or leave it out for on-demand")
+        return units
 
     @field_validator("aws_region")
     @classmethod

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oms_events.eventstore.schema import BY_TYPE
-from oms_events.provisioning.presets.handlers import allow, function_role
+from oms_events.provisioning.presets.handlers import FIND_STREAMS, allow, function_role
 from oms_events.provisioning.specs.base import Reference
 from oms_events.provisioning.specs.buses import EventBusSpec
-from oms_events.provisioning.specs.permissions import EVERYTHING, StatementSpec, Suffixed
+from oms_events.provisioning.specs.permissions import StatementSpec, Suffixed
 from oms_events.provisioning.specs.queues import QueueSpec
 from oms_events.provisioning.specs.roles import RoleSpec
 from oms_events.provisioning.specs.tables import TableSpec
@@ -48,7 +48,11 @@ class Parts:
 
 
 def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
-    """Appends events, with conditions and in transactions; like every role here it cannot change stored ones."""
+    """Appends events, alone and in transactions.
+
+    No role here has UpdateItem, DeleteItem or BatchWriteItem on the event store; a put without a condition would
+    replace an event, so appends carry one.
+    """
     with_outbox = () if parts.outbox is None else (_outbox(parts.outbox),)
     return function_role(
         "command-handler",
@@ -93,9 +97,7 @@ def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             parts.event_store.reference("stream_arn"),
             *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"),
         ),
-        allow(
-            "FindStreams", "Lambda asks for it, and IAM knows no resource", (EVERYTHING,), "dynamodb:ListStreams"
-        ),
+        FIND_STREAMS,
         allow(
             "Project",
             "a row and its checkpoint in one transaction; parked events; a new version beside the old",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from oms_events.provisioning.specs.base import Reference
 from oms_events.provisioning.specs.functions import CodeSpec
@@ -23,12 +23,19 @@ NO_CODE: Final = CodeSpec(
 )
 """For a stack that is made before its code: what comes until then fails, and goes where failures go."""
 
+NO_CODE_RUNTIME: Final = "python3.13"
 
-def entry_point(code: CodeSpec, given: str | None, default: str) -> str | None:
-    """A function's handler: the one given, or the default of its kind of code; an image names its own."""
-    if code.image_uri is not None:
-        return given
-    return given or (INLINE_HANDLER if code.inline is not None else default)
+
+def code_options(code: CodeSpec | None, *, handler: str | None, default: str, runtime: str) -> dict[str, Any]:
+    """A function's `code`, `handler` and `runtime`: an image names its handler itself, unless one is given.
+
+    Without code neither the handler nor the runtime of the code to come counts.
+    """
+    if code is None:
+        return {"code": NO_CODE, "handler": INLINE_HANDLER, "runtime": NO_CODE_RUNTIME}
+    if code.image_uri is None:
+        handler = handler or (INLINE_HANDLER if code.inline is not None else default)
+    return {"code": code, "handler": handler, "runtime": runtime}
 
 
 def function_role(key: str, function: str, *statements: StatementSpec, tracing: bool) -> RoleSpec:
@@ -62,3 +69,9 @@ def allow(sid: str, why: str, resources: Reference | tuple[str | Reference, ...]
     """A statement in one line."""
     named = (resources,) if isinstance(resources, Reference) else resources
     return StatementSpec(sid=sid, actions=actions, resources=named, why=why)
+
+
+FIND_STREAMS: Final = allow(
+    "FindStreams", "Lambda asks for it, and IAM knows no resource", (EVERYTHING,), "dynamodb:ListStreams"
+)
+"""What Lambda needs beside the stream itself to read one as a role (Lambda guide, "Process DynamoDB records")."""

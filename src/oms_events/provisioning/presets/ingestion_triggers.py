@@ -7,9 +7,9 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from oms_events.errors import ConfigurationError
+from oms_events.errors import ConfigurationError, SpecError
 from oms_events.provisioning.presets.base import Preset
-from oms_events.provisioning.presets.handlers import NO_CODE, entry_point
+from oms_events.provisioning.presets.handlers import code_options
 from oms_events.provisioning.presets.ingestion_triggers_parts import (
     FUNCTION,
     make_guards,
@@ -90,6 +90,8 @@ class IngestionTriggersPreset(Preset):
     """Whether events come over the bus `custom-ingestion-bus`, instead of the account's default bus."""
     allowed_accounts: tuple[str, ...] = ()
     """Other accounts that may put events of the four sources on that bus."""
+    publish_to_custom_bus: bool = False
+    """Whether the function may put events on that bus too, and is told its name."""
 
     create_bucket: bool = True
     bucket_name: str | None = None
@@ -106,8 +108,9 @@ class IngestionTriggersPreset(Preset):
 
     enable_cloudwatch_alarms: bool = True
     enable_dashboard: bool = True
-    alarm_topic: Arn | None = None
-    """The SNS topic that is told of alarms and of their end."""
+    alarm_topic_arn: Arn | None = None
+    """A topic of yours that is told of alarms and of their end; its policy, and its key's, must let CloudWatch use
+    it."""
     enable_deletion_protection: bool = False
     """Whether the tables refuse to be deleted."""
 
@@ -128,29 +131,27 @@ class IngestionTriggersPreset(Preset):
         )
         guards = make_guards(self.environment, deletion_protection=self.enable_deletion_protection)
         bus = self._bus()
+        published_to = bus if self.publish_to_custom_bus else None
         role = orchestrator_role(
             self.function_name,
             queues,
             guards,
-            bus,
+            published_to,
             symbols_parameter=self.symbols_parameter,
             tracing=self.enable_xray_tracing,
             more=self.statements,
         )
-        code = self.code or NO_CODE
         function = FunctionSpec(
             name=self.function_name,
             key=FUNCTION,
             description="Turns triggers into guarded ingestion requests",
-            code=code,
-            handler=entry_point(code, self.handler, "orchestrator.handler"),
-            runtime=self.runtime,
+            **code_options(self.code, handler=self.handler, default="orchestrator.handler", runtime=self.runtime),
             role=role.arn,
             timeout=self.lambda_timeout,
             memory=self.lambda_memory_size,
             reserved_concurrency=self.reserved_concurrency,
             tracing=self.enable_xray_tracing,
-            environment={**variables(self.environment, queues, guards, bus), **self._settings()},
+            environment={**variables(self.environment, queues, guards, published_to), **self._settings()},
             dead_letter=queues.dead_letters.arn,
             sources=(StreamSourceSpec(source=queues.delay.arn, batch_size=1),),
         )
@@ -176,7 +177,9 @@ class IngestionTriggersPreset(Preset):
             functions=(function,),
             buses=() if bus is None else (bus,),
             rules=rules,
-            alarms=tuple(make_alarms(rules, queues, self.alarm_topic)) if self.enable_cloudwatch_alarms else (),
+            alarms=tuple(make_alarms(rules, queues, self.alarm_topic_arn))
+            if self.enable_cloudwatch_alarms
+            else (),
             dashboards=(dashboard,) if self.enable_dashboard else (),
             outputs={
                 "function_name": function.reference("name"),
@@ -285,5 +288,11 @@ class IngestionTriggersPreset(Preset):
                 f"allowed_accounts = {', '.join(self.allowed_accounts)}: other accounts get the custom bus, never "
                 "the default one; set enable_custom_bus = true, or leave them out"
             )
+        if self.publish_to_custom_bus and not self.enable_custom_bus:
+            yield "publish_to_custom_bus needs enable_custom_bus = true: it is for that bus"
+        try:
+            self._bucket_spec()
+        except SpecError as error:
+            yield from (f"bucket_{problem}" for problem in error.problems)
         if not self.create_bucket and self.bucket_name is None:
             yield "bucket_name is missing: with create_bucket = false, name the bucket that is there"

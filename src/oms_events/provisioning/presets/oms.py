@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final, Self, TypeVar
@@ -22,23 +23,23 @@ from oms_events.provisioning.presets.oms_endpoint import OmsEndpoint
 from oms_events.provisioning.presets.oms_relay import OmsRelay, RelayParts, relay_parts
 from oms_events.provisioning.presets.oms_rules import make_rules, rule_problems
 from oms_events.provisioning.presets.oms_watching import make_alarm_topic, make_alarms, make_dashboard
+from oms_events.provisioning.presets.table_arns import TableArn
 from oms_events.provisioning.specs.alarms import AlarmSpec
 from oms_events.provisioning.specs.base import Arn, Reference, ResourceSpec
 from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
 from oms_events.provisioning.specs.dashboards import DashboardSpec
 from oms_events.provisioning.specs.endpoints import EndpointSpec
 from oms_events.provisioning.specs.outputs import OutputItem, OutputValue
-from oms_events.provisioning.specs.permissions import PolicyResource
+from oms_events.provisioning.specs.permissions import StatementSpec
 from oms_events.provisioning.specs.queues import QueueSpec
-from oms_events.provisioning.specs.roles import PrincipalTrust, RoleSpec, ServiceTrust, TrustSpec
+from oms_events.provisioning.specs.roles import RoleSpec, ServiceTrust, TrustSpec
 from oms_events.provisioning.specs.rules import RuleSpec
 from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.specs.tables import TableSpec
 from oms_events.provisioning.specs.targets import TargetSpec
-from oms_events.provisioning.specs.trust import OWN_ACCOUNT
 
 MAX_NAME: Final = 40
-"""Characters of `name`: with what follows it, an archive's name has at most 48."""
+"""Characters of `name`: with what follows it, a role's name has at most 64."""
 
 MAX_BUS_NAME: Final = 100
 """Characters of a bus's name here: a queue's policy that names every rule, each with its bus, stays below SQS's
@@ -50,6 +51,11 @@ _METRICS_PREFIX: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _METRICS_NAMESPACE: Final = r"^[A-Za-z0-9._/#-]{1,255}$"
 _NOT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9]+")
 _DAY: Final = 86_400
+
+MAX_ARCHIVE_PREFIX: Final = 40
+"""Characters of a bus's name in that of its archive, which has at most 48 (EventBridge API reference,
+CreateArchive)."""
+_DIGEST: Final = 8
 
 _AnySpec = TypeVar("_AnySpec", bound=ResourceSpec)
 
@@ -86,12 +92,13 @@ class OmsPreset(Preset):
         default=(
             ServiceTrust(service="ecs-tasks.amazonaws.com"),
             ServiceTrust(service="lambda.amazonaws.com"),
-            PrincipalTrust(principals=(OWN_ACCOUNT,)),
         ),
         min_length=1,
     )
-    """Who may take the publisher's role; identities of an account also need a policy that lets them."""
-    business_tables: tuple[PolicyResource, ...] = ()
+    """Who may take the publisher's role: ECS tasks and Lambda functions, unless given."""
+    publisher_statements: tuple[StatementSpec, ...] = ()
+    """What the publisher's role may do besides, such as putting large events into a bucket."""
+    business_tables: tuple[TableArn, ...] = ()
     """ARNs of tables of yours that the publisher's role may use in the outbox's transactions."""
 
     enable_outbox: bool = True
@@ -185,7 +192,7 @@ class OmsPreset(Preset):
         if not self.enable_archive:
             return None
         return ArchiveSpec(
-            name=f"{self._name}-archive",
+            name=_archive_name(self.event_bus_name),
             description=f"All events of {self.event_bus_name}",
             bus=self._bus().arn,
             retention_days=self.archive_retention_days,
@@ -218,7 +225,7 @@ class OmsPreset(Preset):
             name=f"{self._name}-publisher-role",
             description=f"Publishes to {self.event_bus_name}, directly and through the outbox",
             trust=self.publisher_trust,
-            statements=tuple(statements),
+            statements=(*statements, *self.publisher_statements),
         )
 
     def _relay(self) -> RelayParts | None:
@@ -302,6 +309,14 @@ class OmsPreset(Preset):
             yield "alarm_topic_arn and alarm_emails exclude each other; subscribe the addresses to your topic"
         if (self.alarm_topic_arn is not None or self.alarm_emails) and not self.enable_alarms:
             yield "alarm_topic_arn and alarm_emails need enable_alarms = true"
+
+
+def _archive_name(bus: str) -> str:
+    """Of the bus, for an archive cannot be given another bus: one of this name is for this one."""
+    if len(bus) > MAX_ARCHIVE_PREFIX:
+        digest = hashlib.sha256(bus.encode()).hexdigest()[:_DIGEST]
+        bus = f"{bus[: MAX_ARCHIVE_PREFIX - _DIGEST - 1]}-{digest}"
+    return f"{bus}-archive"
 
 
 def _given(*specs: _AnySpec | None) -> tuple[_AnySpec, ...]:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from oms_events.provisioning.presets.handlers import FIND_STREAMS
 from oms_events.provisioning.presets.oms_access import outbox_statement, publish_statement
 from oms_events.provisioning.specs.base import Arn, Name, Reference, Spec
 from oms_events.provisioning.specs.buses import EventBusSpec
@@ -101,6 +102,7 @@ def relay_parts(
             StatementSpec(
                 sid="Stream", actions=_STREAM_ACTIONS, resources=(stream,), why="be woken by new records"
             ),
+            FIND_STREAMS,
             StatementSpec(
                 sid="Failures",
                 actions=("sqs:SendMessage",),

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from oms_events.provisioning.presets.base import Preset
 from oms_events.provisioning.presets.named import by_name
+from oms_events.provisioning.presets.table_arns import TableArn
 from oms_events.provisioning.presets.ticket_roles import COMPUTE
 from oms_events.provisioning.specs.alarms import AlarmSpec
 from oms_events.provisioning.specs.base import Arn, Spec
@@ -41,6 +42,8 @@ _MAX_ARCHIVE_NAME: Final = 48
 
 _EVERYTHING: Final = {"source": [{"exists": True}]}
 _LOG_RULE: Final = "to-log-group"
+_TARGETS: Final = {"lambda": "InvokeFunctions", "sqs": "SendMessages", "sns": "PublishMessages"}
+"""Services of the rules' targets, each with the statement of the target role."""
 
 
 def _function(name: str) -> str:
@@ -120,10 +123,12 @@ class TicketEventsPreset(Preset):
     dlq_retention_days: int = _MAX_DLQ_DAYS
     """Days that the dead-letter queue keeps an event; AWS allows no more than 14."""
     archive_config: ArchiveConfig = ArchiveConfig()
-    dynamodb_table_arns: tuple[Arn, ...] = ()
+    dynamodb_table_arns: tuple[TableArn, ...] = ()
     """Tables that the target role may get, put and update items of."""
     service_trust: tuple[TrustSpec, ...] = Field(default=COMPUTE, min_length=1)
     """Who may take the service role: what the ticket service runs on."""
+    alarm_topic_arn: Arn | None = None
+    """A topic of yours that the alarms notify; its policy, and its key's, must let CloudWatch use it."""
 
     @property
     def bus_name(self) -> str:
@@ -219,6 +224,7 @@ class TicketEventsPreset(Preset):
             dimensions={"EventBusName": bus.reference("name"), "RuleName": rule.reference("name")},
             threshold=0,
             period=300,
+            actions=() if self.alarm_topic_arn is None else (self.alarm_topic_arn,),
         )
 
     def _service_role(self, bus: EventBusSpec, log_group: LogGroupSpec) -> RoleSpec:
@@ -256,7 +262,7 @@ class TicketEventsPreset(Preset):
 
     def _target_statements(self) -> list[StatementSpec]:
         statements = []
-        for service, sid in (("lambda", "InvokeFunctions"), ("sqs", "SendMessages"), ("sns", "PublishMessages")):
+        for service, sid in _TARGETS.items():
             arns = [
                 target.arn for rule in self.rules.values() for target in rule.targets if target.service == service
             ]
@@ -300,6 +306,22 @@ class TicketEventsPreset(Preset):
         if _BUS_PART.fullmatch(name) is None:
             raise ValueError("has 1 to 200 letters, digits, '.', '-' and '_'; change it")
         return name
+
+    @field_validator("rules")
+    @classmethod
+    def _check_rules(cls, rules: Mapping[str, TicketRuleSpec]) -> Mapping[str, TicketRuleSpec]:
+        problems = [
+            f"{rule.name}: target {target.id!r} is of {target.service}, and rules here reach "
+            f"{', '.join(_TARGETS)} only; let one of those hand the event on"
+            for rule in rules.values()
+            for target in rule.targets
+            if target.service not in _TARGETS
+        ]
+        if _LOG_RULE in rules:
+            problems.append(f"{_LOG_RULE!r} is the rule of the log group; choose another name")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return rules
 
     @model_validator(mode="after")
     def _check_archive(self) -> Self:

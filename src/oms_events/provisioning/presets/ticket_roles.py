@@ -61,6 +61,7 @@ def reservation_role(
     *,
     bus: str,
     log_group: str,
+    more: Sequence[StatementSpec],
 ) -> RoleSpec:
     """What the reservation service works with, its outbox and its idempotency among it."""
     # Transactions of the outbox check items, and it looks at its table before it begins.
@@ -86,6 +87,7 @@ def reservation_role(
                 resources=(log_group_arn(log_group),),
                 why="The reservation service writes its log",
             ),
+            *more,
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
@@ -19,6 +20,8 @@ from oms_events.provisioning.presets.ticket_roles import (
     reservation_role,
 )
 from oms_events.provisioning.specs.alarms import AlarmSpec
+from oms_events.provisioning.specs.base import Arn
+from oms_events.provisioning.specs.permissions import StatementSpec
 from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.specs.tables import IndexSpec, TableSpec
 from oms_events.provisioning.specs.trust import ServiceTrust, TrustSpec
@@ -77,7 +80,8 @@ _KEY_ID: Final = re.compile(r"[A-Za-z0-9-]{1,128}")
 
 
 def _read_tables(value: object) -> Mapping[str, Mapping[str, Any]]:
-    tables = by_name(value)
+    # A spec keeps what it was made of, whatever becomes of it outside.
+    tables = deepcopy(by_name(value))
     for key, options in tables.items():
         # In a list, the name stood there to be the key.
         if options.pop("name", key) != key:
@@ -129,6 +133,10 @@ class TicketTablesPreset(Preset):
     """The bus that the reservation service puts its events on."""
     reservation_log_group: str = Field(default="/aws/ecs/reservation-api", pattern=r"^[./_#A-Za-z0-9-]{1,512}$")
     """The log group that the reservation service writes to; it is no part of the stack."""
+    reservation_statements: tuple[StatementSpec, ...] = ()
+    """What the reservation service may do besides, such as putting large events into a bucket."""
+    alarm_topic_arn: Arn | None = None
+    """A topic of yours that the alarms notify; its policy, and its key's, must let CloudWatch use it."""
 
     def stack(self) -> StackSpec:
         tables = tuple(self._tables())
@@ -143,13 +151,14 @@ class TicketTablesPreset(Preset):
             key,
             bus=self.reservation_bus_name,
             log_group=self.reservation_log_group,
+            more=self.reservation_statements,
         )
         return StackSpec(
             name=f"{self.name}-tables",
             description=f"The tables {self.name}-*, their roles and throttle alarms",
             roles=(application, readonly, reservation),
             tables=tables,
-            alarms=tuple(alarm for table in tables for alarm in _alarms(table)),
+            alarms=tuple(alarm for table in tables for alarm in _alarms(table, self.alarm_topic_arn)),
             outputs={
                 "table_names": {table.key: table.reference("name") for table in tables},
                 "table_arns": {table.key: table.arn for table in tables},
@@ -213,7 +222,7 @@ class TicketTablesPreset(Preset):
         return self
 
 
-def _alarms(table: TableSpec) -> Iterator[AlarmSpec]:
+def _alarms(table: TableSpec, topic: Arn | None) -> Iterator[AlarmSpec]:
     for kind, metric in (("read", "ReadThrottleEvents"), ("write", "WriteThrottleEvents")):
         yield AlarmSpec(
             name=f"{table.name}-{kind}-throttle",
@@ -225,4 +234,5 @@ def _alarms(table: TableSpec) -> Iterator[AlarmSpec]:
             threshold=0,
             period=300,
             evaluation_periods=2,
+            actions=() if topic is None else (topic,),
         )

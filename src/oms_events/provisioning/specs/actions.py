@@ -1,10 +1,11 @@
-"""What is known of IAM's actions: their services, and which of them know no resource.
+"""What is known of IAM's actions: which of them know no resource, and slips in their prefixes.
 
 Both from the Service Authorization Reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 WITHOUT_RESOURCE: Final = frozenset(
@@ -13,6 +14,7 @@ WITHOUT_RESOURCE: Final = frozenset(
         "cloudformation:ValidateTemplate",
         "cloudwatch:GetMetricData",
         "cloudwatch:GetMetricStatistics",
+        "cloudwatch:ListDashboards",
         "cloudwatch:ListMetrics",
         "cloudwatch:PutMetricData",
         "dynamodb:DescribeEndpoints",
@@ -20,6 +22,7 @@ WITHOUT_RESOURCE: Final = frozenset(
         "dynamodb:ListStreams",
         "dynamodb:ListTables",
         "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeRouteTables",
         "ec2:DescribeSecurityGroups",
         "ec2:DescribeSubnets",
         "ec2:DescribeVpcEndpoints",
@@ -46,6 +49,8 @@ WITHOUT_RESOURCE: Final = frozenset(
         "ssm:DescribeParameters",
         "sts:GetCallerIdentity",
         "tag:GetResources",
+        "textract:DetectDocumentText",
+        "xray:BatchGetTraces",
         "xray:GetSamplingRules",
         "xray:GetSamplingStatisticSummaries",
         "xray:GetSamplingTargets",
@@ -55,19 +60,22 @@ WITHOUT_RESOURCE: Final = frozenset(
 )
 """Actions that IAM allows for all resources or for none; the calls of this library and of what it is used with."""
 
-SERVICES: Final = frozenset(
-    (
-        "account", "acm", "aoss", "apigateway", "appconfig", "application-autoscaling", "appsync", "aps",
-        "athena", "autoscaling", "batch", "bedrock", "bedrock-agentcore", "cloudformation", "cloudfront",
-        "cloudtrail", "cloudwatch", "codebuild", "cognito-idp", "comprehend", "datasync", "dax", "dms",
-        "dynamodb", "ec2", "ecr", "ecs", "eks", "elasticache", "elasticfilesystem", "elasticloadbalancing",
-        "elasticmapreduce", "es", "events", "execute-api", "firehose", "forecast", "geo", "glue", "iam", "iot",
-        "kafka", "kafka-cluster", "kinesis", "kinesisanalytics", "kms", "lakeformation", "lambda", "logs",
-        "mediaconvert", "mq", "opensearch", "organizations", "personalize", "pipes", "quicksight", "rds",
-        "rds-data", "rds-db", "redshift", "redshift-data", "rekognition", "resource-groups", "route53", "s3",
-        "s3express", "s3tables", "sagemaker", "scheduler", "schemas", "sdb", "secretsmanager", "servicediscovery",
-        "servicequotas", "ses", "sns", "sqs", "ssm", "ssmmessages", "states", "sts", "synthetics", "tag",
-        "textract", "timestream", "transfer", "translate", "vpc-lattice", "wafv2", "workmail", "xray"
-    )
-)  # fmt: skip
-"""The prefixes of the services that an application calls; another is taken for a slip of the pen."""
+SLIPS: Final[Mapping[str, str]] = {
+    "cloudwatch-logs": "logs",
+    "cloudwatchlogs": "logs",
+    "ddb": "dynamodb",
+    "dynamo": "dynamodb",
+    "dynamodbstreams": "dynamodb",
+    "event": "events",
+    "eventbridge": "events",
+    "function": "lambda",
+    "log": "logs",
+    "parameterstore": "ssm",
+    "queue": "sqs",
+    "secretmanager": "secretsmanager",
+    "step-functions": "states",
+    "stepfunctions": "states",
+    "topic": "sns",
+    "x-ray": "xray",
+}
+"""What people write for a service, to its prefix."""

@@ -7,17 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Final, Protocol, Self, TypeVar
 
-from pydantic import ModelWrapValidatorHandler, PlainValidator, model_validator
+from pydantic import BeforeValidator, ConfigDict, ModelWrapValidatorHandler, PlainValidator, model_validator
 
-from oms_events._config import ConfigModel
+from oms_events._config import ConfigModel, fields_by_name, plain_json
 from oms_events.errors import ConfigurationError, SpecError
 
 Json = Any
 """A JSON value that may hold CloudFormation's intrinsic functions."""
 
+JsonValue = Annotated[Any, BeforeValidator(plain_json)]
+"""The type of a field that is any JSON value: checked, and a copy of what was given."""
+
+JsonObject = Annotated[Mapping[str, Any], BeforeValidator(plain_json)]
+"""The type of a field that is a JSON object."""
+
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_KEY_LENGTH: Final = 128
+_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _WORDS: Final = re.compile(r"[A-Za-z0-9]+")
-_ARN: Final = re.compile(r"arn:(?:aws[\w-]*|\$\{AWS::Partition\}):[a-z0-9-]+:[^\s]*:\S+")
+_ARN: Final = re.compile(r"arn:(?:aws[\w-]*|\$\{AWS::Partition\}):[a-z0-9-]+:[^\s:]*:[^\s:]*:\S+")
 PSEUDO: Final = re.compile(r"\$\{AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\}")
 _OTHER: Final = re.compile(r"\$\{(?!AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\})")
 _LOGICAL_ID_LENGTH: Final = 255
@@ -29,7 +37,14 @@ class Spec(ConfigModel):
     Raises `SpecError`, whose subject is the spec's kind and name.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     _error_class: ClassVar[type[ConfigurationError]] = SpecError
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, checked as a new spec is."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**(values | dict(update or {})))
 
     @classmethod
     def _subject(cls, values: dict[str, Any]) -> str:
@@ -76,7 +91,7 @@ def arn_service(arn: str) -> str:
 
 def _read_name(value: object) -> str | Reference:
     if isinstance(value, Mapping):
-        return Reference(**value)
+        return Reference(**fields_by_name(value))
     if isinstance(value, Reference) or (isinstance(value, str) and value):
         return value
     raise ValueError(f"{value!r} is neither text nor a reference {{ref: 'kind:key'}}")
@@ -84,9 +99,52 @@ def _read_name(value: object) -> str | Reference:
 
 def _read_arn(value: object) -> str | Reference:
     read = _read_name(value)
+    if isinstance(read, Reference) and not read.attribute.endswith("arn"):
+        raise ValueError(f"ref = {read.ref!r}, attribute = {read.attribute!r}: is no ARN; use the attribute 'arn'")
     return check_arn(read) if isinstance(read, str) else read
 
 
+def arn_of(**kinds: str) -> PlainValidator:
+    """Reads an ARN of some kinds of resources only: the kind of a spec, and how its ARN begins after the partition.
+
+    In what it begins with, region and account are left out: `sqs:`, `iam:role/`. A kind that no spec has is for
+    ARNs as text.
+    """
+
+    def read(value: object) -> str | Reference:
+        arn = _read_arn(value)
+        if isinstance(arn, Reference):
+            fits, shown = arn.kind in kinds, arn.ref
+        else:
+            _, _, service, _, _, resource = PSEUDO.sub("x", arn).split(":", 5)
+            fits, shown = f"{service}:{resource}".startswith(tuple(kinds.values())), arn
+        if not fits:
+            wanted = " or ".join(kind.replace("_", " ") for kind in kinds)
+            raise ValueError(f"{shown!r} is no {wanted}; give the ARN of one, or {{ref: '{next(iter(kinds))}:key'}}")
+        return arn
+
+    return PlainValidator(read)
+
+
+def name_of(kind: str) -> PlainValidator:
+    """Reads a name as text, or as the reference to a spec of that kind with the attribute `name`."""
+
+    def read(value: object) -> str | Reference:
+        name = _read_name(value)
+        if isinstance(name, Reference) and (name.kind, name.attribute) != (kind, "name"):
+            raise ValueError(
+                f"ref = {name.ref!r}, attribute = {name.attribute!r}: is no name of a {kind}; write "
+                f"{{ref: '{kind}:key', attribute: name}}"
+            )
+        return name
+
+    return PlainValidator(read)
+
+
+BusArn = Annotated[str | Reference, arn_of(bus="events:event-bus/")]
+KeyArn = Annotated[str | Reference, arn_of(key="kms:")]
+QueueArn = Annotated[str | Reference, arn_of(queue="sqs:")]
+RoleArn = Annotated[str | Reference, arn_of(role="iam:role/")]
 Arn = Annotated[str | Reference, PlainValidator(_read_arn)]
 Name = Annotated[str | Reference, PlainValidator(_read_name)]
 """A resource's name: text, or the reference to a spec with the attribute `name`."""
@@ -123,12 +181,14 @@ class Grant:
     """An AWS service may use a resource on behalf of another: what becomes a statement of its resource policy.
 
     `source` is the ARN of the one that it acts for (`aws:SourceArn`), so that nobody can send it elsewhere.
+    `group` is an ARN with a wildcard for it and all of its like, where a policy with each by name would grow too long.
     """
 
     to: str | Reference
     principal: str
     actions: Sequence[str]
     source: Json
+    group: Json = None
 
 
 class Scope(Protocol):
@@ -209,12 +269,18 @@ class ResourceSpec(Spec):
     def _complete(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         spec = handler(values)
         # Not through `model_fields_set`: a copy with another name gets that name as its key.
-        spec.__dict__["key"] = spec.key or spec.name
+        spec.__dict__["key"] = spec.key or _key_of(spec.name)
         if _KEY.fullmatch(spec.key) is None:
             raise ValueError(
-                f"key = {spec.key!r}: a key is letters, digits, '.', '_' and '-'; give `key` where `name` has others"
+                f"key = {spec.key!r}: a key is letters, digits, '.', '_' and '-'; give `key` where `name` has "
+                "others"
             )
         return spec
+
+
+def _key_of(name: str) -> str:
+    """The name without pseudo parameters, with '-' for what a key does not take."""
+    return _NOT_IN_KEY.sub("-", PSEUDO.sub("-", name)).strip("-._")[:_KEY_LENGTH]
 
 
 AnySpec = TypeVar("AnySpec", bound=ResourceSpec)
@@ -226,9 +292,14 @@ def logical_id(*parts: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in words)[:_LOGICAL_ID_LENGTH]
 
 
+def escaped(text: str) -> str:
+    """The text for an `Fn::Sub`: pseudo parameters get their values, any other `${` stands for itself."""
+    return _OTHER.sub("${!", text)
+
+
 def substituted(text: str) -> Json:
-    """The text, with pseudo parameters in it as `Fn::Sub`; any other `${` stands for itself."""
-    return {"Fn::Sub": _OTHER.sub("${!", text)} if PSEUDO.search(text) else text
+    """The text, with pseudo parameters in it as `Fn::Sub`."""
+    return {"Fn::Sub": escaped(text)} if PSEUDO.search(text) else text
 
 
 def substituted_within(value: Json) -> Json:

@@ -9,18 +9,18 @@ from typing import ClassVar, Final
 from pydantic import Field, field_validator
 
 from oms_events.provisioning.specs.base import Arn, Json, Resource, ResourceSpec, Scope, substituted
+from oms_events.provisioning.specs.permissions import Actions, check_width
 from oms_events.provisioning.specs.policies import policy_document
 
 _SERVICE: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*")
-_ACTION: Final = re.compile(r"[a-z0-9-]+:[A-Za-z]+")
 _ID: Final = r"-(?:[0-9a-f]{8}|[0-9a-f]{17})"
 
 
 class EndpointSpec(ResourceSpec):
     """An interface VPC endpoint of an AWS service such as `events`, in given subnets, behind security groups.
 
-    Its policy lets identities of this account do `actions` on `targets`, and nothing else. The security groups
-    must let your hosts in on port 443. `name` becomes its tag `Name`.
+    Its policy lets identities of this account do `actions` on `targets`, each by name, and nothing else. The
+    security groups must let your hosts in on port 443. `name` becomes its tag `Name`.
     """
 
     kind: ClassVar[str] = "endpoint"
@@ -34,7 +34,7 @@ class EndpointSpec(ResourceSpec):
     security_group_ids: tuple[str, ...] = Field(min_length=1)
     private_dns: bool = True
     """Whether the service's usual host name leads here inside the VPC; clients need no other setting then."""
-    actions: tuple[str, ...] = Field(min_length=1)
+    actions: Actions
     targets: tuple[Arn, ...] = Field(min_length=1)
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
@@ -79,13 +79,13 @@ class EndpointSpec(ResourceSpec):
     def _check_groups(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_checked("sg", group) for group in groups)
 
-    @field_validator("actions")
+    @field_validator("targets")
     @classmethod
-    def _check_actions(cls, actions: tuple[str, ...]) -> tuple[str, ...]:
-        for action in actions:
-            if _ACTION.fullmatch(action) is None:
-                raise ValueError(f"{action!r}: name each action by itself, such as events:PutEvents")
-        return actions
+    def _check_targets(cls, targets: tuple[Arn, ...]) -> tuple[Arn, ...]:
+        for target in targets:
+            if isinstance(target, str):
+                check_width(target)
+        return targets
 
 
 def _checked(kind: str, text: str) -> str:

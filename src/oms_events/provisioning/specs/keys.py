@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from oms_events.provisioning.specs.base import Json, Resource, ResourceSpec, Scope, Spec, substituted
-from oms_events.provisioning.specs.policies import policy_document
+from oms_events.provisioning.specs.base import (
+    Json,
+    Resource,
+    ResourceSpec,
+    Scope,
+    Spec,
+    substituted,
+    substituted_within,
+)
+from oms_events.provisioning.specs.permissions import Conditions, condition_block
+from oms_events.provisioning.specs.policies import policy_document, service_of
 
 _ALIAS: Final = re.compile(r"(?!aws/)[A-Za-z0-9/_-]{1,250}")
-_SERVICE: Final = re.compile(r"[a-z0-9.-]+(?:\$\{AWS::Region\}[a-z0-9.-]*)?\.amazonaws\.com")
-_ACTION: Final = re.compile(r"kms:[A-Za-z]+\*?")
+_LOGS: Final = "logs"
+_EVENTS: Final = "events"
 _USE: Final = ("kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*")
-_LOGS: Final = "logs."
-_LOGS_USE: Final = ("kms:Decrypt*", "kms:Describe*", "kms:Encrypt*", "kms:GenerateDataKey*", "kms:ReEncrypt*")
-_EVENTS: Final = "events.amazonaws.com"
+_MORE_USE: Final = {_EVENTS: (*_USE, "kms:ReEncrypt*"), _LOGS: (*_USE, "kms:Encrypt", "kms:ReEncrypt*")}
+"""EventBridge encrypts archives anew (user guide, "Encrypting archives"), as Logs does its groups."""
+
+_ALL_USE: Final = (
+    *_MORE_USE[_LOGS],
+    "kms:CreateGrant",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+)
+"""What services do with a key; all else administers it, which is the account's."""
+
 _OWN_LOG_GROUPS: Final = {
     "ArnLike": {
         "kms:EncryptionContext:aws:logs:arn": (
@@ -31,6 +50,8 @@ _OWN_ACCOUNT: Final = {"StringEquals": {"aws:SourceAccount": "${AWS::AccountId}"
 class KeyUseSpec(Spec):
     """A service that may use a key, for the actions and under the conditions that it documents unless given.
 
+    It may encrypt, decrypt, make data keys and grants, and look at the key; it may not administer it.
+
     Those are: for CloudWatch Logs (`logs.${AWS::Region}.amazonaws.com`) the log groups of this account; for
     EventBridge none, because what it sends to queues and topics with the key carries no source, and a condition
     would lose it silently (SNS guide, "Key management"); for all others the own account as `aws:SourceAccount`.
@@ -38,37 +59,45 @@ class KeyUseSpec(Spec):
 
     service: str
     actions: tuple[str, ...] = ()
-    conditions: Mapping[str, Mapping[str, Any]] | None = None
+    conditions: Conditions | None = None
 
-    def statement(self) -> Json:
-        is_logs = self.service.startswith(_LOGS)
-        conditions = self.conditions
-        if conditions is None and self.service != _EVENTS:
-            conditions = _OWN_LOG_GROUPS if is_logs else _OWN_ACCOUNT
+    def statement(self, scope: Scope) -> Json:
+        """What stands for it in the key's policy."""
+        service = service_of(self.service)
         statement: dict[str, Json] = {
             "Effect": "Allow",
             "Principal": {"Service": substituted(self.service)},
-            "Action": list(self.actions or (_LOGS_USE if is_logs else _USE)),
+            "Action": list(self.actions or _MORE_USE.get(service, _USE)),
             "Resource": "*",
         }
-        if conditions:
-            statement["Condition"] = _resolved(conditions)
+        if self.conditions:
+            statement["Condition"] = condition_block(self.conditions, scope)
+        elif service != _EVENTS:
+            statement["Condition"] = substituted_within(_OWN_LOG_GROUPS if service == _LOGS else _OWN_ACCOUNT)
         return statement
 
     @field_validator("service")
     @classmethod
     def _check_service(cls, service: str) -> str:
-        if _SERVICE.fullmatch(service) is None:
-            raise ValueError("is no service; write one such as events.amazonaws.com")
+        if service_of(service) == _LOGS and service.startswith(f"{_LOGS}.amazonaws."):
+            raise ValueError("CloudWatch Logs uses keys as logs.${AWS::Region}.amazonaws.com; write that")
         return service
 
     @field_validator("actions")
     @classmethod
     def _check_actions(cls, actions: tuple[str, ...]) -> tuple[str, ...]:
         for action in actions:
-            if _ACTION.fullmatch(action) is None:
-                raise ValueError(f"{action!r}: write actions of KMS such as kms:Decrypt or kms:GenerateDataKey*")
+            if action not in _ALL_USE:
+                raise ValueError(f"{action!r} is not for services; take of {', '.join(sorted(_ALL_USE))}")
         return actions
+
+    @field_validator("conditions")
+    @classmethod
+    def _check_conditions(cls, conditions: Conditions | None, info: ValidationInfo) -> Conditions | None:
+        service = info.data.get("service")
+        if conditions == {} and service is not None and service_of(service) != _EVENTS:
+            raise ValueError("is empty, and would let the service use the key for any account; leave it out")
+        return conditions
 
 
 class KeySpec(ResourceSpec):
@@ -97,7 +126,7 @@ class KeySpec(ResourceSpec):
         }
         properties: dict[str, Json] = {
             "Description": self.description,
-            "KeyPolicy": policy_document([administration, *(user.statement() for user in self.users)]),
+            "KeyPolicy": policy_document([administration, *(user.statement(scope) for user in self.users)]),
             "EnableKeyRotation": True,
             "RotationPeriodInDays": self.rotation_days,
             "PendingWindowInDays": self.deletion_days,
@@ -118,11 +147,3 @@ class KeySpec(ResourceSpec):
                 "an alias is up to 250 letters, digits, '/', '_' and '-', without 'alias/'; 'aws/' belongs to AWS"
             )
         return name
-
-
-def _resolved(value: Any) -> Json:
-    if isinstance(value, Mapping):
-        return {key: _resolved(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolved(item) for item in value]
-    return substituted(value) if isinstance(value, str) else value

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
-from oms_events.provisioning.specs.actions import SERVICES, WITHOUT_RESOURCE
-from oms_events.provisioning.specs.base import Json, Name, Reference, Scope, Spec, check_arn
+from oms_events.provisioning.specs.actions import SLIPS, WITHOUT_RESOURCE
+from oms_events.provisioning.specs.base import Json, Name, Reference, Scope, Spec, check_arn, escaped
 
 EVERYTHING: Final = "*"
 
@@ -20,11 +20,11 @@ _OPERATOR: Final = re.compile(
     r"(String(Not)?Equals(IgnoreCase)?|String(Not)?Like|Arn(Not)?(Equals|Like)|(Not)?IpAddress|Bool|BinaryEquals"
     r"|(Numeric|Date)((Not)?Equals|(Less|Greater)Than(Equals)?))(IfExists)?|Null"
 )
-_PSEUDO: Final = re.compile(r"\$\{AWS::\w+\}")
+_VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 _CONDITION_KEY: Final = re.compile(r"[A-Za-z0-9-]+:\S+")
 
 _BEGIN_WITH_A_NAME: Final = frozenset(("execute-api", "s3", "sns", "sqs"))
-"""Services whose ARNs have no type before the resource's name."""
+"""Services whose ARNs have no type before the resource's name; in S3 those with an account have one."""
 
 _MADE_BY_THE_CALL: Final = "network-interface"
 """The type of resource that nobody can name before: EC2 makes its id, and Lambda calls for it."""
@@ -69,9 +69,7 @@ def _read_resource(value: object) -> str | Reference:
         return value
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is neither an ARN nor a reference {{ref: 'kind:key'}}")
-    if value != EVERYTHING and (problem := _too_wide(check_arn(value))):
-        raise ValueError(problem)
-    return value
+    return value if value == EVERYTHING else check_width(check_arn(value))
 
 
 PolicyResource = Annotated[str | Reference, PlainValidator(_read_resource)]
@@ -100,16 +98,54 @@ def _read_value(value: object) -> str | Reference:
 ConditionValues = Annotated[tuple[Name, ...], PlainValidator(_read_values)]
 
 
+def _check_conditions(conditions: Mapping[str, Mapping[str, object]]) -> Mapping[str, Mapping[str, object]]:
+    for operator, keys in conditions.items():
+        if _OPERATOR.fullmatch(operator) is None:
+            raise ValueError(f"{operator!r} is no operator of IAM; use one such as StringEquals or ArnLike")
+        if not keys:
+            raise ValueError(f"{operator} has no keys; give it {{key: value}}")
+        for key in keys:
+            if _CONDITION_KEY.fullmatch(key) is None:
+                raise ValueError(f"{key!r} is no condition key; write service:name, such as aws:SourceArn")
+    return conditions
+
+
+Conditions = Annotated[Mapping[str, Mapping[str, ConditionValues]], AfterValidator(_check_conditions)]
+"""`{operator: {key: value or values}}`."""
+
+
+def condition_block(conditions: Conditions, scope: Scope) -> Json:
+    """The conditions as they stand in a policy."""
+    return {
+        operator: {key: [scope.resolve(value) for value in values] for key, values in keys.items()}
+        for operator, keys in conditions.items()
+    }
+
+
+def check_actions(actions: tuple[str, ...]) -> tuple[str, ...]:
+    """Actions of IAM, each by its whole name. Raises `ValueError`."""
+    if problems := [problem for action in actions if (problem := _action_problem(action))]:
+        raise ValueError("; ".join(problems))
+    return actions
+
+
+Actions = Annotated[tuple[str, ...], NOT_EMPTY, AfterValidator(check_actions)]
+
+
 class StatementSpec(Spec):
     """What is allowed: `actions`, each by its whole name, on `resources`, under `conditions`, and `why`.
 
-    `*` and what is as wide (`table/*`) are refused as resources, except where IAM knows none for the actions.
-    `conditions` are `{operator: {key: value or values}}`.
+    `*` and what is as wide (`table/*`) are refused as resources, except where IAM knows none for the actions: the
+    library knows that of those that it needs, and `any_resource` says it of others. `conditions` are
+    `{operator: {key: value or values}}`.
     """
 
-    actions: Annotated[tuple[str, ...], NOT_EMPTY]
+    actions: Actions
     resources: Annotated[tuple[PolicyResource, ...], NOT_EMPTY]
-    conditions: Mapping[str, Mapping[str, ConditionValues]] = {}
+    conditions: Conditions = Field(default_factory=dict)
+    any_resource: bool = False
+    """Says that IAM knows no resources for the actions (Service Authorization Reference), where the library does
+    not know it: `resources` are `*` then."""
     why: str = Field(max_length=200, pattern=r"^\S[^\n]*$")
     """What it is for, in a line: the docs' table of permissions shows it."""
     sid: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9]*$")
@@ -123,33 +159,8 @@ class StatementSpec(Spec):
             "Resource": [_rendered(resource, scope) for resource in self.resources],
         }
         if self.conditions:
-            statement["Condition"] = {
-                operator: {key: [scope.resolve(value) for value in values] for key, values in keys.items()}
-                for operator, keys in self.conditions.items()
-            }
+            statement["Condition"] = condition_block(self.conditions, scope)
         return statement
-
-    @field_validator("actions")
-    @classmethod
-    def _check_actions(cls, actions: tuple[str, ...]) -> tuple[str, ...]:
-        if problems := [problem for action in actions if (problem := _action_problem(action))]:
-            raise ValueError("; ".join(problems))
-        return actions
-
-    @field_validator("conditions")
-    @classmethod
-    def _check_conditions(
-        cls, conditions: Mapping[str, Mapping[str, object]]
-    ) -> Mapping[str, Mapping[str, object]]:
-        for operator, keys in conditions.items():
-            if _OPERATOR.fullmatch(operator) is None:
-                raise ValueError(f"{operator!r} is no operator of IAM; use one such as StringEquals or ArnLike")
-            if not keys:
-                raise ValueError(f"{operator} has no keys; give it {{key: value}}")
-            for key in keys:
-                if _CONDITION_KEY.fullmatch(key) is None:
-                    raise ValueError(f"{key!r} is no condition key; write service:name, such as aws:SourceArn")
-        return conditions
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -161,10 +172,15 @@ class StatementSpec(Spec):
         without = [action for action in self.actions if action in WITHOUT_RESOURCE]
         named = ", ".join(action for action in self.actions if action not in WITHOUT_RESOURCE)
         if EVERYTHING in self.resources:
-            if named:
-                yield f"resources = '*': {named} can be limited; name the resources, or split the statement"
+            if named and not self.any_resource:
+                yield (
+                    f"resources = '*': name the resources of {named}; where IAM knows none for it, set "
+                    "any_resource = true"
+                )
             elif len(self.resources) > 1:
                 yield "resources: '*' means the others too; leave them out"
+        elif self.any_resource:
+            yield "any_resource is for resources = ['*']; leave it out where they are named"
         elif without:
             yield (
                 f"actions: IAM knows no resources for {', '.join(without)}, and would allow nothing here; give a "
@@ -173,8 +189,8 @@ class StatementSpec(Spec):
 
 
 def plain_arn(arn: str) -> str:
-    """An ARN to be taken apart: what stands for the partition, the Region or the account has colons of its own."""
-    return _PSEUDO.sub("x", arn)
+    """An ARN to be taken apart: what stands for the account, and other variables, have colons of their own."""
+    return _VARIABLE.sub("x", arn)
 
 
 def _action_problem(action: str) -> str | None:
@@ -183,31 +199,35 @@ def _action_problem(action: str) -> str | None:
     found = _ACTION.fullmatch(action)
     if found is None:
         return f"{action!r} is no action; write service:Action, such as events:PutEvents"
-    if found[1] not in SERVICES:
-        return (
-            f"{action!r}: no service known here has the prefix {found[1]!r} (EventBridge's is 'events', the "
-            "logs' is 'logs'); correct it, or allow the service by one of managed_policies"
-        )
+    if meant := SLIPS.get(found[1]):
+        return f"{action!r}: no service has the prefix {found[1]!r}; write {meant}:{found[2]}"
     return None
 
 
-def _too_wide(arn: str) -> str | None:
-    """Why an ARN allows more than what somebody meant by name; None when it names something."""
-    service, _, account, resource = plain_arn(arn).split(":", 5)[2:]
-    first, *rest = re.split(r"[:/]+", resource)
-    has_type = service not in _BEGIN_WITH_A_NAME and bool(rest)
-    name = rest[0] if has_type else first
-    if account == EVERYTHING:
-        return f"{arn!r} is for all accounts; write the account, or ${{AWS::AccountId}}"
-    if has_type and first == _MADE_BY_THE_CALL:
-        return None
-    if not name.strip("*?") or (has_type and not first.strip("*?")):
-        return f"{arn!r} names no resource; write its name, or the part of it that all have"
-    return None
+def check_width(arn: str) -> str:
+    """An ARN that names a resource, if only by a part of its name. Raises `ValueError` for one that is wider."""
+    parts = plain_arn(arn).split(":", 5)
+    if len(parts) < 6:
+        raise ValueError(f"{arn!r} is no ARN; its variables hide the parts of it")
+    service, _, account, resource = parts[2:]
+    # API Gateway's begin with a slash.
+    first, *rest = re.split(r"[:/]+", resource.lstrip("/"))
+    has_type = service not in _BEGIN_WITH_A_NAME or (service == "s3" and bool(account))
+    if _has_wildcard(account):
+        raise ValueError(f"{arn!r} is for all accounts; write the account, or ${{AWS::AccountId}}")
+    name = rest[0] if has_type and rest else first
+    is_known = name.strip("*?") or (has_type and first == _MADE_BY_THE_CALL)
+    if not is_known or (has_type and _has_wildcard(first)):
+        raise ValueError(f"{arn!r} names no resource; write its name, or the part of it that all have")
+    return arn
+
+
+def _has_wildcard(text: str) -> bool:
+    return not set("*?").isdisjoint(text)
 
 
 def _rendered(resource: str | Reference, scope: Scope) -> Json:
     resolved = scope.resolve(resource)
     if isinstance(resource, Suffixed):
-        return {"Fn::Sub": [f"${{Arn}}{resource.suffix}", {"Arn": resolved}]}
+        return {"Fn::Sub": [f"${{Arn}}{escaped(resource.suffix)}", {"Arn": resolved}]}
     return resolved

@@ -87,6 +87,6 @@ class QueueSpec(ResourceSpec):
         if _NAME.fullmatch(self.name.removesuffix(_FIFO)) is None or len(self.name) > 80:
             yield f"name = {self.name!r}: a queue's name is 1 to 80 letters, digits, '-' and '_'"
         if self.fifo != self.name.endswith(_FIFO):
-            yield f"name = {self.name!r}, fifo = {self.fifo}: a FIFO queue's name ends with '.fifo', and no other's"
+            yield f"name = {self.name!r}, fifo = {self.fifo}: a FIFO queue's name ends with '.fifo', no other's"
         if self.content_based_deduplication and not self.fifo:
             yield "content_based_deduplication needs fifo = true"

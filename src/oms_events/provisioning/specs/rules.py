@@ -8,7 +8,17 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.specs.base import Grant, Json, Name, Resource, ResourceSpec, Scope, substituted_within
+from oms_events.provisioning.specs.base import (
+    Grant,
+    Json,
+    Name,
+    Reference,
+    Resource,
+    ResourceSpec,
+    Scope,
+    substituted,
+    substituted_within,
+)
 from oms_events.provisioning.specs.buses import EVENTS_SERVICE
 from oms_events.provisioning.specs.patterns import check_pattern
 from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY, TargetSpec
@@ -26,7 +36,9 @@ class RuleSpec(ResourceSpec):
     """A rule with its targets: a `pattern`, on any bus, or a `schedule`, on the account's default bus.
 
     `bus` is a name, or `bus.reference("name")` of an EventBusSpec. Its targets in the stack, and functions outside
-    it, get a policy that allows this rule alone. Limits: EventBridge quotas and API reference, PutRule, PutTargets.
+    it, get a policy that allows this rule alone; a queue or a topic that more than ten rules of a bus use allows
+    any rule of that bus in this account and Region, because its policy would grow too long. Limits: EventBridge
+    quotas and API reference, PutRule, PutTargets.
     """
 
     kind: ClassVar[str] = "rule"
@@ -57,15 +69,25 @@ class RuleSpec(ResourceSpec):
         return {self.logical_id: Resource(type="AWS::Events::Rule", properties=properties)}
 
     def grants(self, scope: Scope) -> Iterator[Grant]:
-        arn = self.value_of("arn")
         for target in self.targets:
-            action = BY_RESOURCE_POLICY.get(target.service)
-            if action is not None:
-                yield Grant(to=target.arn, principal=EVENTS_SERVICE, actions=(action,), source=arn)
+            if (action := BY_RESOURCE_POLICY.get(target.service)) is not None:
+                yield self._grant(target.arn, action, scope)
             if target.dead_letter is not None:
-                yield Grant(
-                    to=target.dead_letter, principal=EVENTS_SERVICE, actions=("sqs:SendMessage",), source=arn
-                )
+                yield self._grant(target.dead_letter, "sqs:SendMessage", scope)
+
+    def _grant(self, to: str | Reference, action: str, scope: Scope) -> Grant:
+        bus = scope.find(self.bus).name if isinstance(self.bus, Reference) else self.bus
+        # The ARNs of rules on the default bus do not name it.
+        of_bus = "" if bus == DEFAULT_BUS else f"{bus.rpartition(':event-bus/')[2]}/"
+        return Grant(
+            to=to,
+            principal=EVENTS_SERVICE,
+            actions=(action,),
+            source=self.value_of("arn"),
+            group=substituted(
+                f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/{of_bus}*"
+            ),
+        )
 
     @field_validator("name")
     @classmethod
@@ -97,8 +119,8 @@ class RuleSpec(ResourceSpec):
             yield f"schedule: only the bus {DEFAULT_BUS!r} takes schedules; leave `bus` out"
         if len(self.targets) > MAX_TARGETS:
             yield (
-                f"targets: {len(self.targets)}, and a rule takes {MAX_TARGETS}; add a rule with the same pattern, or "
-                "put an SNS topic between"
+                f"targets: {len(self.targets)}, and a rule takes {MAX_TARGETS}; add a rule with the same pattern, "
+                "or put an SNS topic between"
             )
         ids = [target.id for target in self.targets]
         for twice in sorted({name for name in ids if ids.count(name) > 1}):

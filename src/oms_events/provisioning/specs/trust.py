@@ -8,31 +8,26 @@ from typing import Annotated, Final
 
 from pydantic import PlainValidator, ValidationInfo, field_validator
 
-from oms_events.provisioning.specs.base import (
-    Arn,
-    Json,
-    Reference,
-    Scope,
-    Spec,
-    arn_service,
-    check_arn,
-    substituted,
-)
+from oms_events.provisioning.specs.base import Arn, Json, Reference, Scope, Spec, substituted
 from oms_events.provisioning.specs.permissions import NOT_EMPTY, plain_arn
+from oms_events.provisioning.specs.policies import service_of
 
 OWN_ACCOUNT: Final = "${AWS::AccountId}"
 
-_TELL_THE_SOURCE: Final = frozenset(
-    f"{service}.amazonaws.com"
-    for service in ("ecs-tasks", "events", "firehose", "logs", "pipes", "scheduler", "states")
-)
+_TELL_THE_SOURCE: Final = frozenset(("ecs-tasks", "events", "firehose", "logs", "pipes", "scheduler", "states"))
 """Services that say for whom they take a role ("Confused deputy prevention" in the guide of each)."""
 
-_TELL_NO_SOURCE: Final = frozenset(("ec2.amazonaws.com", "edgelambda.amazonaws.com", "lambda.amazonaws.com"))
+_TELL_NO_SOURCE: Final = frozenset(("ec2", "edgelambda", "lambda"))
 """Services that do not, and could not take a role that asks for it; `iam:PassRole` limits who gives them one."""
 
-_SERVICE: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
+_TAG_SESSIONS: Final = frozenset(("pods.eks",))
+"""Services that put tags on the sessions, and must be let (EKS user guide, "pod-id-role")."""
+
 _ACCOUNT: Final = re.compile(r"\d{12}|\$\{AWS::AccountId\}")
+_IDENTITY: Final = re.compile(
+    r"arn:[^:]+:(?:iam::(?:\d{12}|x):(?:root|(?:role|user)/[^\s*?]+)"
+    r"|sts::(?:\d{12}|x):(?:assumed-role/[^\s*?/]+|federated-user)/[^\s*?/]+)"
+)
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _PROVIDER: Final = re.compile(r"arn:[^:]+:iam::[^:]+:oidc-provider/[^\s*]+")
 _SERVICE_ACCOUNT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -41,24 +36,26 @@ _SERVICE_ACCOUNT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-
 class ServiceTrust(Spec):
     """An AWS service, such as `lambda.amazonaws.com`, working for resources of this account.
 
-    The condition on the account (and on `source_arns`, where given) is written for services that say for whom they
-    work. A rule or the like that uses this role and stands in the same stack must be given as text, not as a
-    reference: each would wait for the other.
+    A condition limits it to the resources of `source_account` (and to `source_arns`) where either is given, and
+    for services that are known to say for whom they work. A rule or the like that uses this role and stands in the
+    same stack must be given as text, not as a reference: each would wait for the other.
     """
 
     service: str
     source_arns: tuple[Arn, ...] = ()
     """The resources it may work for; `*` and `?` may stand in them."""
-    source_account: str = OWN_ACCOUNT
+    source_account: str | None = None
 
     def statement(self, scope: Scope) -> Json:
+        service = service_of(self.service)
         statement: dict[str, Json] = {
             "Effect": "Allow",
-            "Principal": {"Service": self.service},
-            "Action": "sts:AssumeRole",
+            "Principal": {"Service": substituted(self.service)},
+            "Action": ["sts:AssumeRole", "sts:TagSession"] if service in _TAG_SESSIONS else "sts:AssumeRole",
         }
-        if self.source_arns or self.service in _TELL_THE_SOURCE:
-            statement["Condition"] = {"StringEquals": {"aws:SourceAccount": substituted(self.source_account)}}
+        if self.source_arns or self.source_account or service in _TELL_THE_SOURCE:
+            account = substituted(self.source_account or OWN_ACCOUNT)
+            statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account}}
         if self.source_arns:
             sources = [scope.resolve(arn) for arn in self.source_arns]
             statement["Condition"]["ArnLike"] = {"aws:SourceArn": sources}
@@ -67,23 +64,23 @@ class ServiceTrust(Spec):
     @field_validator("service")
     @classmethod
     def _check_service(cls, service: str) -> str:
-        if _SERVICE.fullmatch(service) is None:
-            raise ValueError("is no service principal; write one such as 'lambda.amazonaws.com'")
+        service_of(service)
         return service
 
-    @field_validator("source_arns")
+    @field_validator("source_arns", "source_account")
     @classmethod
-    def _check_source(cls, arns: tuple[Arn, ...], info: ValidationInfo) -> tuple[Arn, ...]:
-        if arns and (service := info.data.get("service")) in _TELL_NO_SOURCE:
+    def _check_source(cls, given: tuple[Arn, ...] | str | None, info: ValidationInfo) -> object:
+        service = info.data.get("service")
+        if given and service is not None and service_of(service) in _TELL_NO_SOURCE:
             raise ValueError(
-                f"{service} does not say for whom it works, and could not take the role; leave them out"
+                f"{service} does not say for whom it works, and could not take the role; leave it out"
             )
-        return arns
+        return given
 
     @field_validator("source_account")
     @classmethod
-    def _check_account(cls, account: str) -> str:
-        if _ACCOUNT.fullmatch(account) is None:
+    def _check_account(cls, account: str | None) -> str | None:
+        if account is not None and _ACCOUNT.fullmatch(account) is None:
             raise ValueError("is no account: write its 12 digits as text")
         return account
 
@@ -91,13 +88,12 @@ class ServiceTrust(Spec):
 def _read_principal(value: object) -> str | Reference:
     if isinstance(value, Mapping):
         value = Reference(**value)
-    if isinstance(value, Reference):
+    if isinstance(value, Reference) and (value.kind, value.attribute) == ("role", "arn"):
         return value
-    if isinstance(value, str) and _ACCOUNT.fullmatch(value):
+    if isinstance(value, str) and (_ACCOUNT.fullmatch(value) or _IDENTITY.fullmatch(plain_arn(value))):
         return value
-    if isinstance(value, str) and "*" not in value and arn_service(check_arn(value)) in ("iam", "sts"):
-        return value
-    raise ValueError(f"{value!r} is no identity; write an account's 12 digits, or the ARN of one role or user")
+    shown = value.ref if isinstance(value, Reference) else value
+    raise ValueError(f"{shown!r} is no identity; write an account's 12 digits, or the ARN of one role or user")
 
 
 class PrincipalTrust(Spec):
