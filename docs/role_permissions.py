@@ -51,6 +51,7 @@ WHOLE: Final[Mapping[str, Preset]] = {
     ),
     "ingestion-triggers": IngestionTriggersPreset(
         code=_CODE,
+        publish_to_custom_bus=True,
         enable_xray_tracing=True,
         enable_custom_bus=True,
         symbols_parameter="/ingestion/symbols",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr
 from oms_events.errors import ConfigurationError
 
 MAX_DEPTH: Final = 100
-"""Levels of lists and objects in each other: more than any document of AWS has, and few enough for recursion."""
+"""Levels of lists and objects in each other: more than AWS takes anywhere, and few enough for recursion."""
 
 _MIN_INTEGER: Final = -(2**63)
 _MAX_INTEGER: Final = 2**64 - 1
@@ -82,8 +82,8 @@ def fields_by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
 def plain_json(value: object, path: tuple[str, ...] = ()) -> Any:
     """A copy of a JSON value, all the way down. Raises `ValueError`, with the path, for what JSON does not have.
 
-    That are times, bytes, infinite numbers, integers over 64 bits, halves of characters, names that are no text, and
-    here also more than 100 levels.
+    That are times, bytes, infinite numbers, integers over 64 bits, halves of characters, names that are no text,
+    and here also more than 100 levels.
     """
     where = f"{'.'.join(path)}: " if path else ""
     if len(path) > MAX_DEPTH:

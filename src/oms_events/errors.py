@@ -278,7 +278,9 @@ class DeploymentError(ProvisioningError):
     `rolled_back` says that the stack is again as it was before.
     """
 
-    def __init__(self, message: str, *, status: str, failures: Sequence[str] = (), rolled_back: bool = False) -> None:
+    def __init__(
+        self, message: str, *, status: str, failures: Sequence[str] = (), rolled_back: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.failures: Sequence[str] = tuple(failures)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import pytest
 from pydantic import Field, SecretStr, ValidationError
 
@@ -47,3 +49,30 @@ def test_a_secret_is_in_no_message_and_no_repr() -> None:
 def test_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Sample(count=1).count = 2  # type: ignore[misc]
+
+
+def test_a_part_with_a_name_that_is_no_text_is_a_problem_of_its_field() -> None:
+    with pytest.raises(ConfigurationError, match="inner: True is a name that is no text; put it in quotes"):
+        Sample(count=1, inner={True: 1})  # type: ignore[arg-type]
+
+
+def test_a_field_that_pythons_methods_know_is_unknown_here() -> None:
+    with pytest.raises(ConfigurationError, match="unknown field 'self'"):
+        Sample(count=1, inner={"self": 1})  # type: ignore[arg-type]
+
+
+class Cat(ConfigModel):
+    type: Literal["cat"]
+
+
+class Dog(ConfigModel):
+    type: Literal["dog"]
+
+
+class Owner(ConfigModel):
+    pet: Annotated[Cat | Dog, Field(discriminator="type")]
+
+
+def test_a_part_that_does_not_say_its_kind_is_told_which_field_says_it() -> None:
+    with pytest.raises(ConfigurationError, match="pet: field 'type' is missing; give it a value"):
+        Owner(pet={})  # type: ignore[arg-type]

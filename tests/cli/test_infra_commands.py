@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import re
+import signal
+import threading
 import uuid
-from collections.abc import Iterator
+from collections import UserDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,11 @@ from click.testing import Result
 from oms_events.devstack import AwsEmulator
 from oms_events.provisioning.sources import read_source
 from oms_events.provisioning.synthesis import synthesize
-from tests.cli.conftest import Cli
+from tests.cli.asking import asked
+from tests.cli.conftest import COMMAND, Cli, clean
 from tests.provisioning.cloudformation import (
     CHANGE_SET_ID,
+    MISSING,
     STACK,
     STACK_ID,
     CloudFormation,
@@ -73,6 +78,20 @@ class Infra:
     def drop_table(self) -> None:
         text = self.file.read_text()
         self.file.write_text(text[: text.index("[[tables]]")] + text[text.index("[outputs]") :])
+
+    def add_archive(self) -> None:
+        archive = f'[[buses]]\nname = "{self.name}"\n[[archives]]\nname = "{self.name}"\n'
+        bus = f'bus = {{ ref = "bus:{self.name}" }}\n\n[outputs]'
+        self.file.write_text(self.file.read_text().replace("[outputs]", archive + bus))
+
+    def has_archive(self) -> bool:
+        return self.name in [
+            archive["ArchiveName"] for archive in self.ask_aws("events", "list_archives")["Archives"]
+        ]
+
+    def send(self) -> None:
+        url = self.ask_aws("sqs", "get_queue_url", QueueName=self.name)["QueueUrl"]
+        self.ask_aws("sqs", "send_message", QueueUrl=url, MessageBody="late")
 
     def ask_aws(self, service: str, operation: str, **parameters: Any) -> Any:
         async def call() -> Any:
@@ -139,6 +158,31 @@ def test_what_is_no_source_is_a_mistake_of_the_command_line(infra: Infra) -> Non
     assert (neither.exit_code, "give SOURCE" in neither.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["synth", "plan", "apply"])
+def test_a_stack_cannot_have_any_name(infra: Infra, command: str) -> None:
+    yes = ["--yes"] if command == "apply" else []
+    refused = infra(command, infra.file, *yes, "--stack-name", "bad name!")
+    assert (refused.exit_code, "name = 'bad name!': a stack's name is" in refused.stderr) == (2, True)
+
+
+def test_another_name_stands_for_the_sources_in_every_command(infra: Infra) -> None:
+    other = f"{infra.name}-other"
+    assert infra("apply", infra.file, "--yes", "--stack-name", other).stdout.endswith(
+        f"{other}: CREATE_COMPLETE\n"
+    )
+    assert infra("outputs", infra.file, "--stack-name", other).exit_code == 0
+    assert infra("outputs", infra.file).exit_code == 1
+    assert infra("destroy", infra.file, "--stack-name", other, "--yes").exit_code == 0
+
+
+def test_nothing_of_the_command_line_is_ignored(infra: Infra) -> None:
+    name = ("--stack-name", infra.name)
+    assert "is neither a preset" in infra("outputs", "no-such-preset", *name).stderr
+    assert "write key=value" in infra("outputs", infra.file, "--set", "nameless", *name).stderr
+    alone = infra("outputs", "--set", "name=orders", *name)
+    assert (alone.exit_code, "--set is for SOURCE" in alone.stderr) == (2, True)
+
+
 # ---------------------------------------------------------------------- plan, apply
 
 
@@ -181,17 +225,14 @@ def test_what_is_planned_is_applied_with_its_progress(infra: Infra) -> None:
 
 
 def test_the_emulators_gaps_are_told_and_filled(deployed: Infra) -> None:
-    archive = f'[[buses]]\nname = "{deployed.name}"\n[[archives]]\nname = "{deployed.name}"\n'
-    bus = f'bus = {{ ref = "bus:{deployed.name}" }}\n\n[outputs]'
-    deployed.file.write_text(deployed.file.read_text().replace("[outputs]", archive + bus))
+    deployed.add_archive()
     result = deployed("apply", deployed.file, "--yes")
     assert result.exit_code == 0, result.output
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("the AWS emulator")]
     assert "AWS::Events::Archive): made through the service's own API" in line
-    assert deployed.ask_aws("events", "describe_archive", ArchiveName=deployed.name)["State"] == "ENABLED"
+    assert deployed.has_archive()
     assert deployed("destroy", deployed.file, "--yes").exit_code == 0
-    archives = deployed.ask_aws("events", "list_archives")["Archives"]
-    assert deployed.name not in [archive["ArchiveName"] for archive in archives]
+    assert not deployed.has_archive()
 
 
 def test_a_loss_of_data_must_be_allowed(deployed: Infra) -> None:
@@ -211,6 +252,9 @@ def test_on_a_terminal_it_asks_and_a_loss_is_red(deployed: Infra) -> None:
     code, shown = on_terminal(deployed, b"n\n", *arguments)
     assert (code, "apply this?" in shown) == (1, True)
     assert re.search(r"\x1b\[1;31mremove", shown)
+    code, out, shown = answer(deployed.cli, b"n\n", *arguments, "--json")
+    assert (code, out) == (1, "")
+    assert re.search(r"\x1b\[1;31mremove.*loses data: table", shown, re.DOTALL)
     code, shown = on_terminal(deployed, b"y\n", *arguments)
     assert (code, "1 to remove" in shown, "UPDATE_COMPLETE" in shown) == (0, True, True)
 
@@ -242,15 +286,25 @@ def test_a_stack_with_data_is_destroyed_only_by_force(deployed: Infra) -> None:
     assert deployed("destroy", deployed.file, "--yes").exit_code == 1
 
 
+def test_what_arrives_after_the_question_keeps_all_of_the_stack(deployed: Infra) -> None:
+    deployed.add_archive()
+    assert deployed("apply", deployed.file, "--yes").exit_code == 0
+    code, out, shown = answer(deployed.cli, b"y\n", "destroy", deployed.file, "--json", first=deployed.send)
+    assert (code, out) == (1, "")
+    assert f"queue {deployed.name} has about 1 messages" in shown
+    assert re.search(rf"remove.* Queue.*stack {deployed.name}: \d resources.*delete stack", shown, re.DOTALL)
+    assert deployed.has_archive()
+    assert deployed("destroy", deployed.file, "--yes", "--force").exit_code == 0
+    assert not deployed.has_archive()
+
+
 # ---------------------------------------------------------------------- what the emulator does not answer
 
 
 def test_a_replacement_and_a_failure_with_its_reason_are_told(
-    scripted: tuple[Cli, CloudFormation], tmp_path: Path
+    scripted: tuple[Cli, CloudFormation], file: Path
 ) -> None:
     cli, aws = scripted
-    file = tmp_path / "stack.toml"
-    file.write_text(FILE.format(name=STACK))
     change = {
         "Action": "Modify", "LogicalResourceId": "TableOrders", "ResourceType": "AWS::DynamoDB::Table",
         "PhysicalResourceId": "orders", "Replacement": "Conditional", "PolicyAction": "ReplaceAndRetain",
@@ -292,6 +346,91 @@ def test_no_access_ends_with_1_and_one_line(scripted: tuple[Cli, CloudFormation]
         "Error: DescribeStacks: AWS answered AccessDenied: User is not authorized; "
         "allow DescribeStacks to these credentials\n"
     )
+
+
+REMOVAL = {
+    "Action": "Remove", "LogicalResourceId": "TableOrders", "ResourceType": "AWS::DynamoDB::Table",
+    "PhysicalResourceId": "orders", "PolicyAction": "Delete",
+}  # fmt: skip
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "stack.toml"
+    path.write_text(FILE.format(name=STACK))
+    return path
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_stopped_at_the_question_leaves_no_plan(
+    scripted: tuple[Cli, CloudFormation], file: Path, stop: signal.Signals
+) -> None:
+    cli, aws = scripted
+    aws.answer("DescribeChangeSet", change_set(changes=[{**REMOVAL, "ResourceType": "AWS::SNS::Topic"}]))
+    code, _, _ = answer(cli, stop, "apply", file)
+    assert (code, aws.changes) == (130, ["CreateChangeSet", "DeleteChangeSet"])
+
+
+def test_a_plan_that_cannot_be_removed_does_not_hide_why_it_should_be(
+    scripted: tuple[Cli, CloudFormation], file: Path
+) -> None:
+    cli, aws = scripted
+    aws.answer("DescribeChangeSet", change_set(changes=[REMOVAL]))
+    aws.answer("DeleteChangeSet", Refusal("AccessDenied", "User is not authorized", 403))
+    refused = cli("infra", "apply", file, "--yes")
+    assert refused.exit_code == 1
+    assert f"the plan's change set {CHANGE_SET_ID} could not be removed: DeleteChangeSet:" in refused.stderr
+    assert "--allow-data-loss allows it" in refused.stderr.splitlines()[-1]
+    shown = cli("infra", "plan", file)
+    assert (shown.exit_code, "remove (loses data)" in shown.stdout) == (1, True)
+    assert "allow DeleteChangeSet to these credentials" in shown.stderr
+
+
+def test_who_is_stopped_while_a_plan_is_removed_removes_it_all_the_same(
+    scripted: tuple[Cli, CloudFormation], file: Path
+) -> None:
+    cli, aws = scripted
+    removing, stopped = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        # As for a plan of a new stack, which has a stack of its own.
+        aws.answer("DescribeStacks", stack("REVIEW_IN_PROGRESS"))
+        removing.set()
+        stopped.wait(10)
+
+    aws.answer("DescribeStacks", MISSING)
+    aws.answer("DescribeChangeSet", change_set())
+    aws.answer("ListChangeSets", {"Summaries": []})
+    aws.answer("DeleteChangeSet", Told(wait))
+    aws.answer("DeleteStack", Told(lambda: aws.answer("DescribeStacks", MISSING)))
+    process = cli.start("infra", "plan", file)
+    assert removing.wait(20)
+    process.send_signal(signal.SIGINT)
+    # Until it has begun to end; no call tells when.
+    stopped.wait(0.3)
+    stopped.set()
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert aws.changes == ["CreateChangeSet", "DeleteChangeSet", "DeleteStack"]
+
+
+class Told(UserDict[str, Any]):
+    """An empty answer, before which something happens."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        super().__init__()
+        self._before = before
+
+    def __iter__(self) -> Iterator[str]:
+        self._before()
+        return iter(())
+
+
+def answer(
+    cli: Cli, reply: bytes | signal.Signals, *arguments: object, first: Callable[[], object] = lambda: None
+) -> tuple[int, str, str]:
+    """Exit code, stdout, and what the terminal shows on which the command asks."""
+    return asked([*COMMAND, "infra", *map(str, arguments)], clean(cli.env), reply, first=first)
 
 
 def camel(name: str) -> str:

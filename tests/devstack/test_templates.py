@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from oms_events.devstack import AwsEmulator, FaultProxy, free_port
+from oms_events.devstack import AwsEmulator, DevstackError, FaultProxy, free_port
 from oms_events.devstack.dropped import DROPPED
 from oms_events.devstack.left_out import make_left_out, remove_left_out
 from oms_events.devstack.refused import REFUSED
@@ -577,6 +577,19 @@ async def test_another_server_is_not_the_emulator(body: str) -> None:
 
 async def test_nobody_is_not_the_emulator() -> None:
     assert not await is_emulator(f"http://127.0.0.1:{free_port()}")
+
+
+async def test_who_says_nothing_on_this_machine_may_be_the_emulator() -> None:
+    def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent.append(writer)
+
+    silent: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(DevstackError, match=f"localhost:{port} does not say .* nothing was done"):
+            await is_emulator(f"http://localhost:{port}")
+        for writer in silent:
+            writer.close()
 
 
 # --- the helper that other tests rest on

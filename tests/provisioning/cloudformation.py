@@ -6,24 +6,35 @@ cannot be brought to give most of them.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 import aioboto3
+import pytest
 
+from oms_events._aio import cancel_and_wait
 from oms_events._aws.config import AwsConfig
+from oms_events.errors import ProvisioningError
+from oms_events.provisioning.deployment.changes import Plan
+from oms_events.provisioning.template import Template
+from oms_events.testing.clock import ManualClock
+
+T = TypeVar("T")
 
 STACK = "orders"
 STACK_ID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/orders/6a5b4c3d-0000-1111-2222-333344445555"
 CHANGE_SET_ID = "arn:aws:cloudformation:eu-west-1:123456789012:changeSet/oms-events-1/0f0e0d0c-aaaa-bbbb"
+OURS = "ours"
+"""The token of whatever was called last with one; no token before that."""
 NO_CHANGES = (
     "The submitted information didn't contain changes. Submit different information to create a change set."
 )
@@ -46,6 +57,7 @@ class Refusal:
 
 
 Answer = Refusal | Mapping[str, Any]
+LOST = Refusal("InternalFailure", "", 500)
 MISSING = Refusal("ValidationError", f"Stack with id {STACK} does not exist")
 THROTTLED = Refusal("Throttling", "Rate exceeded")
 EXPIRED = Refusal("ExpiredToken", "The security token included in the request is expired", 403)
@@ -86,8 +98,14 @@ class CloudFormation:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Refusal):
             return answer.status, answer.body
-        result = f"<{operation}Result>{_xml(answer)}</{operation}Result>"
+        result = f"<{operation}Result>{self._with_token(_xml(answer))}</{operation}Result>"
         return 200, f"<{operation}Response {_XMLNS}>{result}</{operation}Response>"
+
+    def _with_token(self, text: str) -> str:
+        tokens = [parameters.get("ClientRequestToken", "") for _, parameters in self.calls]
+        token = next(filter(None, reversed(tokens)), "")
+        ours = f"<ClientRequestToken>{token}</ClientRequestToken>" if token else ""
+        return text.replace(f"<ClientRequestToken>{OURS}</ClientRequestToken>", ours)
 
 
 @contextmanager
@@ -135,8 +153,13 @@ def change_set(status: str = "CREATE_COMPLETE", changes: Sequence[Mapping[str, A
     return {**said, "Changes": [{"Type": "Resource", "ResourceChange": change} for change in changes], **more}
 
 
-def event(number: int, status: str, resource: str = STACK, reason: str = "", **more: str) -> dict[str, str]:
-    """One of the events of DescribeStackEvents; of the stack itself unless another resource is named."""
+def event(
+    number: int, status: str, resource: str = STACK, reason: str = "", *, token: str = "", **more: str
+) -> dict[str, str]:
+    """One of the events of DescribeStackEvents; of the stack itself unless another resource is named.
+
+    It is of the operation that the code under test began, but for event 0, which is of an earlier one.
+    """
     of_stack = resource == STACK
     return {
         "StackId": STACK_ID,
@@ -147,6 +170,7 @@ def event(number: int, status: str, resource: str = STACK, reason: str = "", **m
         "ResourceType": "AWS::CloudFormation::Stack" if of_stack else "AWS::SQS::Queue",
         "Timestamp": f"2026-01-01T00:00:{number:02}Z",
         "ResourceStatus": status,
+        "ClientRequestToken": token or (OURS if number else "earlier"),
         **({"ResourceStatusReason": reason} if reason else {}),
         **more,
     }
@@ -155,6 +179,37 @@ def event(number: int, status: str, resource: str = STACK, reason: str = "", **m
 def events(*oldest_first: Mapping[str, str], **more: str) -> Answer:
     """A page of DescribeStackEvents, which gives the newest first."""
     return {"StackEvents": oldest_first[::-1], **more}
+
+
+TEMPLATE = Template(STACK, {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}, tags={"team": "oms"})
+QUEUE = {"Action": "Add", "LogicalResourceId": "Queue", "ResourceType": "AWS::SQS::Queue"}
+TABLE = {"Action": "Remove", "LogicalResourceId": "Table", "ResourceType": "AWS::DynamoDB::Table"}
+PLAN = Plan(stack_name=STACK, stack_id=STACK_ID, change_set_id=CHANGE_SET_ID)
+BEFORE = events(event(0, "CREATE_COMPLETE"))
+
+
+async def through(clock: ManualClock, work: Awaitable[T]) -> T:
+    """Moves the clock whenever the work sleeps, until it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        async with asyncio.timeout(10):
+            while not task.done():
+                sleeping = asyncio.ensure_future(clock.someone_sleeps())
+                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+                await cancel_and_wait(sleeping)
+                if clock.sleeping:
+                    await clock.advance(clock.sleeping[0] - clock.monotonic() + 0.001)
+        return await task
+    finally:
+        await cancel_and_wait(task)
+
+
+async def fail(clock: ManualClock, work: Awaitable[Any], kind: type[T]) -> T:
+    """The error of exactly this kind with which the work ends."""
+    with pytest.raises(ProvisioningError) as caught:
+        await through(clock, work)
+    assert type(caught.value) is kind
+    return caught.value
 
 
 @cache

@@ -106,6 +106,11 @@ def test_a_function_lets_its_alarm_invoke_it() -> None:
     assert permission["Properties"]["Principal"] == "lambda.alarms.cloudwatch.amazonaws.com"
 
 
+@pytest.mark.parametrize("expression", ["SUM(METRICS())", "SUM(METRICS('fail'))"])
+def test_an_expression_may_mean_all_metrics_at_once(expression: str) -> None:
+    assert rate(expression=expression).expression == expression
+
+
 @pytest.mark.parametrize("period", [10, 20, 30, 60, 3600, 86_400])
 def test_periods_of_cloudwatch_pass(period: int) -> None:
     assert alarm(period=period).period == period
@@ -138,13 +143,15 @@ def test_the_window_of_an_expression_counts_its_longest_period() -> None:
         ({"period": 90}, "multiple of 60"),
         ({"period": 86_460}, "a day"),
         ({"evaluation_periods": 0}, "evaluation_periods = 0"),
+        ({"threshold": float("nan")}, "finite"),
+        ({"threshold": float("inf")}, "finite"),
         ({"evaluation_periods": 2, "datapoints_to_alarm": 3}, "at most evaluation_periods, 2"),
         ({"dimensions": {str(at): "x" for at in range(31)}}, "at most 30"),
         ({"actions": (TOPIC,) * 2}, "twice"),
         ({"actions": tuple(f"{TOPIC}{at}" for at in range(6))}, "at most 5"),
         ({"actions": ("arn:aws:sqs:us-east-1:123456789012:q",)}, "nothing that an alarm can do"),
         ({"actions": (QueueSpec(name="q").arn,)}, "topic or a function"),
-        ({"actions": (topic.reference("name"),)}, "by its arn"),
+        ({"actions": (topic.reference("name"),)}, "use the attribute 'arn'"),
         ({"metrics": (metric("failed"),), "expression": "failed"}, "put them into `metrics`"),
     ],
 )

@@ -49,7 +49,10 @@ def test_aws_takes_buckets_and_endpoints_and_both_are_closed() -> None:
     made = resources()
     for name in ("BucketWhole", "BucketPlain"):
         assert set(made[name]["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
-        assert (made[name]["DeletionPolicy"], made[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
+        assert (made[name]["DeletionPolicy"], made[name]["UpdateReplacePolicy"]) == (
+            "RetainExceptOnCreate",
+            "Retain",
+        )
         [tls] = made[f"{name}Policy"]["Properties"]["PolicyDocument"]["Statement"]
         assert (tls["Effect"], tls["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
         assert tls["Resource"] == [{"Fn::GetAtt": [name, "Arn"]}, {"Fn::Sub": f"${{{name}.Arn}}/*"}]
@@ -103,10 +106,19 @@ def test_a_bucket_without_a_name_needs_a_key() -> None:
         ({"subnet_ids": ()}, "subnet_ids"),
         ({"subnet_ids": ("sg-0123456789abcdef0",)}, "subnet-0123456789abcdef0"),
         ({"security_group_ids": ("default",)}, "sg-0123456789abcdef0"),
-        ({"actions": ("events:*",)}, "by itself"),
+        ({"actions": ()}, "name one at least"),
+        ({"actions": ("events:*",)}, "has a wildcard; name each action"),
+        ({"actions": ("event:Foo",)}, "write events:Foo"),
         ({"targets": ("*",)}, "is no ARN"),
+        ({"targets": ("arn:aws:events:us-east-1:*:event-bus/orders",)}, "is for all accounts"),
+        ({"targets": ("arn:aws:events:us-east-1:123456789012:event-bus/*",)}, "names no resource"),
+        ({"targets": ("arn:aws:events:us-east-1:123456789012:*",)}, "names no resource"),
     ],
 )
 def test_an_endpoint_that_is_wrong_or_open_is_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         endpoint(**values)
+
+
+def test_a_bucket_without_a_key_is_named_by_what_is_its_own() -> None:
+    assert BucketSpec(name="in-${AWS::AccountId}-orders-${AWS::Region}").key == "in-orders"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,9 +20,13 @@ from oms_events.provisioning.deployment.destroy import destroy
 from oms_events.provisioning.deployment.stacks import find_stack
 from oms_events.provisioning.eventbridge_setup import main, setup
 from oms_events.provisioning.presets.oms import OmsPreset
+from tests.cli.asking import asked
+from tests.cli.conftest import clean
+from tests.provisioning.cloudformation import CHANGE_SET_ID, STACK_ID, change_set, serving, stack
 from tests.provisioning.embedded import aws_config
 
 BUS = "setup-oms"
+MODULE = [sys.executable, "-m", "oms_events.provisioning.eventbridge_setup"]
 # What the emulator's CloudFormation refuses.
 WITHOUT = ("--no-archive", "--no-alarms")
 
@@ -144,9 +149,23 @@ def test_unknown_options_are_refused(command: Command) -> None:
     assert refused.value.code == 2
 
 
+@pytest.mark.parametrize(("reply", "expected"), [(b"n\n", 1), (signal.SIGINT, 130)])
+def test_who_does_not_agree_leaves_no_plan(reply: bytes | signal.Signals, expected: int) -> None:
+    with serving() as aws:
+        change = {"Action": "Modify", "LogicalResourceId": "Role", "ResourceType": "AWS::IAM::Role"}
+        aws.answer("DescribeStacks", stack("UPDATE_COMPLETE"))
+        aws.answer("CreateChangeSet", {"Id": CHANGE_SET_ID, "StackId": STACK_ID})
+        aws.answer("DescribeChangeSet", change_set(changes=[change]))
+        aws.answer("DeleteChangeSet", {})
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-west-1"}
+        code, out, _ = asked([*MODULE, "--endpoint-url", aws.url], clean(keys), reply)
+        assert (code, aws.changes) == (expected, ["CreateChangeSet", "DeleteChangeSet"])
+    assert "  change Role (AWS::IAM::Role)" in out
+
+
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "oms_events.provisioning.eventbridge_setup", "--help"],
+        [*MODULE, "--help"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from oms_events.errors import SpecError
 from oms_events.provisioning.specs.base import Grant
+from oms_events.provisioning.specs.buckets import BucketSpec
 from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
 from oms_events.provisioning.specs.keys import KeySpec
 from oms_events.provisioning.specs.logs import LogGroupSpec
@@ -18,6 +20,7 @@ from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.provisioning.synthesis import synthesize
 from tests.provisioning.linting import findings
 
+LAYER = "arn:aws:lambda:us-east-1:123456789012:layer:tools:3"
 ROLE = "arn:aws:iam::123456789012:role/handler"
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/orders"
 STREAM = f"{TABLE}/stream/2026-01-31T00:00:00.000"
@@ -80,9 +83,10 @@ def test_aws_takes_functions_with_all_options() -> None:
         ),
     )
     image = function(name="image", handler=None, code=CodeSpec(image_uri=IMAGE))
+    shared = function(name="shared", handler="app.handle", code=CodeSpec(image_uri=IMAGE))
     stack = StackSpec(
         name="orders",
-        functions=(whole, image, function()),
+        functions=(whole, image, shared, function()),
         queues=(queue, dead_letters),
         log_groups=(group,),
         keys=(key,),
@@ -178,7 +182,15 @@ def test_nobody_may_invoke_it_for_a_wildcard(source: Any) -> None:
         ({"handler": "app.handler"}, "module index"),
         ({"runtime": "python2.7"}, "no such runtime"),
         ({"runtime": "provided.al2023"}, "Python and Node"),
-        ({"runtime": "provided.al2", "code": CodeSpec(image_uri=IMAGE), "layers": ()}, "not for an image"),
+        ({"runtime": "python3.6"}, "no such runtime"),
+        ({"runtime": "nodejs16.x"}, "no such runtime"),
+        ({"runtime": "java8"}, "no such runtime"),
+        ({"code": CodeSpec(image_uri=IMAGE), "layers": (LAYER,)}, "not for an image"),
+        ({"log_group": group.arn}, "is no name of a log_group"),
+        ({"dead_letter": key.arn}, "'key:orders' is no queue or topic"),
+        ({"dead_letter": TABLE}, "is no queue or topic"),
+        ({"role": QUEUE}, "is no role"),
+        ({"kms_key": queue.arn}, "is no key"),
         ({"timeout": 901}, "timeout = 901"),
         ({"memory": 64}, "memory = 64"),
         ({"ephemeral_storage": 256}, "ephemeral_storage = 256"),
@@ -219,6 +231,7 @@ def test_all_problems_are_said_at_once() -> None:
         ({}, "exactly one"),
         ({"inline": "x", "s3_bucket": "b", "s3_key": "k"}, "exactly one"),
         ({"s3_bucket": "b"}, "go together"),
+        ({"s3_bucket": BucketSpec(key="b").arn, "s3_key": "k"}, "is no name of a bucket"),
         ({"s3_key": "k", "s3_object_version": "1"}, "go together"),
         ({"image_uri": "handler:1"}, "dkr.ecr"),
         ({"inline": "x" * (4 * 1024 * 1024 + 1)}, "into S3"),
@@ -234,13 +247,14 @@ def test_code_stands_in_exactly_one_place(values: dict[str, Any], said: str) -> 
     [
         ({"source": TABLE}, "stream's ARN"),
         ({"source": "arn:aws:sns:us-east-1:123456789012:t"}, "others invoke it"),
-        ({"source": QueueSpec(name="q").reference("url")}, "queue's `arn`"),
+        ({"source": QueueSpec(name="q").reference("url")}, "use the attribute 'arn'"),
+        ({"source": key.arn}, "queue's `arn`"),
         ({"source": STREAM, "batch_size": 10_001}, "batch_size = 10001"),
         ({"source": STREAM, "batching_window_seconds": 301}, "batching_window_seconds = 301"),
         ({"source": STREAM, "maximum_record_age_in_seconds": 59}, "at least 60"),
         ({"source": STREAM, "parallelization_factor": 11}, "parallelization_factor = 11"),
         ({"source": STREAM, "maximum_concurrency": 2}, "is for queues"),
-        ({"source": STREAM, "on_failure": ROLE}, "and nothing else"),
+        ({"source": STREAM, "on_failure": ROLE}, "is no queue or topic or bucket"),
         ({"source": STREAM, "filters": ({"eventName": "INSERT"},)}, r"write \['INSERT'\]"),
         ({"source": STREAM, "filters": ({"eventName": [{"perfix": "I"}]},)}, "perfix"),
         ({"source": STREAM, "filters": ({"eventName": ["x" * 4096]},)}, "at most 4096"),
@@ -261,3 +275,18 @@ def test_a_source_that_lambda_refuses_is_refused(values: dict[str, Any], said: s
 
 def test_a_queue_may_have_large_batches_when_it_may_wait_for_them() -> None:
     StreamSourceSpec(source=QUEUE, batch_size=10_000, batching_window_seconds=1)
+
+
+def test_functions_share_an_image_by_their_handlers() -> None:
+    code = CodeSpec(image_uri=IMAGE)
+    made = resources(function(name="plain", handler=None, code=code), function(handler="app.handle", code=code))
+    assert "ImageConfig" not in made["FunctionPlain"]["Properties"]
+    assert made["FunctionHandler"]["Properties"]["ImageConfig"] == {"Command": ["app.handle"]}
+    assert "Handler" not in made["FunctionHandler"]["Properties"]
+
+
+def test_problems_of_sources_stand_in_the_order_of_the_sources() -> None:
+    sources = [StreamSourceSpec(source=f"{QUEUE}{at}") for at in range(9)]
+    with pytest.raises(SpecError) as caught:
+        function(sources=(*sources, *sources))
+    assert re.findall(r"(\w+) stands twice", str(caught.value)) == [f"Orders{at}" for at in range(9)]

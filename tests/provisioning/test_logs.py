@@ -78,3 +78,8 @@ def test_a_log_group_that_cloudwatch_logs_refuses_is_refused(values: dict[str, A
 )
 def test_a_document_becomes_text_in_which_only_functions_are_replaced(document: Any, text: Any) -> None:
     assert json_text(document) == text
+
+
+def test_names_of_aws_are_refused() -> None:
+    with pytest.raises(SpecError, match="begin with '/'"):
+        LogGroupSpec(name="aws/events/orders")

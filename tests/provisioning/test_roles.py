@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
-from oms_events.provisioning.specs.actions import SERVICES, WITHOUT_RESOURCE
+from oms_events.provisioning.specs.actions import SLIPS, WITHOUT_RESOURCE
 from oms_events.provisioning.specs.buckets import BucketSpec
 from oms_events.provisioning.specs.logs import LogGroupSpec
 from oms_events.provisioning.specs.roles import (
@@ -97,14 +97,17 @@ def test_a_role_refuses_what_iam_would_refuse(
         ({"actions": ["events:Put?vents"]}, "has a wildcard"),
         ({"actions": ["*"]}, "has a wildcard"),
         ({"actions": ["PutEvents"]}, "write service:Action"),
-        ({"actions": ["eventbridge:PutEvents"]}, "has the prefix 'eventbridge' (EventBridge's is 'events'"),
+        ({"actions": ["eventbridge:PutEvents"]}, "has the prefix 'eventbridge'; write events:PutEvents"),
         ({"actions": ["events:Put-Events"]}, "write service:Action"),
         ({"resources": []}, "resources: is empty; name one at least"),
-        ({"resources": ["*"]}, "resources = '*': events:PutEvents can be limited"),
-        ({"resources": ["*"], "actions": ["events:PutEvents", "xray:PutTraceSegments"]}, "split the statement"),
+        ({"resources": ["*"]}, "name the resources of events:PutEvents; where IAM knows none for it, set"),
+        ({"resources": ["*"], "actions": ["a:B", "xray:PutTraceSegments"]}, "name the resources of a:B;"),
+        ({"any_resource": True}, "any_resource is for resources = ['*']"),
         ({"resources": ["*", BUS], "actions": ["xray:PutTraceSegments"]}, "'*' means the others too"),
         ({"actions": ["dynamodb:ListTables"]}, "IAM knows no resources for dynamodb:ListTables"),
         ({"resources": ["orders"]}, "is no ARN"),
+        ({"resources": ["arn:aws:sqs:us-east-1:orders"]}, "is no ARN"),
+        ({"resources": ["arn:aws:sqs:${a:b}:orders"]}, "is no ARN"),
         ({"resources": [7]}, "7 is neither an ARN nor a reference"),
         ({"resources": [{"ref": "bus:orders", "attribute": "name"}]}, "a policy takes ARNs"),
         ({"resources": [{"ref": "table:x", "suffix": "index"}]}, "a suffix begins with '/' or ':'"),
@@ -131,7 +134,23 @@ def test_a_statement_refuses_what_is_wrong_or_too_wide(values: Mapping[str, Any]
         f"{AWS}table/?*",
         f"{AWS}table/*/index/by-kind",
         f"{AWS}*/tickets",
+        f"{AWS}table*",
+        f"{AWS}t?ble/tickets",
+        "arn:aws:iam::123456789012:role*",
+        "arn:aws:kms:us-east-1:123456789012:key*",
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret*",
+        "arn:aws:lambda:us-east-1:123456789012:function*",
+        "arn:aws:events:us-east-1:123456789012:event-bus*",
+        "arn:aws:events:us-east-1:123456789012:event*/a*",
+        "arn:aws:logs:us-east-1:123456789012:log-group*",
+        "arn:aws:apigateway:us-east-1::/restapis/*",
+        "arn:aws:s3:us-east-1:123456789012:accesspoint/*",
         "arn:aws:dynamodb:us-east-1:*:table/tickets",
+        "arn:aws:dynamodb:us-east-1:**:table/tickets",
+        "arn:aws:dynamodb:us-east-1:?*:table/tickets",
+        "arn:aws:dynamodb:us-east-1:1*:table/tickets",
+        "arn:aws:dynamodb:us-east-1:????????????:table/tickets",
+        "arn:aws:dynamodb:us-east-1:${aws:PrincipalAccount}:table/*",
         "arn:aws:s3:::*",
         "arn:aws:sqs:us-east-1:123456789012:*",
         "arn:aws:logs:us-east-1:123456789012:log-group:*",
@@ -159,11 +178,31 @@ def test_a_resource_that_names_nothing_is_refused(arn: str) -> None:
         "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/x:log-stream:*",
         "arn:aws:lambda:us-east-1:123456789012:function:handler:*",
         "arn:aws:ec2:us-east-1:123456789012:network-interface/*",
+        "arn:aws:apigateway:us-east-1::/restapis/x",
+        "arn:aws:apigateway:us-east-1::/restapis/x/*",
+        "arn:aws:glue:us-east-1:123456789012:catalog",
+        f"{AWS}table/${{aws:PrincipalTag/team}}",
         BUS,
     ],
 )
 def test_what_belongs_to_a_named_resource_is_fine(arn: str) -> None:
     assert statement(resources=[arn]).resources == (arn,)
+
+
+def test_actions_that_the_library_does_not_know_may_be_allowed_where_iam_knows_no_resource() -> None:
+    made = role(statements=(statement(actions=("newservice:Look",), resources=("*",), any_resource=True),))
+    [policy] = properties(made)["Policies"]
+    [allowed] = policy["PolicyDocument"]["Statement"]
+    assert (allowed["Action"], allowed["Resource"]) == (["newservice:Look"], ["*"])
+
+
+def test_a_policy_variable_in_a_suffix_stays_one() -> None:
+    own = statement(resources=(Suffixed.of(tickets.arn, "/${aws:username}/${AWS::Region}"),))
+    [policy] = properties(role(statements=(own,)), tables=(tickets,))["Policies"]
+    [text, variables] = policy["PolicyDocument"]["Statement"][0]["Resource"][0]["Fn::Sub"]
+    assert text == "${Arn}/${!aws:username}/${AWS::Region}"
+    assert variables == {"Arn": {"Fn::GetAtt": ["TableTickets", "Arn"]}}
+    assert findings(template(role(statements=(own,)), tables=(tickets,))) == []
 
 
 def test_all_problems_of_a_role_are_told_at_once() -> None:
@@ -174,26 +213,49 @@ def test_all_problems_of_a_role_are_told_at_once() -> None:
     assert "statements.1: StatementSpec: actions: 'events:*'" in said[2]
 
 
-@pytest.mark.parametrize("service", ["lambda.amazonaws.com", "ec2.amazonaws.com"])
+@pytest.mark.parametrize(
+    "service",
+    ["lambda.amazonaws.com", "ec2.amazonaws.com", "ec2.amazonaws.com.cn", "lambda.us-east-1.amazonaws.com"],
+)
 def test_a_service_that_does_not_say_for_whom_it_works_is_trusted_as_such(service: str) -> None:
     assert trusted({"service": service}) == {
         "Effect": "Allow",
         "Principal": {"Service": service},
         "Action": "sts:AssumeRole",
     }
-    with pytest.raises(SpecError, match="does not say for whom it works, and could not take the role"):
-        role(trust=({"service": service, "source_arns": [RULE]},))
+    for given in ({"source_arns": [RULE]}, {"source_account": ACCOUNT}):
+        with pytest.raises(SpecError, match="does not say for whom it works, and could not take the role"):
+            role(trust=({"service": service, **given},))
 
 
-def test_a_service_that_says_for_whom_it_works_may_work_for_this_account_only() -> None:
-    assert trusted({"service": "ecs-tasks.amazonaws.com"})["Condition"] == {
+@pytest.mark.parametrize(
+    "service",
+    [
+        "ecs-tasks.amazonaws.com",
+        "states.us-east-1.amazonaws.com",
+        "states.${AWS::Region}.amazonaws.com",
+        "events.amazonaws.com.cn",
+    ],
+)
+def test_a_service_that_says_for_whom_it_works_may_work_for_this_account_only(service: str) -> None:
+    assert trusted({"service": service})["Condition"] == {
         "StringEquals": {"aws:SourceAccount": {"Fn::Sub": "${AWS::AccountId}"}}
     }
+
+
+def test_the_account_and_the_resources_that_a_service_works_for_are_never_left_out() -> None:
+    other = {"service": "glue.amazonaws.com", "source_account": ACCOUNT}
+    assert trusted(other)["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+    assert "Condition" not in trusted({"service": "glue.amazonaws.com"})
     given = {"service": "events.amazonaws.com", "source_arns": [RULE], "source_account": ACCOUNT}
     assert trusted(given)["Condition"] == {
         "StringEquals": {"aws:SourceAccount": ACCOUNT},
         "ArnLike": {"aws:SourceArn": [RULE]},
     }
+
+
+def test_pods_of_eks_may_tag_their_sessions() -> None:
+    assert trusted({"service": "pods.eks.amazonaws.com"})["Action"] == ["sts:AssumeRole", "sts:TagSession"]
 
 
 def test_identities_are_trusted_by_account_or_arn() -> None:
@@ -209,6 +271,19 @@ def test_identities_are_trusted_by_account_or_arn() -> None:
         {"Fn::GetAtt": ["RoleAnother", "Arn"]},
     ]
     assert trust["Condition"] == {"StringEquals": {"sts:ExternalId": "shared-1"}}
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:iam::123456789012:root",
+        "arn:aws:iam::123456789012:role/path/x",
+        "arn:${AWS::Partition}:iam::${AWS::AccountId}:user/x",
+        "arn:aws:sts::123456789012:assumed-role/x/session",
+    ],
+)
+def test_an_identity_is_a_role_a_user_an_account_or_a_session(arn: str) -> None:
+    assert PrincipalTrust(principals=(arn,)).principals == (arn,)
 
 
 def test_a_service_account_of_a_cluster_is_trusted_by_its_name_and_audience() -> None:
@@ -236,6 +311,11 @@ def test_a_service_account_of_a_cluster_is_trusted_by_its_name_and_audience() ->
         ({"principals": ["*"]}, "'*' is no identity"),
         ({"principals": ["arn:aws:iam::123456789012:role/*"]}, "is no identity"),
         ({"principals": [BUS]}, "is no identity"),
+        ({"principals": ["arn:aws:iam::123456789012:policy/x"]}, "is no identity"),
+        ({"principals": ["arn:aws:iam::123456789012:role/?"]}, "is no identity"),
+        ({"principals": ["arn:aws:iam::aws:role/x"]}, "is no identity"),
+        ({"principals": [{"ref": "table:x"}]}, "'table:x' is no identity"),
+        ({"principals": [{"ref": "role:x", "attribute": "name"}]}, "is no identity"),
         (
             {"provider": PROVIDER.replace("aws:", "${AWS::Partition}:", 1), "service_accounts": ["a"]},
             "namespace/name",
@@ -352,7 +432,8 @@ def test_the_table_of_permissions_has_a_row_for_each_action_on_each_resource() -
 
 def test_what_is_said_of_iams_actions_is_what_aws_says() -> None:
     known = json.loads(files("cfnlint.data.AdditionalSpecs").joinpath("Policies.json").read_text())
-    assert set(known) >= SERVICES
+    assert set(known) >= set(SLIPS.values())
+    assert not set(known) & set(SLIPS)
     for action in WITHOUT_RESOURCE:
         service, _, name = action.partition(":")
         # CloudWatch's datasets are optional: without one the action needs all resources.

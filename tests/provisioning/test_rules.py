@@ -13,6 +13,8 @@ from oms_events.provisioning.specs.targets import InputTransformerSpec, RetryPol
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:handle"
 STATES = "arn:aws:states:us-east-1:123456789012:stateMachine:work"
+ROLE = "arn:aws:iam::123456789012:role/events"
+LOGS = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/events/x"
 BUS = "arn:aws:events:us-east-1:123456789012:event-bus/orders"
 PATTERN = {"source": ["shop"]}
 
@@ -48,6 +50,10 @@ def targets(count: int) -> tuple[TargetSpec, ...]:
         ({"pattern": {"data": {"x": ["y"]}}}, "data", "below 'detail'"),
         ({"pattern": {}}, "pattern", "name at least one field"),
         ({"bus": 7}, "bus", "neither text nor a reference"),
+        ({"bus": "a b!"}, "bus", "write its name"),
+        ({"bus": FUNCTION}, "bus", "write its name"),
+        ({"bus": {"ref": "queue:q", "attribute": "name"}}, "bus", "is no name of a bus"),
+        ({"bus": {"ref": "bus:orders"}}, "bus", "attribute: name"),
         ({"state": "ENABLED"}, "state", "known fields"),
     ],
 )
@@ -65,7 +71,20 @@ def test_a_rule_refuses_what_aws_would_refuse(values: Mapping[str, Any], field: 
         ({"arn": "handle"}, "arn", "{ref: 'kind:key'}"),
         ({"arn": STATES}, "role", "only with a role"),
         ({"arn": {"ref": "table:orders"}}, "arn", "is no target"),
-        ({"role": "arn:aws:iam::123456789012:role/events"}, "role", "leave `role` out"),
+        ({"arn": LOGS, "role": ROLE}, "role", "leave `role` out"),
+        ({"arn": "arn:aws:sqs:orders"}, "arn", "is no ARN"),
+        ({"arn": {"ref": "queue:orders", "attribute": "url"}}, "arn", "use the attribute 'arn'"),
+        ({"arn": {1: 2}}, "arn", "is a name that is no text; put it in quotes"),
+        ({"arn": {"ref": "bus:returns"}}, "role", "only with a role"),
+        ({"arn": "arn:aws:ecs:us-east-1:123456789012:cluster/work", "role": ROLE}, "ecs", "let a function"),
+        ({"arn": "arn:aws:batch:us-east-1:123456789012:job-queue/work", "role": ROLE}, "batch", "let a function"),
+        ({"arn": "arn:aws:s3:::orders", "role": ROLE}, "s3", "let a function"),
+        ({"role": FUNCTION}, "role", "is no role"),
+        ({"dead_letter": FUNCTION}, "dead_letter", "is no queue"),
+        ({"dead_letter": {"ref": "topic:orders"}}, "dead_letter", "'topic:orders' is no queue"),
+        ({"input": "x" * 8191}, "input", "takes 8192"),
+        ({"input_path": "$." + "x" * 255}, "input_path", "at most 256"),
+        ({"input_transformer": {"paths": {"x": "$." + "x" * 255}, "template": "<x>"}}, "x", "at most 256"),
         ({"arn": "arn:aws:logs:us-east-1:123456789012:log-group:/aws/events/x:*"}, "arn", "without ':*'"),
         ({"input": {}, "input_path": "$.detail"}, "input", "keep one"),
         ({"input_path": "detail"}, "input_path", "$.detail"),
@@ -133,6 +152,9 @@ def test_the_default_retry_policy_is_the_services_own() -> None:
         (ArchiveSpec, {"name": "a" * 49, "bus": BUS}, "name", "48"),
         (ArchiveSpec, {"name": "a", "bus": BUS, "retention_days": -1}, "retention_days", "0"),
         (ArchiveSpec, {"name": "a", "bus": "orders"}, "bus", "ARN"),
+        (ArchiveSpec, {"name": "a", "bus": STATES}, "bus", "is no bus"),
+        (EventBusSpec, {"name": "a", "kms_key": "arn:aws:sqs:us-east-1:123456789012:q"}, "kms_key", "is no key"),
+        (EventBusSpec, {"name": "a", "dead_letter": {"ref": "bus:b"}}, "dead_letter", "is no queue"),
         (ArchiveSpec, {"name": "a", "bus": BUS, "pattern": {"source": "shop"}}, "pattern", "write ['shop']"),
         (QueueSpec, {"name": "a.b"}, "name", "letters"),
         (QueueSpec, {"name": "a", "fifo": True}, "name", ".fifo"),
@@ -142,6 +164,8 @@ def test_the_default_retry_policy_is_the_services_own() -> None:
         (QueueSpec, {"name": "a", "content_based_deduplication": True}, "content_based_deduplication", "fifo"),
         (QueueSpec, {"name": "a", "delay_seconds": 901}, "delay_seconds", "900"),
         (QueueSpec, {"name": "a", "dead_letter": "a-dlq"}, "dead_letter", "ARN"),
+        (QueueSpec, {"name": "a", "dead_letter": {"ref": "topic:b"}}, "dead_letter", "is no queue"),
+        (QueueSpec, {"name": "a", "kms_key": BUS}, "kms_key", "is no key"),
     ],
 )
 def test_buses_archives_and_queues_refuse_what_aws_would_refuse(
@@ -151,3 +175,13 @@ def test_buses_archives_and_queues_refuse_what_aws_would_refuse(
         spec(**values)
     assert field in str(raised.value)
     assert remedy in str(raised.value)
+
+
+@pytest.mark.parametrize("bus", ["orders", "aws.partner/shop/1", BUS, BUS.replace("aws", "${AWS::Partition}", 1)])
+def test_a_rule_takes_a_bus_by_name_and_by_arn(bus: str) -> None:
+    assert rule(bus=bus).bus == bus
+
+
+@pytest.mark.parametrize("value", [False, 0, "x" * 8190, {"a": [1, None, 2.5]}])
+def test_a_target_gets_any_json_value(value: Any) -> None:
+    assert target(input=value).input == value

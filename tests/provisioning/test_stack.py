@@ -13,9 +13,13 @@ from oms_events.provisioning.specs.rules import RuleSpec
 from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.provisioning.synthesis import synthesize
-from oms_events.provisioning.template import assembled_outputs
+from oms_events.provisioning.template import Template, assembled_outputs
+from tests.provisioning.linting import findings
 
 FUNCTION = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:handle"
+
+ENDLESS: dict[str, Any] = {}
+ENDLESS["x"] = ENDLESS
 
 bus = EventBusSpec(name="orders")
 queue = QueueSpec(name="orders-in")
@@ -51,7 +55,7 @@ def stack(**values: Any) -> StackSpec:
             "keys 'orders-in' and 'orders_in' differ in signs only",
         ),
         (
-            {"rules": (rule(arn=Reference(ref="queue:orders-in", attribute="url2")),)},
+            {"outputs": {"url": Reference(ref="queue:orders-in", attribute="url2")}},
             "has no attribute 'url2'; it has arn, name, url",
         ),
         ({"outputs": {"url": Reference(ref="queue:x", attribute="url")}}, "output 'url': ref = 'queue:x'"),
@@ -59,7 +63,22 @@ def stack(**values: Any) -> StackSpec:
         ({"outputs": {f"o{n}": "x" for n in range(201)}}, "201, and a template takes 200"),
         ({"outputs": {"a": {"b": {"c": 1}}}}, "a.b.c: 1 is no text"),
         ({"outputs": {"a": 1}}, "a: 1 is no text"),
-        ({"rules": (rule(message_group_id="g"),)}, "message_group_id is for FIFO queues"),
+        ({"outputs": {"a": {"b": ""}}}, "a.b: is empty"),
+        ({"outputs": {"_": "x"}}, "output '_': a name has a letter or digit"),
+        ({"outputs": {"größe": "x"}}, "output 'größe': a name has"),
+        ({"outputs": {"a" * 256: "x"}}, "at most 255 characters"),
+        ({"outputs": {1: "x"}}, "1 is a name that is no text"),
+        ({"outputs": ENDLESS}, "more than 100 levels"),
+        ({"tags": {"aws:x": "y"}}, "'aws:' belongs to AWS"),
+        ({"tags": {"": "y"}}, "1 to 128"),
+        ({"tags": {"k" * 129: "y"}}, "1 to 128"),
+        ({"tags": {"k": "v" * 257}}, "at most 256"),
+        ({"description": "ö" * 513}, "more than 1024 bytes"),
+        ({"queues": ({1: 2},)}, "1 is a name that is no text"),
+        (
+            {"rules": (rule(), RuleSpec(name="placed", key="b", bus="orders", pattern={"source": ["shop"]}))},
+            "stands at 2 specs of the kind rule",
+        ),
         ({"lambdas": ()}, "unknown field 'lambdas'"),
     ],
 )
@@ -69,13 +88,44 @@ def test_a_stack_refuses_what_does_not_go_together(values: Mapping[str, Any], sa
     assert said in str(raised.value)
 
 
-def test_queues_of_rules_are_of_the_right_kind() -> None:
-    fifo = QueueSpec(name="orders-in.fifo", fifo=True, key="fifo", dead_letter=dead_letters.arn)
-    with pytest.raises(SpecError) as raised:
-        stack(queues=(queue, dead_letters, fifo), rules=(rule(arn=fifo.arn, dead_letter=fifo.arn),))
-    assert "message_group_id is missing" in str(raised.value)
-    assert "EventBridge takes standard queues only" in str(raised.value)
-    assert "dead_letter is FIFO exactly when the queue is" in str(raised.value)
+def test_a_stack_without_resources_is_refused() -> None:
+    with pytest.raises(SpecError, match="CloudFormation takes no empty stack"):
+        StackSpec(name="orders", outputs={"a": "b"})
+
+
+def test_a_rule_waits_for_a_bus_of_the_stack_that_it_names_by_text() -> None:
+    by_name = rule().model_copy(update={"bus": "orders"})
+    assert synthesize(stack(rules=(by_name,))).body == synthesize(stack()).body
+
+
+def test_a_target_with_a_role_needs_no_policy() -> None:
+    role = "arn:aws:iam::123456789012:role/events"
+    made = synthesize(stack(rules=(rule(role=role, dead_letter=None), rule("invoke", arn=FUNCTION, role=role))))
+    policy = made.resources["QueueOrdersInPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert [statement["Effect"] for statement in policy] == ["Deny"]
+    assert "AWS::Lambda::Permission" not in {entry["Type"] for entry in made.resources.values()}
+
+
+def test_a_rule_hands_events_to_another_bus_with_a_role() -> None:
+    other = EventBusSpec(name="returns")
+    role = "arn:aws:iam::123456789012:role/events"
+    template = synthesize(stack(buses=(bus, other), rules=(rule(arn=other.arn, role=role),)))
+    [target] = template.resources["RulePlaced"]["Properties"]["Targets"]
+    assert (target["Arn"], target["RoleArn"]) == ({"Fn::GetAtt": ["BusReturns", "Arn"]}, role)
+    assert findings(template) == []
+
+
+def test_a_copy_of_a_spec_is_checked_as_a_new_one() -> None:
+    assert queue.model_copy(update={"name": "returns-in"}).key == "returns-in"
+    with pytest.raises(SpecError, match="letters"):
+        queue.model_copy(update={"name": "not a name"})
+
+
+def test_a_template_with_numbers_that_json_has_not_is_not_written() -> None:
+    template = Template("orders", {"Resources": {"a": float("nan")}})
+    for write in (lambda: template.body, template.to_json):
+        with pytest.raises(ValueError, match="JSON"):
+            write()
 
 
 def test_two_buses_may_each_have_a_rule_of_one_name() -> None:

@@ -61,6 +61,10 @@ stack = StackSpec(
 )
 
 
+def use(**values: Any) -> dict[str, Any]:
+    return {"users": ({"service": "sns.amazonaws.com", **values},)}
+
+
 def test_aws_takes_topics_and_keys_with_all_options() -> None:
     assert findings(synthesize(stack)) == []
 
@@ -125,6 +129,11 @@ def test_an_endpoint_is_subscribed_once() -> None:
         ({"protocol": "sqs", "endpoint": "orders"}, "is no ARN"),
         ({"protocol": "sqs", "endpoint": handler.arn}, "cannot be reached by sqs"),
         ({"protocol": "sqs", "endpoint": queue.reference("url")}, "cannot be reached by sqs"),
+        (
+            {"protocol": "lambda", "endpoint": "arn:aws:sqs:us-east-1:123456789012:q"},
+            "cannot be reached by lambda",
+        ),
+        ({"protocol": "sqs", "endpoint": queue.arn, "dead_letter": handler.arn}, "is no queue"),
         ({"protocol": "email", "endpoint": queue.arn}, "cannot be reached by email"),
         ({"protocol": "email", "endpoint": "a@example.com", "raw": True}, "raw is for"),
         ({"protocol": "firehose", "endpoint": "arn:aws:firehose:us-east-1:123456789012:deliverystream/a"}, "role"),
@@ -142,6 +151,9 @@ def test_a_key_is_administered_by_the_account_and_used_by_services_for_it_alone(
     [administration, events, cloudwatch, logs] = properties["KeyPolicy"]["Statement"]
     assert administration["Principal"] == {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
     assert "Condition" not in events
+    # Archives are encrypted anew.
+    assert events["Action"] == ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+    assert cloudwatch["Action"] == ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*"]
     assert cloudwatch["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Fn::Sub": "${AWS::AccountId}"}}}
     assert logs["Principal"] == {"Service": {"Fn::Sub": "logs.${AWS::Region}.amazonaws.com"}}
     assert set(logs["Condition"]["ArnLike"]) == {"kms:EncryptionContext:aws:logs:arn"}
@@ -161,12 +173,42 @@ def test_a_key_is_administered_by_the_account_and_used_by_services_for_it_alone(
         ({"rotation_days": 89}, "rotation_days = 89"),
         ({"deletion_days": 6}, "deletion_days = 6"),
         ({"users": ({"service": "events"},)}, "is no service"),
-        ({"users": ({"service": "events.amazonaws.com", "actions": ("kms:*",)},)}, "kms:Decrypt"),
+        ({"users": ({"service": "logs.amazonaws.com"},)}, r"logs\.\$\{AWS::Region\}\.amazonaws\.com; write that"),
+        (use(actions=("kms:*",)), "'kms:\\*' is not for services; take of kms:CreateGrant, kms:Decrypt"),
+        (use(actions=("kms:D*",)), "'kms:D\\*' is not for services"),
+        (use(actions=("kms:Decrypt", "kms:PutKeyPolicy")), "'kms:PutKeyPolicy' is not for services"),
+        (use(actions=("kms:ScheduleKeyDeletion",)), "'kms:ScheduleKeyDeletion' is not for services"),
+        (use(conditions={}), "would let the service use the key for any account; leave it out"),
+        (use(conditions={"Strng": {"aws:SourceAccount": "1"}}), "'Strng' is no operator of IAM"),
+        (use(conditions={"StringEquals": {}}), "StringEquals has no keys"),
     ],
 )
 def test_a_key_that_kms_refuses_is_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         KeySpec(**({"name": "orders"} | values))
+
+
+@pytest.mark.parametrize(
+    ("user", "condition"),
+    [
+        ({"service": "events.amazonaws.com", "conditions": {}}, None),
+        ({"service": "events.amazonaws.com.cn"}, None),
+        (
+            {"service": "logs.cn-north-1.amazonaws.com.cn", "conditions": {"Bool": {"aws:ViaAWSService": True}}},
+            {"Bool": {"aws:ViaAWSService": ["true"]}},
+        ),
+        (
+            {"service": "sns.amazonaws.com", "conditions": {"ArnLike": {"aws:SourceArn": "${AWS::AccountId}"}}},
+            {"ArnLike": {"aws:SourceArn": [{"Fn::Sub": "${AWS::AccountId}"}]}},
+        ),
+    ],
+)
+def test_a_key_has_the_conditions_that_are_given_or_those_of_the_service(
+    user: dict[str, Any], condition: dict[str, Any] | None
+) -> None:
+    made = synthesize(StackSpec(name="keys", keys=(KeySpec(name="orders", users=(user,)),))).resources
+    [_, used] = made["KeyOrders"]["Properties"]["KeyPolicy"]["Statement"]
+    assert used.get("Condition") == condition
 
 
 def _scope() -> Any:
@@ -175,3 +217,14 @@ def _scope() -> Any:
             return value
 
     return References()
+
+
+def test_addresses_that_differ_in_signs_only_are_two_subscriptions() -> None:
+    addresses = ("a.b@example.com", "a@b.example.com")
+    both = TopicSpec(
+        name="people",
+        subscriptions=tuple(SubscriptionSpec(protocol="email", endpoint=address) for address in addresses),
+    )
+    made = synthesize(StackSpec(name="people", topics=(both,))).resources.values()
+    endpoints = [each["Properties"]["Endpoint"] for each in made if each["Type"] == "AWS::SNS::Subscription"]
+    assert sorted(endpoints) == sorted(addresses)

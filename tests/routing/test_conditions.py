@@ -271,3 +271,32 @@ def test_wildcards_take_time_linear_in_the_text(operator):
     assert compile_condition({"data.x": [operator]}).matches(_event({"x": "a" * 5_000})) is (
         "anything-but" in operator
     )
+
+
+def nested(name: str, levels: int) -> Any:
+    """`$or` has a list of choices; anything else is a field in a field."""
+    value: Any = {"data": ["x"]}
+    for _ in range(levels):
+        value = {name: [value, {"source": ["y"]}] if name == "$or" else value}
+    return value
+
+
+@pytest.mark.parametrize("compiled", [compile_condition, compile_document_pattern])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        {"data": nested("a", 3000)},
+        {"data": nested("$or", 3000)},
+        {"data": {"x": [nested("a", 3000)]}},
+    ],
+    ids=["fields", "choices", "values"],
+)
+def test_what_is_nested_without_end_is_refused_and_not_run_into(compiled, pattern) -> None:
+    with pytest.raises(ValueError, match="more than 100 levels"):
+        compiled(pattern)
+
+
+def test_a_path_of_a_hundred_names_is_taken_and_no_longer_one() -> None:
+    compile_condition({"data" + ".a" * 99: "x"})
+    with pytest.raises(ValueError, match="more than 100 names"):
+        compile_condition({"data" + ".a" * 100: "x"})

@@ -112,3 +112,12 @@ def test_unreadable_files_are_rule_errors(tmp_path):
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(RuleError, match="cannot be read"):
         load_rules(binary)
+    with pytest.raises(RuleError, match="cannot be read"):
+        load_rules("a\0b.toml")
+
+
+@pytest.mark.parametrize("form", ["toml", "yaml"])
+def test_lists_in_each_other_without_end_are_rule_errors(form):
+    signs = {"toml": "=", "yaml": ": "}
+    with pytest.raises(RuleError, match="make them flatter"):
+        parse_rules(f"rules{signs[form]}{'[' * 3000}{']' * 3000}", form)

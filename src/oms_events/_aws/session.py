@@ -117,8 +117,8 @@ async def open_client(
     stack = AsyncExitStack()
     if client is not None:
         return AwsClient(client, stack)
-    made: Any = session or await asyncio.to_thread(_make_session, config, service)
     try:
+        made: Any = session or await asyncio.to_thread(_make_session, config, service)
         region = _region_of(config, made)
         credentials = await made.get_credentials() if direct and session is None else None
         opened = await stack.enter_async_context(
@@ -173,7 +173,8 @@ def _region_of(config: AwsConfig, session: Any) -> str:
 
 
 def _no_profile(config: AwsConfig, error: Exception) -> ConfigurationError:
-    return ConfigurationError(type(config).__name__, [f"profile_name: {error}"])
+    where = "profile_name" if config.profile_name is not None else "AWS_PROFILE"
+    return ConfigurationError(type(config).__name__, [f"{where}: {error}"])
 
 
 def _encoded(operation: str, parameters: Mapping[str, Any]) -> bytes:
@@ -213,23 +214,37 @@ def _make_session(config: AwsConfig, service: str) -> aioboto3.Session:
     ]
     if missing:
         raise ConfigurationError(type(config).__name__, missing)
-    core = aiobotocore.session.get_session()
-    _warm_up(core, service)
-    session = aioboto3.Session(
+    core = _make_core(config, service)
+    session = _wrap(
+        core,
         aws_access_key_id=_secret(config.aws_access_key_id),
         aws_secret_access_key=_secret(config.aws_secret_access_key),
         aws_session_token=_secret(config.aws_session_token),
-        profile_name=config.profile_name,
         region_name=config.aws_region,
-        botocore_session=core,
     )
     if config.role_arn is None:
         return session
     _warm_up(core, "sts")
-    role = aiobotocore.session.get_session()
-    _warm_up(role, service)
+    role = _make_core(config, service)
     role.register_component("credential_provider", AioCredentialResolver([_RoleProvider(session, config)]))
-    return aioboto3.Session(botocore_session=role, region_name=session.region_name)
+    return _wrap(role, region_name=session.region_name)
+
+
+def _make_core(config: AwsConfig, service: str) -> Any:
+    core = aiobotocore.session.get_session()
+    if config.profile_name is not None:
+        # Before anything is read: the profile that the environment names may not exist.
+        core.set_config_variable("profile", config.profile_name)
+    _warm_up(core, service)
+    return core
+
+
+def _wrap(core: Any, **options: Any) -> aioboto3.Session:
+    session = aioboto3.Session(botocore_session=core, **options)
+    # It adds a directory of its own to the loader, which all sessions share, each time.
+    paths = core.get_component("data_loader").search_paths
+    paths[:] = dict.fromkeys(paths)
+    return session
 
 
 def _warm_up(core: Any, service: str) -> None:

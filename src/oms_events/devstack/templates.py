@@ -13,10 +13,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from oms_events.devstack.dropped import DROPPED
+from oms_events.devstack.processes import DevstackError
 from oms_events.devstack.refused import RefusedType, refused_type
 
 METADATA_KEY: Final = "LeftOut"
@@ -84,7 +86,11 @@ def adapt(document: Mapping[str, Json]) -> Adapted:
 
 
 async def is_emulator(endpoint_url: str) -> bool:
-    """Whether the emulator answers there, within two seconds; false on any doubt."""
+    """Whether the emulator answers there, within two seconds; false on any doubt.
+
+    Raises `DevstackError` when an address of this machine says nothing: that is most likely the emulator, busy,
+    and it would drop parts of a template that is not adapted.
+    """
     try:
         parts = urlsplit(endpoint_url)
         host, port = parts.hostname, parts.port
@@ -96,7 +102,19 @@ async def is_emulator(endpoint_url: str) -> bool:
         async with asyncio.timeout(2 * _PROBE_TIMEOUT):
             return await asyncio.to_thread(_is_healthy, host, port or http.client.HTTP_PORT)
     except TimeoutError:
-        return False
+        if not _is_loopback(host):
+            return False
+        raise DevstackError(
+            f"{endpoint_url} does not say whether it is the AWS emulator, and nothing was done: "
+            "try again when it answers"
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_healthy(host: str, port: int) -> bool:
@@ -106,6 +124,8 @@ def _is_healthy(host: str, port: int) -> bool:
         answer = connection.getresponse()
         said = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else None
         return isinstance(said, dict) and isinstance(said.get("services"), dict) and "edition" in said
+    except TimeoutError:
+        raise
     except (OSError, http.client.HTTPException, ValueError):
         return False
     finally:

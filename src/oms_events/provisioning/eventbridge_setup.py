@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = AwsConfig(
             aws_region=options.aws_region, endpoint_url=options.endpoint_url, profile_name=options.profile
         )
-        return asyncio.run(_run(preset, config, options))
+        return _run(preset, config, options)
     except (ConfigurationError, MissingExtraError) as error:
         _tell(f"Error: {error}")
         return _USAGE
@@ -75,17 +75,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-async def _run(preset: OmsPreset, config: AwsConfig, options: argparse.Namespace) -> int:
-    made = await _planned(preset, config, template_bucket=options.template_bucket)
-    for line in _plan_lines(made):
-        _say(line)
-    if options.dry_run or not await _may_go_on(made, yes=options.yes):
-        await discard(made, config)
+def _run(preset: OmsPreset, config: AwsConfig, options: argparse.Namespace) -> int:
+    made = asyncio.run(_planned(preset, config, template_bucket=options.template_bucket))
+    goes_on = False
+    try:
+        for line in _plan_lines(made):
+            _say(line)
+        # Asked outside the event loop, which would wait for the answer even after Ctrl-C.
+        goes_on = not options.dry_run and _may_go_on(made, yes=options.yes)
+    finally:
+        if not goes_on:
+            asyncio.run(discard(made, config))
+    if not goes_on:
         return _OK if options.dry_run else _FAILED
-    await apply(made, config, on_event=_tell_event)
-    for line in _result_lines(preset, config, await outputs(made.stack_name, config)):
+    for line in _result_lines(preset, config, asyncio.run(_applied(made, config))):
         _say(line)
     return _OK
+
+
+async def _applied(made: Plan, config: AwsConfig) -> Mapping[str, Any]:
+    await apply(made, config, on_event=_tell_event)
+    return await outputs(made.stack_name, config)
 
 
 async def _planned(
@@ -108,7 +118,7 @@ async def _planned(
     return made
 
 
-async def _may_go_on(made: Plan, *, yes: bool) -> bool:
+def _may_go_on(made: Plan, *, yes: bool) -> bool:
     """Whether the plan may be applied: it is asked for when it is more than something new."""
     if yes or all(change.action is Action.ADD for change in made.changes):
         return True
@@ -116,8 +126,7 @@ async def _may_go_on(made: Plan, *, yes: bool) -> bool:
         _tell("it changes what is there, and nobody can be asked: nothing was done; --yes allows it")
         return False
     _tell("it changes what is there; go on? [y/N] ", end="")
-    answer = await asyncio.to_thread(sys.stdin.readline)
-    return answer.strip().lower() in ("y", "yes")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _plan_lines(made: Plan) -> Iterator[str]:
@@ -150,7 +159,7 @@ def _result_lines(preset: OmsPreset, config: AwsConfig, found: Mapping[str, Any]
         "OMS_OUTBOX_TABLE": found["outbox_table_name"],
     }
     yield from (f"  export {name}={value}" for name, value in settings.items() if value is not None)
-    yield f"It runs as the role {found['publisher_role_name']}, or takes it: EventBridgeConfig(role_arn=...)."
+    yield f"It runs as the role {found['publisher_role_name']}; `publisher_trust` says who else may take it."
     if not preset.default_targets and not preset.targets:
         yield (
             'The rules have no targets yet. Write them into a file with `preset = "oms"`, and deploy it with '

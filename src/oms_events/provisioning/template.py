@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 METADATA_KEY: Final = "OmsEvents"
-"""The part of a template's `Metadata` that says how its outputs are put together, see `Template.outputs_layout`."""
+"""The part of a template's `Metadata` that says how its outputs go together, see `Template.outputs_layout`."""
 
 _NAMED_IAM: Final = "CAPABILITY_NAMED_IAM"
 _IAM: Final = "AWS::IAM::"
@@ -35,7 +35,12 @@ class Template:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What CloudFormation wants to be told: that roles with names of their own are made."""
-        makes_roles = any(str(entry.get("Type", "")).startswith(_IAM) for entry in self.resources.values())
+        makes_roles = any(
+            str(entry.get("Type", "")).startswith(_IAM)
+            for entry in self.resources.values()
+            # A loop of a transform (Fn::ForEach) is a list.
+            if isinstance(entry, Mapping)
+        )
         return (_NAMED_IAM,) if makes_roles else ()
 
     @property
@@ -47,7 +52,7 @@ class Template:
     @property
     def body(self) -> str:
         """The template as CloudFormation gets it: JSON without spaces."""
-        return json.dumps(self.document, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(self.document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @property
     def digest(self) -> str:
@@ -56,11 +61,11 @@ class Template:
 
     def to_json(self) -> str:
         """The template for people and files: indented JSON, ending with a line break."""
-        return json.dumps(self.document, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def assembled_outputs(layout: Mapping[str, Any], outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The outputs under the names and in the maps of the specs, from a stack's plain outputs; None for absent ones."""
+    """The outputs under the names and in the maps of the specs, from a stack's plain outputs; None for absent."""
     return {
         name: assembled_outputs(place, outputs) if isinstance(place, Mapping) else outputs.get(place)
         for name, place in layout.items()

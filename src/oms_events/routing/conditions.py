@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from oms_events._config import MAX_DEPTH, check_depth
 from oms_events.events import EncodedEvent
 from oms_events.routing.operators import OPERATORS, Leaf, Path, json_text, parse_leaf
 
@@ -109,11 +110,13 @@ def compile_condition(pattern: Mapping[str, Any]) -> Condition:
     In the simple form a value without a list means exactly that value, and a key with dots is a path
     (`{"branch": "main", "data.status": "approved"}`). Raises `ValueError` that names path, value and remedy.
     """
+    check_depth(pattern)
     return Condition(DocumentPattern(_normalize(pattern, (), _check_root, simple=True)))
 
 
 def compile_document_pattern(pattern: Mapping[str, Any]) -> DocumentPattern:
     """Compiles a whole EventBridge rule pattern, without the simple forms. Raises `ValueError`."""
+    check_depth(pattern)
     return DocumentPattern(_normalize(pattern, (), lambda path: None, simple=False))
 
 
@@ -134,6 +137,8 @@ def _normalize(
             continue
         steps = tuple(key.split(".")) if simple else (key,)
         here = (*path, *steps)
+        if len(here) > MAX_DEPTH:
+            raise ValueError(f"{where}: has a path of more than {MAX_DEPTH} names; make it shorter")
         _check_steps(steps, here, value, in_or=in_or)
         check(here)
         if isinstance(value, Mapping):

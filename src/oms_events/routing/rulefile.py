@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,9 +36,9 @@ def read_document(path: str | Path, *, error_class: type[ConfigurationError] = C
         raise error_class(str(path), (f"unknown kind of file; name it one of {', '.join(_FORMATS)}",))
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise error_class(str(path), (f"cannot be read: {error}",)) from error
-    return _PARSERS[form](text, str(path), error_class)
+    return _parsed(text, form, str(path), error_class)
 
 
 def parse_rules(text: str, format: Format, *, subject: str = "rules") -> list[RoutingRule]:  # noqa: A002
@@ -47,7 +47,7 @@ def parse_rules(text: str, format: Format, *, subject: str = "rules") -> list[Ro
     Raises `RuleError` with the problems of all rules, and `MissingExtraError` for YAML without the extra
     `yaml`.
     """
-    return _rules_of(_PARSERS[format](text, subject, RuleError), subject)
+    return _rules_of(_parsed(text, format, subject, RuleError), subject)
 
 
 def read_rules(items: object, *, subject: str = "rules") -> list[RoutingRule]:
@@ -85,14 +85,18 @@ def _rules_of(document: object, subject: str) -> list[RoutingRule]:
     return read_rules(document["rules"], subject=subject)
 
 
-def _parse_toml(text: str, subject: str, error_class: type[ConfigurationError]) -> object:
+def _parsed(text: str, form: Format, subject: str, error_class: type[ConfigurationError]) -> object:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise error_class(subject, (f"is no TOML: {error}",)) from error
+        return _PARSERS[form](text)
+    except RecursionError:
+        raise error_class(
+            subject, ("has lists or objects in each other without end; make them flatter",)
+        ) from None
+    except ValueError as error:
+        raise error_class(subject, (f"is no {form.upper()}: {error}",)) from error
 
 
-def _parse_yaml(text: str, subject: str, error_class: type[ConfigurationError]) -> object:
+def _parse_yaml(text: str) -> object:
     try:
         import yaml
     except ImportError:
@@ -112,7 +116,7 @@ def _parse_yaml(text: str, subject: str, error_class: type[ConfigurationError]) 
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
-        raise error_class(subject, (f"is no YAML: {error}",)) from error
+        raise ValueError(str(error)) from error
 
 
-_PARSERS: Final = {"toml": _parse_toml, "yaml": _parse_yaml}
+_PARSERS: Final[Mapping[Format, Callable[[str], object]]] = {"toml": tomllib.loads, "yaml": _parse_yaml}

@@ -43,7 +43,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "environment": "prod",
         "resource_suffix": "a1b2c3",
         "enable_deletion_protection": True,
-        "alarm_topic": TOPIC,
+        "alarm_topic_arn": TOPIC,
         "archive_retention_days": 0,
     },
     "code in S3": {
@@ -80,6 +80,10 @@ def template(**variables: Any) -> Template:
     return synthesize(EventSourcingPreset(**variables).stack())
 
 
+def together(*options: str) -> dict[str, Any]:
+    return {name: value for option in options for name, value in OPTIONS[option].items()}
+
+
 def resources(made: Template, kind: str) -> dict[str, Any]:
     return {name: entry["Properties"] for name, entry in made.resources.items() if entry["Type"] == kind}
 
@@ -97,7 +101,10 @@ def statements(made: Template, role: str = "") -> Iterator[tuple[list[str], str]
 
 
 def test_cfn_lint_finds_nothing_in_any_option() -> None:
-    assert findings(*(template(**variables) for variables in OPTIONS.values())) == []
+    # Several in one, as a template of this size costs cfn-lint most of a second.
+    less = ("code as an image", "no alarms", "other targets", "an outbox")
+    more = ("an outbox with its relay", "production", "code in S3", "provisioned")
+    assert findings(template(), *(template(**together(*options)) for options in (less, more))) == []
 
 
 @pytest.mark.parametrize("variables", OPTIONS.values(), ids=OPTIONS)
@@ -186,6 +193,14 @@ def test_alarms_have_the_thresholds_of_the_issue_and_can_be_switched_off() -> No
     assert resources(template(enable_cloudwatch_alarms=False), "AWS::CloudWatch::Alarm") == {}
 
 
+@pytest.mark.parametrize("topic", [TOPIC, None])
+def test_every_alarm_tells_the_topic_when_there_is_one(topic: str | None) -> None:
+    alarms = resources(template(alarm_topic_arn=topic), "AWS::CloudWatch::Alarm").values()
+    told = [topic] if topic else []
+    assert len(alarms) == 3
+    assert all(alarm.get("AlarmActions", []) == alarm.get("OKActions", []) == told for alarm in alarms)
+
+
 def test_capacities_are_those_of_the_event_store_and_its_index_and_of_no_other_table() -> None:
     tables = resources(template(**OPTIONS["provisioned"]), "AWS::DynamoDB::Table")
     store = tables.pop("TableEventStore")
@@ -217,6 +232,7 @@ def test_the_suffix_is_in_every_name_but_the_rules() -> None:
 
 def test_the_relay_has_the_stream_of_the_outbox() -> None:
     made = template(**OPTIONS["an outbox with its relay"])
+    assert (["dynamodb:ListStreams"], '"*"') in statements(made, "event-outbox-staging")
     sources = [
         json.dumps(entry["EventSourceArn"])
         for entry in resources(made, "AWS::Lambda::EventSourceMapping").values()
@@ -235,11 +251,23 @@ def test_handlers_depend_on_the_kind_of_code() -> None:
 
     assert handlers() == ["index.handler"] * 3
     assert handlers(**OPTIONS["code as an image"]) == [None] * 3
+    of_one_image = resources(template(**OPTIONS["code as an image"]), "AWS::Lambda::Function").values()
+    assert [entry["ImageConfig"]["Command"] for entry in of_one_image] == [
+        ["command_handler.handler"],
+        ["projection_handler.handler"],
+        ["query_handler.handler"],
+    ]
     assert handlers(**OPTIONS["code in S3"]) == [
         "command_handler.handler",
         "projection_handler.handler",
         "queries.main",
     ]
+
+
+def test_without_code_the_runtime_and_the_handlers_of_the_code_to_come_do_not_count() -> None:
+    made = template(runtime="nodejs22.x", command_handler="commands.main", query_handler="queries.main")
+    functions = resources(made, "AWS::Lambda::Function").values()
+    assert {(each["Runtime"], each["Handler"]) for each in functions} == {("python3.13", "index.handler")}
 
 
 def test_test_payloads_are_json_and_the_instructions_have_lines_of_the_aws_cli() -> None:
@@ -277,6 +305,7 @@ def test_the_example_is_a_stack_without_findings() -> None:
         ({"resource_suffix": ""}, ["resource_suffix = ''", "leave it out"]),
         ({"aws_region": "Frankfurt"}, ["aws_region = 'Frankfurt'", "eu-central-1"]),
         ({"event_store_read_capacity": 5}, ["event_store_read_capacity = 5", "give both"]),
+        ({"event_store_read_capacity": True}, ["event_store_read_capacity = True", "is no number of units"]),
         ({"event_store_write_capacity": 0}, ["event_store_write_capacity = 0", "1"]),
         ({"lambda_timeout": 901}, ["lambda_timeout = 901", "900"]),
         ({"lambda_memory_size": 64}, ["lambda_memory_size = 64", "128"]),

@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "environment": "prod",
         "code": {"s3_bucket": "code", "s3_key": "orchestrator-1.zip"},
         "symbols_parameter": "/ingestion/symbols",
-        "alarm_topic": TOPIC,
+        "alarm_topic_arn": TOPIC,
         "enable_deletion_protection": True,
         "create_bucket": False,
         "bucket_name": "market-data",
@@ -61,7 +61,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         ],
     },
     "one rule": {"multi_source_rule": True},
-    "a bus of its own": {"enable_custom_bus": True, "allowed_accounts": [ACCOUNT]},
+    "a bus of its own": {
+        "enable_custom_bus": True,
+        "allowed_accounts": [ACCOUNT],
+        "publish_to_custom_bus": True,
+    },
     "nothing to watch": {"enable_cloudwatch_alarms": False, "enable_dashboard": False},
     "another schedule": {"schedule": "rate(1 hour)", "schedule_enabled": False, "symbols": []},
     "every object": {"object_prefix": "", "object_suffix": ""},
@@ -72,8 +76,17 @@ def template(**variables: Any) -> Template:
     return synthesize(IngestionTriggersPreset(**variables).stack())
 
 
+def together(*options: str) -> dict[str, Any]:
+    return {name: value for option in options for name, value in OPTIONS[option].items()}
+
+
 def resources(made: Template, kind: str) -> dict[str, Any]:
     return {name: entry["Properties"] for name, entry in made.resources.items() if entry["Type"] == kind}
+
+
+def statements(made: Template) -> list[dict[str, Any]]:
+    (role,) = resources(made, "AWS::IAM::Role").values()
+    return list(role["Policies"][0]["PolicyDocument"]["Statement"])
 
 
 def rules(made: Template) -> dict[str, Any]:
@@ -98,7 +111,10 @@ def filled(transformer: dict[str, Any], time: str) -> IngestionEvent:
 
 
 def test_cfn_lint_finds_nothing_in_any_option() -> None:
-    assert findings(*(template(**variables) for variables in OPTIONS.values())) == []
+    # Several in one, as a template of this size costs cfn-lint most of a second.
+    less = ("staging", "one rule", "nothing to watch", "another schedule", "every object")
+    more = ("staging", "production", "a bus of its own")
+    assert findings(template(), *(template(**together(*options)) for options in (less, more))) == []
 
 
 @pytest.mark.parametrize("variables", OPTIONS.values(), ids=OPTIONS)
@@ -204,10 +220,8 @@ def test_only_the_rules_may_invoke_the_function_each_by_its_arn() -> None:
 
 def test_the_role_has_no_wildcard_and_names_each_action() -> None:
     made = template(**OPTIONS["production"])
-    (role,) = resources(made, "AWS::IAM::Role").values()
-    statements = role["Policies"][0]["PolicyDocument"]["Statement"]
-    assert all('"*"' not in json.dumps(statement["Resource"]) for statement in statements)
-    allowed = {action for statement in statements for action in statement["Action"]}
+    assert all('"*"' not in json.dumps(statement["Resource"]) for statement in statements(made))
+    allowed = {action for statement in statements(made) for action in statement["Action"]}
     assert {"ssm:GetParameter", "secretsmanager:GetSecretValue"} < allowed
     assert {action for action in allowed if action.startswith("sqs:")} == {
         "sqs:DeleteMessage",
@@ -280,6 +294,40 @@ def test_other_accounts_put_events_of_the_four_sources_on_the_custom_bus_only() 
     assert resources(template(), "AWS::Events::EventBus") == {}
 
 
+def test_the_function_publishes_on_the_custom_bus_only_when_it_is_asked_for() -> None:
+    def published_to(**variables: Any) -> tuple[list[Any], Any]:
+        made = template(**variables)
+        (function,) = resources(made, "AWS::Lambda::Function").values()
+        found = [each["Resource"] for each in statements(made) if "events:PutEvents" in each["Action"]]
+        return found, function["Environment"]["Variables"].get("EVENT_BUS_NAME")
+
+    assert published_to(enable_custom_bus=True) == ([], None)
+    bus = "BusCustomIngestionBus"
+    assert published_to(enable_custom_bus=True, publish_to_custom_bus=True) == (
+        [[{"Fn::GetAtt": [bus, "Arn"]}]],
+        {"Ref": bus},
+    )
+
+
+def test_of_the_guards_only_the_counters_are_queried() -> None:
+    queried = [each["Resource"] for each in statements(template()) if "dynamodb:Query" in each["Action"]]
+    assert queried == [[{"Fn::GetAtt": ["TableRate", "Arn"]}]]
+
+
+@pytest.mark.parametrize("topic", [TOPIC, None])
+def test_every_alarm_tells_the_topic_when_there_is_one(topic: str | None) -> None:
+    alarms = resources(template(alarm_topic_arn=topic), "AWS::CloudWatch::Alarm").values()
+    told = [topic] if topic else []
+    assert alarms
+    assert all(alarm.get("AlarmActions", []) == alarm.get("OKActions", []) == told for alarm in alarms)
+
+
+def test_without_code_the_runtime_and_the_handler_of_the_code_to_come_do_not_count() -> None:
+    made = template(runtime="java21", handler="com.acme.Orchestrator::handle")
+    (function,) = resources(made, "AWS::Lambda::Function").values()
+    assert (function["Runtime"], function["Handler"]) == ("python3.13", "index.handler")
+
+
 def test_concurrency_is_reserved_only_when_it_is_asked_for() -> None:
     def reserved(**variables: Any) -> Any:
         (function,) = resources(template(**variables), "AWS::Lambda::Function").values()
@@ -312,7 +360,9 @@ def test_the_example_is_a_stack_without_findings() -> None:
         ({"allowed_accounts": [ACCOUNT]}, ["allowed_accounts", "enable_custom_bus = true"]),
         ({"enable_custom_bus": True, "allowed_accounts": ["1"]}, ["'1'", "12 digits"]),
         ({"create_bucket": False}, ["bucket_name is missing", "create_bucket = false"]),
-        ({"bucket_name": "My_Bucket"}, ["My_Bucket", "lower-case"]),
+        ({"bucket_name": "My_Bucket"}, ["bucket_name = 'My_Bucket'", "lower-case"]),
+        ({"create_bucket": False, "bucket_name": "X"}, ["bucket_name = 'X'", "lower-case"]),
+        ({"publish_to_custom_bus": True}, ["publish_to_custom_bus", "enable_custom_bus = true"]),
         ({"delay_seconds": 901}, ["delay_seconds = 901", "900"]),
         ({"chunk_size": 0}, ["chunk_size = 0", "1"]),
         ({"reserved_concurrency": 0}, ["reserved_concurrency = 0", "1"]),

@@ -40,6 +40,8 @@ BUS = "ticket-ticket-events"
 QUEUE = "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:ticket-audit"
 TOPIC = "arn:aws:sns:us-east-1:123456789012:tickets"
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/tickets"
+STREAM = "arn:aws:kinesis:us-east-1:123456789012:stream/tickets"
+ROLE = "arn:aws:iam::123456789012:role/tickets"
 DETAIL_TYPES = {
     "com.shop.ticket.created": "Ticket Created",
     "com.shop.ticket.status_changed": "Ticket Status Changed",
@@ -61,6 +63,11 @@ AUDIT = {
         }
     ],
 }
+
+BOTH = [
+    {"name": "ticket-created"},
+    {"name": "told", "event_pattern": {"source": ["ticket.service"]}, "targets": [{"id": "topic", "arn": TOPIC}]},
+]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -108,7 +115,7 @@ def test_cfn_lint_finds_nothing_in_any_option() -> None:
     # Several in one, as each template costs cfn-lint about a second.
     without = {**OPTIONS["no dead-letter queue"], **OPTIONS["no archive"], **OPTIONS["no rules"]}
     with_all = {**OPTIONS["all kinds of targets"], **OPTIONS["a long archive"], **OPTIONS["other names"]}
-    more = {"dlq_retention_days": 7, "dynamodb_table_arns": [TABLE]}
+    more = {"dlq_retention_days": 7, "dynamodb_table_arns": [TABLE], "alarm_topic_arn": TOPIC}
     assert findings(template(), template(**without), template(**with_all, **more)) == []
 
 
@@ -192,6 +199,24 @@ def test_every_target_has_the_dead_letter_queue_unless_it_has_another() -> None:
     assert targets == {"queue": here, "own": own, "log-group": here}
 
 
+def test_queues_and_topics_outside_are_reached_by_the_target_role_and_functions_by_their_policy() -> None:
+    made = template(
+        rules=[{**AUDIT, "targets": [*AUDIT["targets"], {"id": "own", "arn": TOPIC, "role": ROLE}]}, *BOTH]
+    )
+    (target_role,) = [
+        name
+        for name, entry in made.resources.items()
+        if entry["Properties"].get("RoleName", "").endswith("target-role")
+    ]
+    ours = {"Fn::GetAtt": [target_role, "Arn"]}
+    roles = {
+        target["Id"]: target.get("RoleArn")
+        for rule in resources(made, "AWS::Events::Rule").values()
+        for target in rule["Targets"]
+    }
+    assert roles == {"queue": ours, "own": ROLE, "topic": ours, "ticket-handler": None, "log-group": None}
+
+
 def test_without_the_queue_no_target_has_one() -> None:
     made = template(enable_dlq=False)
     assert not any(
@@ -250,6 +275,13 @@ def test_an_alarm_watches_each_rule_of_the_bus() -> None:
             {"Name": "EventBusName", "Value": {"Ref": bus}},
             {"Name": "RuleName", "Value": name.removesuffix("-failed-invocations")},
         ]
+
+
+@pytest.mark.parametrize("topic", [TOPIC, None])
+def test_every_alarm_tells_the_topic_when_there_is_one(topic: str | None) -> None:
+    alarms = resources(template(alarm_topic_arn=topic), "AWS::CloudWatch::Alarm").values()
+    assert len(alarms) == 3
+    assert all(alarm.get("AlarmActions", []) == ([topic] if topic else []) for alarm in alarms)
 
 
 def test_the_service_role_may_publish_on_the_bus_and_write_to_the_log_group() -> None:
@@ -348,8 +380,13 @@ def test_the_publisher_of_the_docs_fits_the_bus_of_the_docs() -> None:
             ["audit", "targets: 6", "takes 5"],
         ),
         ({"rules": [{**AUDIT, "targets": [{"id": "a", "arn": TOPIC}] * 2}]}, ["audit", "'a' stands twice"]),
-        ({"rules": [{**AUDIT, "name": "to-log-group"}]}, ["to-log-group"]),
+        ({"rules": [{**AUDIT, "name": "to-log-group"}]}, ["rules", "'to-log-group' is the rule", "another name"]),
+        (
+            {"rules": [{**AUDIT, "targets": [{"id": "a", "arn": STREAM, "role": ROLE}]}]},
+            ["rules", "audit", "'a' is of kinesis", "lambda, sqs, sns"],
+        ),
         ({"dynamodb_table_arns": ["tickets"]}, ["dynamodb_table_arns", "is no ARN"]),
+        ({"dynamodb_table_arns": [ROLE]}, ["dynamodb_table_arns.0", "is no table of DynamoDB", "table/"]),
         ({"service_trust": []}, ["service_trust"]),
         ({"buses": 1}, ["unknown field 'buses'", "custom_bus_name"]),
     ],

@@ -33,6 +33,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 ACCOUNT = "000000000000"
 TRUSTED = [{"principals": [ACCOUNT]}]
+TOPIC = "arn:aws:sns:us-east-1:123456789012:alarms"
 KEY = "1234abcd-12ab-34cd-56ef-1234567890ab"
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/oidc.eks.eu-central-1.amazonaws.com/id/EXAMPLE"
 
@@ -114,6 +115,7 @@ def test_cfn_lint_finds_nothing_in_any_option() -> None:
             template(
                 name="prod",
                 kms_key_id=KEY,
+                alarm_topic_arn=TOPIC,
                 **OPTIONS["a cluster"],
                 tables=[
                     {"name": "tickets", "stream": "new_image", **autoscaling},
@@ -254,6 +256,33 @@ def test_the_reservation_role_is_for_ecs_tasks_and_for_the_service_account_of_a_
         f"{issuer}:sub": ["system:serviceaccount:tickets:reservation-api"],
         f"{issuer}:aud": "sts.amazonaws.com",
     }
+
+
+def test_every_alarm_tells_the_topic_when_there_is_one() -> None:
+    for topic in (TOPIC, None):
+        alarms = resources(template(alarm_topic_arn=topic), "AWS::CloudWatch::Alarm", "AlarmName").values()
+        assert len(alarms) == 2 * len(TABLES)
+        assert all(alarm.get("AlarmActions", []) == ([topic] if topic else []) for alarm in alarms)
+
+
+def test_the_reservation_service_may_do_more_when_it_is_said_and_the_others_may_not() -> None:
+    bucket = "arn:aws:s3:::shop-large-events/*"
+    more = {"sid": "LargeEvents", "actions": ["s3:PutObject"], "resources": [bucket], "why": "large events"}
+    made = template(reservation_statements=[more])
+    said = statements(made, "ticket-reservation-api-service-role")["LargeEvents"]
+    assert (said["Action"], said["Resource"]) == (["s3:PutObject"], [bucket])
+    for role in ("application", "readonly"):
+        assert "LargeEvents" not in statements(made, f"ticket-dynamodb-{role}-role")
+
+
+def test_what_is_done_to_the_variables_later_changes_nothing() -> None:
+    index = {"name": "by-row", "hash_key": "row"}
+    seats = {"hash_key": "seat", "indexes": [index], "billing": {"read": 5, "write": 5}}
+    preset = TicketTablesPreset(tables={"seats": seats})
+    before = synthesize(preset.stack()).body
+    index["hash_key"] = "column"
+    seats["billing"]["read"] = 50
+    assert synthesize(preset.stack()).body == before
 
 
 def test_the_example_file_is_one_that_can_be_deployed() -> None:

@@ -33,10 +33,11 @@ _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
     "events_file",
     type=_FILE,
     help="Samples of what you send, JSON events one per line or in an array (- for standard input).  "
-    "[default: one of each type of the OMS]",
+    "[default: two of each type of the OMS]",
 )
 @click.option("--outbox-stream", is_flag=True, help="The outbox's table must have a stream.")
 @click.option("--idempotency-table", metavar="NAME", help="Check this table of idempotent runs too.")
+@click.option("--strict", is_flag=True, help="End with 1 for what could not be checked, too.")
 @takes_aws
 @config_option
 @ends_cleanly
@@ -45,6 +46,7 @@ def check(
     events_file: str | None,
     outbox_stream: bool,
     idempotency_table: str | None,
+    strict: bool,
     config: AwsConfig,
     config_file: Path | None,
     as_json: bool,
@@ -54,7 +56,7 @@ def check(
     Sample events go through the rules of the settings and the mapping of the publisher, and EventBridge itself
     says which of the bus's rules takes them. Bus, rules, targets, queues, archives, streams, tables and
     permissions are looked at: with the credentials of the settings, or with those of --profile and --role-arn.
-    Ends with 1 when there is a problem; a warning is none, and neither is what could not be checked.
+    Ends with 1 when there is a problem; a warning is none, and what could not be checked is one with --strict.
     """
     settings = read_settings(config_file)
     configuration = CheckedConfiguration(
@@ -70,13 +72,14 @@ def check(
     )
     events = None if events_file is None else list(_events(events_file))
     report = run(check_deployed(configuration, events=events))
+    passed = report.passed and (report.complete or not strict)
     if as_json:
-        print_json(_described(report))
+        print_json({"passed": passed, "findings": report.findings})
     else:
         _print(report)
     counts = (f"{len(report.at(level))} {level.value}" for level in Level)
     tell(f"{len(report.findings)} findings: {', '.join(counts)}")
-    sys.exit(ExitCode.OK if report.passed else ExitCode.FAILED)
+    sys.exit(ExitCode.OK if passed else ExitCode.FAILED)
 
 
 def _looking(settings: Settings, given: AwsConfig) -> AwsConfig:
@@ -112,10 +115,6 @@ def _events(name: str) -> Iterator[EncodedEvent]:
                 yield item.content
     if problems:
         raise ConfigurationError(name, problems)
-
-
-def _described(report: Report) -> dict[str, Any]:
-    return {"passed": report.passed, "findings": report.findings}
 
 
 def _print(report: Report) -> None:

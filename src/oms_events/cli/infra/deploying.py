@@ -16,7 +16,7 @@ from oms_events.cli.infra.emulated import Deployable, deployable
 from oms_events.cli.infra.options import ask, asks_first, require_answer, takes_aws, takes_template
 from oms_events.cli.infra.showing import describe_plan, show_end, show_event, show_plan
 from oms_events.cli.output import print_json, tell
-from oms_events.errors import DataLossRefusedError
+from oms_events.errors import DataLossRefusedError, ProvisioningError
 from oms_events.provisioning.deployment.changes import Plan
 from oms_events.provisioning.deployment.stacks import StackState
 from oms_events.provisioning.template import Template
@@ -70,18 +70,14 @@ def plan(*, template: Template, config: AwsConfig, template_bucket: str | None, 
     SOURCE is a preset's name, or a TOML or YAML file. CloudFormation works the changes out; what it made for that
     is removed again. Ends with 0, with changes and without.
     """
-
-    async def planned() -> Plan:
-        ready = await deployable(template, config)
-        made = await provisioning.plan(ready.template, config, template_bucket=template_bucket)
-        await provisioning.discard(made, config)
-        return made
-
-    made = run(planned())
-    if as_json:
-        print_json(describe_plan(made))
-    else:
-        show_plan(made)
+    _, made = run(_planned(template, config, template_bucket))
+    try:
+        if as_json:
+            print_json(describe_plan(made))
+        else:
+            show_plan(made)
+    finally:
+        run(_discarded(made, config))
 
 
 @click.command()
@@ -107,9 +103,8 @@ def apply(
     """
     require_answer(yes=yes)
     ready, made = run(_planned(template, config, template_bucket))
-    if not as_json:
-        show_plan(made)
     try:
+        show_plan(made, as_json=as_json)
         if made.data_loss and not allow_data_loss:
             raise DataLossRefusedError(
                 f"{len(made.data_loss)} resources would lose their data, and nothing was done: "
@@ -118,8 +113,8 @@ def apply(
             )
         if not made.is_empty:
             ask("apply this?", yes=yes)
-    except (DataLossRefusedError, click.Abort):
-        run(provisioning.discard(made, config))
+    except BaseException:
+        _discard(made, config)
         raise
     try:
         state = run(_applied(ready, made, config))
@@ -135,6 +130,24 @@ def apply(
 async def _planned(template: Template, config: AwsConfig, bucket: str | None) -> tuple[Deployable, Plan]:
     ready = await deployable(template, config)
     return ready, await provisioning.plan(ready.template, config, template_bucket=bucket)
+
+
+def _discard(made: Plan, config: AwsConfig) -> None:
+    try:
+        run(_discarded(made, config))
+    except ProvisioningError as error:
+        # Why the command ends matters more.
+        tell(f"the plan's change set {made.change_set_id} could not be removed: {error}")
+
+
+async def _discarded(made: Plan, config: AwsConfig) -> None:
+    """Removes the plan, also when it is interrupted once: nobody would see what stays."""
+    removing = asyncio.create_task(provisioning.discard(made, config), name="discard-plan")
+    try:
+        await asyncio.shield(removing)
+    except asyncio.CancelledError:
+        await removing
+        raise
 
 
 async def _applied(ready: Deployable, made: Plan, config: AwsConfig) -> StackState:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.output import tell
 from oms_events.devstack.left_out import make_left_out, remove_left_out
 from oms_events.devstack.taken_names import refuse_taken_names
 from oms_events.devstack.templates import Adapted, adapt, is_emulator
+from oms_events.provisioning.deployment.destroy import Deletion
+from oms_events.provisioning.deployment.progress import OnEvent
+from oms_events.provisioning.deployment.stacks import StackState
 from oms_events.provisioning.template import Template
 
 
@@ -39,10 +43,21 @@ async def deployable(template: Template, config: AwsConfig) -> Deployable:
     return Deployable(replace(template, document=adapted.document), adapted)
 
 
-async def remove_supplied(stack_name: str, config: AwsConfig) -> None:
-    """Before a stack is deleted: removes what was made for it beside the emulator's CloudFormation."""
-    if await _is_emulated(config):
-        await remove_left_out(stack_name, config)
+async def destroy_with_left_out(
+    found: Deletion, config: AwsConfig, *, force: bool, on_event: OnEvent
+) -> StackState:
+    """Deletes the stack that was shown, and what was made for it beside the emulator's CloudFormation.
+
+    Raises as `provisioning.destroy` does.
+    """
+    emulated = await _is_emulated(config)
+    # Alarms beside the stack hold on to those in it, and go first; but not for a deletion that will be refused.
+    if emulated and await provisioning.look(found.stack_id, config) == found:
+        await remove_left_out(found.stack_name, config)
+    state = await provisioning.destroy(found.stack_id, config, force=force, shown=found, on_event=on_event)
+    if emulated:
+        await remove_left_out(found.stack_name, config)
+    return state
 
 
 async def _is_emulated(config: AwsConfig) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -18,7 +19,8 @@ Command = Callable[..., None]
 
 _SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="A variable of the preset, or a field of the file (with dots within fields); may be given several times.",
+    help="A variable of the preset, or a field of the file; may be given several times. Dots lead to fields "
+    'within fields: tags.team=orders, tags."a.b"=orders.',
 )  # fmt: skip
 _STACK_NAME = click.option("--stack-name", metavar="NAME", help="The stack's name.  [default: that of SOURCE]")
 _AWS = (
@@ -42,25 +44,34 @@ def takes_template(command: Command) -> Command:
     @_STACK_NAME
     @functools.wraps(command)
     def with_template(*, source: str, settings: Sequence[str], stack_name: str | None, **options: Any) -> None:
-        template = synthesize(read_source(source, settings))
+        stack = read_source(source, settings)
         if stack_name is not None:
-            template = replace(template, stack_name=stack_name)
-        command(template=template, **options)
+            stack = stack.model_copy(update={"name": stack_name})
+        command(template=synthesize(stack), **options)
 
     return with_template
 
 
 def takes_stack(command: Command) -> Command:
-    """Gives a command SOURCE, --set and --stack-name, as the name or id of a stack that exists, `stack_name`."""
+    """Gives a command SOURCE, --set and --stack-name, as the name or id of a stack that exists, `stack_name`.
+
+    SOURCE is read even where --stack-name says it all, so that the words of `apply` mean the same stack here.
+    """
 
     @click.argument("source", required=False)
     @_SETTINGS
     @_STACK_NAME
     @functools.wraps(command)
     def with_stack(*, source: str | None, settings: Sequence[str], stack_name: str | None, **options: Any) -> None:
-        if stack_name is None and source is None:
+        if source is not None:
+            named = read_source(source, settings).name
+            command(stack_name=stack_name or named, **options)
+        elif settings:
+            raise click.UsageError("--set is for SOURCE, a preset or a file; give it too")
+        elif stack_name:
+            command(stack_name=stack_name, **options)
+        else:
             raise click.UsageError("no stack; give SOURCE (a preset or a file), or --stack-name")
-        command(stack_name=stack_name or read_source(source or "", settings).name, **options)
 
     return with_stack
 
@@ -86,6 +97,20 @@ def require_answer(*, yes: bool) -> None:
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Raises `Abort` unless the answer is yes."""
-    if not yes:
+    """Raises `Abort` when the answer is no, and `CancelledError` for Ctrl-C and SIGTERM."""
+    if yes:
+        return
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         click.confirm(question, abort=True, err=True)
+    except asyncio.CancelledError:
+        # The shell's next line shall not stand behind the question.
+        click.echo(err=True)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise asyncio.CancelledError

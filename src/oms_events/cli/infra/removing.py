@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import click
 
 from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ends_cleanly, run
-from oms_events.cli.infra.emulated import remove_supplied
+from oms_events.cli.infra.emulated import destroy_with_left_out
 from oms_events.cli.infra.options import ask, asks_first, require_answer, takes_aws, takes_stack
-from oms_events.cli.infra.showing import show_end, show_event
-from oms_events.cli.output import print_table, tell
+from oms_events.cli.infra.showing import show_deletion, show_end, show_event
+from oms_events.cli.output import tell
 from oms_events.errors import DataLossRefusedError
-from oms_events.provisioning.deployment.destroy import Deletion
-from oms_events.provisioning.deployment.stacks import StackState
 
 
 @click.command()
@@ -37,10 +34,7 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
     """
     require_answer(yes=yes)
     found = run(provisioning.look(stack_name, config))
-    if not as_json:
-        _show(found)
-    for reason in found.reasons:
-        tell(reason)
+    show_deletion(found, as_json=as_json)
     if found.reasons and not force:
         raise DataLossRefusedError(
             f"stack {found.stack_name!r} was not deleted, for {len(found.reasons)} reasons: --force deletes it "
@@ -49,7 +43,7 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
         )
     ask(f"delete stack {found.stack_name} with these {len(found.resources)} resources?", yes=yes)
     try:
-        state = run(_destroyed(found, config, force=force))
+        state = run(destroy_with_left_out(found, config, force=force, on_event=show_event))
     except (KeyboardInterrupt, asyncio.CancelledError):
         tell(
             "stopped; a deletion that CloudFormation has begun goes on: "
@@ -57,19 +51,3 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
         )
         raise
     show_end(state, as_json=as_json)
-
-
-async def _destroyed(found: Deletion, config: AwsConfig, *, force: bool) -> StackState:
-    await remove_supplied(found.stack_name, config)
-    return await provisioning.destroy(found.stack_id, config, force=force, shown=found, on_event=show_event)
-
-
-def _show(found: Deletion) -> None:
-    rows = [
-        ("keep" if resource.kept else "remove", resource.logical_id, resource.type, resource.physical_id)
-        for resource in found.resources
-    ]
-    if rows:
-        print_table(("action", "resource", "type", "name"), rows)
-    click.echo(f"stack {found.stack_name}: {len(rows)} resources")
-    sys.stdout.flush()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -10,6 +12,7 @@ import click
 
 from oms_events.cli.output import print_json, print_table, tell
 from oms_events.provisioning.deployment.changes import Action, Change, Plan, PropertyChange
+from oms_events.provisioning.deployment.destroy import Deletion
 from oms_events.provisioning.deployment.progress import StackEvent
 from oms_events.provisioning.deployment.stacks import StackState
 
@@ -17,8 +20,38 @@ _SHOWN_VALUE: Final = 40
 """Characters of a property's value in the table; --json has all."""
 
 
-def show_plan(plan: Plan) -> None:
-    """The table of changes, those that lose data in red, and what there is besides."""
+def show_plan(plan: Plan, *, as_json: bool = False) -> None:
+    """The table of changes, those that lose data in red, and what there is besides.
+
+    It stands on stderr where stdout is for JSON: whoever answers sees it either way.
+    """
+    with _beside_json(as_json):
+        _print_plan(plan)
+    for line in plan.data_loss:
+        tell(f"loses data: {line}")
+    if plan.protects:
+        tell("termination protection will be switched on")
+
+
+def show_deletion(found: Deletion, *, as_json: bool) -> None:
+    """The table of what would be deleted and kept, as `show_plan`; what speaks against it."""
+    rows = [
+        ("keep" if resource.kept else "remove", resource.logical_id, resource.type, resource.physical_id)
+        for resource in found.resources
+    ]
+    with _beside_json(as_json):
+        if rows:
+            print_table(("action", "resource", "type", "name"), rows)
+        click.echo(f"stack {found.stack_name}: {len(rows)} resources")
+    for reason in found.reasons:
+        tell(reason)
+
+
+def _beside_json(as_json: bool) -> AbstractContextManager[object]:
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def _print_plan(plan: Plan) -> None:
     if plan.changes:
         rows = [(_action(change), change.logical_id, change.type, _what(change)) for change in plan.changes]
         print_table(("action", "resource", "type", "what changes"), rows)
@@ -32,10 +65,6 @@ def show_plan(plan: Plan) -> None:
         click.echo(f"{subject}: nothing to change")
     else:
         click.echo(f"{subject}: {', '.join(counts) or 'no resource changes, only outputs or tags of the stack'}")
-    for line in plan.data_loss:
-        tell(f"loses data: {line}")
-    if plan.protects:
-        tell("termination protection will be switched on")
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:

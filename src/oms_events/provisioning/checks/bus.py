@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+from oms_events.provisioning.checks.caller import identify
+from oms_events.provisioning.checks.keys import key_faults
 from oms_events.provisioning.checks.matching import Matcher
-from oms_events.provisioning.checks.report import Finding, Level, collected, ok, problem, some, warning
+from oms_events.provisioning.checks.permits import Tells
+from oms_events.provisioning.checks.report import (
+    Finding,
+    Level,
+    collected,
+    ok,
+    problem,
+    some,
+    unchecked,
+    warning,
+)
 from oms_events.provisioning.checks.resources import Use, area_of, check_resource, name_of
 from oms_events.provisioning.checks.services import Services
 
@@ -18,6 +30,11 @@ async def check_bus(services: Services, name: str) -> AsyncIterator[Finding]:
     """Whether the bus exists, and its dead-letter queue."""
     bus = await services.find("events", "DescribeEventBus", Name=name)
     if bus is None:
+        account = name.split(":")[4] if name.startswith("arn:") else None
+        if account is not None and account != (await identify(services)).account:
+            message = f"is of another account, {account}, and cannot be looked at from here"
+            yield unchecked("bus", name, message, "look with credentials of that account")
+            return
         yield problem(
             "bus",
             name,
@@ -26,12 +43,15 @@ async def check_bus(services: Services, name: str) -> AsyncIterator[Finding]:
         )
         return
     yield ok("bus", name, f"exists ({bus['Arn']})")
+    if key := bus.get("KmsKeyIdentifier"):
+        for fault in await key_faults(services, key, bus["Arn"], {f"bus {name}": bus["Arn"]}, Tells.ALL):
+            yield Finding("bus", name, *fault)
     queue = bus.get("DeadLetterConfig", {}).get("Arn")
     if queue is not None:
         uses = [Use(f"bus {name}", bus["Arn"], for_dead_letters=True)]
         for finding in await collected(area_of(uses), name_of(queue), check_resource(services, queue, uses)):
             yield finding
-    elif bus.get("KmsKeyIdentifier"):
+    elif key:
         yield warning(
             "bus",
             name,
@@ -52,7 +72,7 @@ async def check_archives(services: Services, bus_arn: str, matcher: Matcher) -> 
             "make one, unless something else keeps the events",
         )
         return
-    kept: set[str] = set()
+    kept: set[int] = set()
     is_on = False
     for archive in archives:
         if archive["State"] != _ENABLED:
@@ -64,7 +84,7 @@ async def check_archives(services: Services, bus_arn: str, matcher: Matcher) -> 
         days = archive.get("RetentionDays") or 0
         kept_for = f"for {days} days" if days else "for ever"
         yield ok("archive", archive["ArchiveName"], f"is {_ENABLED}, keeps events {kept_for}")
-    if is_on and (missing := [name for name in matcher.names if name not in kept]):
+    if is_on and (missing := [one.name for place, one in enumerate(matcher.sent) if place not in kept]):
         yield warning(
             "archive",
             _bus_name(bus_arn),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from oms_events.errors import ProvisioningError
-from oms_events.provisioning.checks.permits import Request, Verdict, decide
-from oms_events.provisioning.checks.report import Finding, Level, failed, ok, problem, unchecked
+from oms_events.provisioning.checks.permits import (
+    Policy,
+    Tells,
+    Verdict,
+    by_events,
+    by_principal,
+    decide,
+    denies,
+)
+from oms_events.provisioning.checks.report import Finding, Level, failed, ok, problem, some, unchecked
 from oms_events.provisioning.checks.services import Services
+from oms_events.provisioning.specs.buses import EVENTS_SERVICE
 
 AREA: Final = "permissions"
 _ASSUMED: Final = re.compile(r"arn:([\w-]+):sts::(\d{12}):assumed-role/([^/]+)/.+")
@@ -33,10 +42,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Actions that the configuration needs on one resource."""
+    """Actions that the configuration needs on one resource, and the policy on it, where it has one."""
 
     actions: Sequence[str]
     resource: str
+    policy: Policy = None
 
 
 async def identify(services: Services) -> Identity:
@@ -61,57 +71,105 @@ async def check_caller(
         return
     for one in calls:
         yield await simulated(services, principal, one, AREA, subject)
+        for finding in _on_resource(identity, principal, one, subject):
+            yield finding
 
 
 async def check_role(
-    services: Services, role: str, source: str, calls: Calls | None, subject: str
+    services: Services, role: str, sources: Sequence[str], calls: Calls | None, subject: str
 ) -> AsyncIterator[Finding]:
-    """Looks at a role that EventBridge takes on for `source`, an ARN, to reach a target."""
+    """Looks at a role that EventBridge takes on for `sources`, ARNs of rules, to reach a target."""
     found = await services.find("iam", "GetRole", RoleName=role.rpartition("/")[2])
     if found is None:
         yield problem(AREA, subject, f"role {role} does not exist", "make it, or change the target")
         return
     trust = found["Role"].get("AssumeRolePolicyDocument")
-    verdict = decide(trust, Request("events.amazonaws.com", "sts:AssumeRole", "", source))
-    if verdict is not Verdict.ALLOWED:
-        level = Level.PROBLEM if verdict is Verdict.DENIED else Level.NOT_CHECKED
-        yield Finding(
-            AREA,
-            subject,
-            level,
-            f"role {role} does not say that events.amazonaws.com may assume it",
-            "let its trust policy allow sts:AssumeRole to events.amazonaws.com",
-        )
+    refused: dict[Verdict, list[str]] = {}
+    for source in sources:
+        verdict = decide(by_events("sts:AssumeRole", "", source, tells=Tells.ALL), trust)
+        refused.setdefault(verdict, []).append(f"rule {source.rpartition('/')[2]}")
+    for verdict, level in ((Verdict.DENIED, Level.PROBLEM), (Verdict.UNCLEAR, Level.NOT_CHECKED)):
+        if rules := refused.get(verdict):
+            yield Finding(
+                AREA,
+                subject,
+                level,
+                f"role {role} does not say that {EVENTS_SERVICE} may assume it for {some(rules)}",
+                f"let its trust policy allow sts:AssumeRole to {EVENTS_SERVICE}",
+            )
     if calls is not None:
         yield await simulated(services, role, calls, AREA, subject)
 
 
 async def simulated(services: Services, principal: str, calls: Calls, area: str, subject: str) -> Finding:
     """Whether the principal's policies allow the calls, by IAM's own simulation; never raises for a denial."""
+    answers = services.each(
+        "iam",
+        "SimulatePrincipalPolicy",
+        "EvaluationResults",
+        PolicySourceArn=principal,
+        ActionNames=list(calls.actions),
+        ResourceArns=[calls.resource],
+    )
     denied: list[str] = []
-    unclear: set[str] = set()
+    missing: set[str] = set()
+    left = {action.lower(): action for action in calls.actions}
     try:
-        answer = await services.call(
-            "iam",
-            "SimulatePrincipalPolicy",
-            PolicySourceArn=principal,
-            ActionNames=list(calls.actions),
-            ResourceArns=[calls.resource],
-        )
+        async for result in answers:
+            left.pop(result["EvalActionName"].lower(), None)
+            unknown = _missing(result)
+            missing |= unknown
+            if not unknown and not _is_allowed(result):
+                denied.append(result["EvalActionName"])
     except ProvisioningError as error:
         return failed(area, subject, error)
-    for result in answer["EvaluationResults"]:
-        if result["EvalDecision"] != _ALLOWED:
-            denied.append(result["EvalActionName"])
-            unclear.update(result.get("MissingContextValues", ()))
     on = f"on {calls.resource}"
-    if not denied:
-        return ok(area, subject, f"{principal} may call {', '.join(calls.actions)} {on}")
-    message = f"the policies of {principal} do not allow {', '.join(denied)} {on}"
-    if unclear:
-        message += f"; they ask for {', '.join(sorted(unclear))}, which a simulation does not know"
+    if denied:
+        message = f"the policies of {principal} do not allow {', '.join(denied)} {on}"
+        return problem(area, subject, message, f"allow {', '.join(denied)} {on}, in an SCP or boundary too")
+    if missing or left:
+        reasons = [f"they ask for {', '.join(sorted(missing))}, which it does not know"] if missing else []
+        if left:
+            reasons.append(f"it says nothing of {', '.join(left.values())}")
+        message = f"IAM's simulation does not tell what {principal} may call {on}: {'; '.join(reasons)}"
         return unchecked(area, subject, message, "try the call, or look at the conditions")
-    return problem(area, subject, message, f"allow {', '.join(denied)} {on}")
+    return ok(area, subject, f"the policies of {principal} allow {', '.join(calls.actions)} {on}")
+
+
+def _is_allowed(result: Mapping[str, Any]) -> bool:
+    organization = result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
+    boundary = result.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary", True)
+    return bool(result["EvalDecision"] == _ALLOWED and organization and boundary)
+
+
+def _missing(result: Mapping[str, Any]) -> set[str]:
+    """The condition keys without which an answer, even "allowed", is none; they stand with the resources too."""
+    places = (result, *result.get("ResourceSpecificResults", ()))
+    return {key for place in places for key in place.get("MissingContextValues", ())}
+
+
+def _on_resource(identity: Identity, principal: str, calls: Calls, subject: str) -> Iterator[Finding]:
+    account = calls.resource.split(":")[4]
+    if account not in ("", identity.account):
+        yield unchecked(
+            AREA,
+            subject,
+            f"{calls.resource} is of another account, {account}, whose policy on it must allow the calls too",
+            f"look there whether it allows {', '.join(calls.actions)} to {principal}",
+        )
+        return
+    refused: dict[bool | None, list[str]] = {}
+    for action in calls.actions:
+        request = by_principal(principal, action, calls.resource, session=identity.arn)
+        refused.setdefault(denies(request, calls.policy), []).append(action)
+    if actions := refused.get(True):
+        message = f"the policy of {calls.resource} denies {', '.join(actions)} to {principal}"
+        yield problem(AREA, subject, message, "change the statement that denies it")
+    if actions := refused.get(None):
+        message = (
+            f"the policy of {calls.resource} denies {', '.join(actions)} under conditions only AWS can decide"
+        )
+        yield unchecked(AREA, subject, message, "try the call, or look at the conditions")
 
 
 async def _principal(services: Services, identity: Identity) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloudevents.core.v1.event import CloudEvent
 
@@ -22,7 +22,7 @@ from oms_events.provisioning.checks.configuration import CheckedConfiguration
 from oms_events.provisioning.checks.matching import Matcher
 from oms_events.provisioning.checks.report import Finding, Report, together, unchecked
 from oms_events.provisioning.checks.rules import check_rules
-from oms_events.provisioning.checks.samples import Sent, mapped, oms_events, routed, subjects
+from oms_events.provisioning.checks.samples import Sent, mapped, oms_samples, routed, samples_of, subjects
 from oms_events.provisioning.checks.services import Clients
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 
@@ -47,12 +47,12 @@ async def check(
 ) -> Report:
     """Compares what is deployed with what the configuration needs.
 
-    `events` are samples of what is sent, one of each type and shape: those of the OMS's catalogue without. A
+    `events` are samples of what is sent, one of each type and shape: two of each type of the OMS without. A
     `session` brings its own credentials, which look at everything then. Each check stands alone: one that is
     denied or fails is a finding "not checked". Raises `ConfigurationError` when `events` is empty,
     `InvalidEventError` for what is no event, `RuleError` for rules that cannot stand together. Changes nothing.
     """
-    going = routed(configuration, oms_events() if events is None else events)
+    going = routed(configuration, oms_samples() if events is None else samples_of(events))
     findings = list(going.findings)
     checks: list[_Check] = []
     async with AsyncExitStack() as stack:
@@ -72,7 +72,7 @@ async def check(
             checks += _outbox_checks(outbox, view, session, has_stream=configuration.outbox_stream)
         if (idempotency := configuration.idempotency) is not None:
             checks += _idempotency_checks(idempotency, looking(idempotency, "dynamodb"), session)
-        # A queue that the bus and its rules share would tell the same twice.
+        # A queue that the bus and its rules share would tell the same twice, and so would two events of a type.
         return Report(tuple(dict.fromkeys((*findings, *await together(checks)))))
 
 
@@ -103,7 +103,8 @@ async def _on_bus(config: EventBridgeConfig, view: View, sent: Sequence[Sent]) -
 
 async def _bus_calls(config: EventBridgeConfig, view: View) -> AsyncIterator[Finding]:
     actions = ("events:PutEvents", *(("events:DescribeEventBus",) if config.verify_bus else ()))
-    calls = [Calls(actions, await _arn_by_name(config, view))]
+    bus = await _bus(config, view)
+    calls = [Calls(actions, await _arn_by_name(config, view), None if bus is None else bus.get("Policy"))]
     async for finding in check_caller(view.services, view.own, config.event_bus_name, calls):
         yield finding
 
@@ -149,11 +150,16 @@ async def _idempotency_calls(config: IdempotencyConfig, view: View) -> AsyncIter
 
 async def _bus_arn(config: EventBridgeConfig, view: View) -> str | None:
     """The bus's ARN as the service tells it, else as it must be; None when there is no such bus."""
+    bus = await _bus(config, view)
+    return None if bus is None else bus.get("Arn") or await _arn_by_name(config, view)
+
+
+async def _bus(config: EventBridgeConfig, view: View) -> Mapping[str, Any] | None:
+    """What EventBridge says of the bus: nothing when that is denied, None when there is no such bus."""
     try:
-        bus = await view.services.find("events", "DescribeEventBus", Name=config.event_bus_name)
+        return await view.services.find("events", "DescribeEventBus", Name=config.event_bus_name)
     except AccessError:
-        return await _arn_by_name(config, view)
-    return None if bus is None else bus["Arn"]
+        return {}
 
 
 async def _arn_by_name(config: EventBridgeConfig, view: View) -> str:

@@ -34,6 +34,10 @@ class Finding:
     remedy: str = ""
 
 
+Fault = tuple[Level, str, str]
+"""What is wrong with a thing that has other faults too: level, message and remedy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All findings of one check, in the order in which things depend on each other."""
@@ -44,6 +48,11 @@ class Report:
     def passed(self) -> bool:
         """Whether there is no problem; what was not checked is none."""
         return not self.at(Level.PROBLEM)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be checked."""
+        return not self.at(Level.NOT_CHECKED)
 
     def at(self, level: Level) -> Sequence[Finding]:
         """The findings of one level."""
@@ -79,11 +88,16 @@ def some(names: Iterable[str]) -> str:
 
 def failed(area: str, subject: str, error: OmsEventsError) -> Finding:
     """The finding of a check that was denied or went wrong."""
+    return Finding(area, subject, *fault_of(error))
+
+
+def fault_of(error: OmsEventsError, what: str = "") -> Fault:
+    """A part of a check (`what`, with its colon) that was denied or went wrong."""
     if isinstance(error, AccessError):
         remedy = "allow it, or look with credentials that may"
     else:
         remedy = "see that it can be reached with these settings, and check again"
-    return unchecked(area, subject, str(error), remedy)
+    return Level.NOT_CHECKED, f"{what}{error}", remedy
 
 
 async def collected(area: str, subject: str, findings: AsyncIterator[Finding]) -> list[Finding]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from oms_events.provisioning.checks.permits import Request, Verdict, decide
-from oms_events.provisioning.checks.report import Finding, Level, ok, problem, some, unchecked, warning
+from oms_events.provisioning.checks.keys import key_faults
+from oms_events.provisioning.checks.looks import KEY_TELLS, LOOKS, Found
+from oms_events.provisioning.checks.permits import Verdict, by_events, decide
+from oms_events.provisioning.checks.report import Fault, Finding, Level, ok, problem, some, unchecked, warning
 from oms_events.provisioning.checks.services import Services
 from oms_events.provisioning.specs.buses import EVENTS_SERVICE
-from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY
 
 _DEAD_LETTERS: Final = "dead letters"
-_MESSAGES: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-_AWS_KEY: Final = "alias/aws/"
-
-_Fault = tuple[Level, str, str]
+_FIFO: Final = ".fifo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,139 +41,86 @@ def area_of(uses: Sequence[Use]) -> str:
 async def check_resource(services: Services, arn: str, uses: Sequence[Use]) -> AsyncIterator[Finding]:
     """Looks at one resource for all who use it."""
     service = arn.split(":")[2]
-    look = _LOOKS.get(service)
-    area = area_of(uses)
+    area, name = area_of(uses), name_of(arn)
+    look = LOOKS.get(service)
     if look is None:
-        yield unchecked(
-            area,
-            name_of(arn),
-            f"targets of the service {service} are not looked at",
-            "look yourself whether it exists",
+        message = f"targets of the service {service} are not looked at"
+        yield unchecked(area, name, message, "look yourself whether it exists")
+        return
+    if far := _users(use for use in uses if use.source.split(":")[3] != arn.split(":")[3]):
+        # "The targets you associate with a rule must be in the same Region as the rule" (AWS Knowledge Center).
+        message = f"is in {arn.split(':')[3]}, where EventBridge does not reach it for {far}"
+        yield problem(
+            area, name, message, "use one in the Region of the bus, or forward the events to a bus there"
         )
         return
     found = await look(services, arn)
-    users = some(use.user for use in uses)
     if found is None:
-        yield problem(area, name_of(arn), "does not exist", f"make it, or change {users}")
+        yield problem(area, name, "does not exist", f"make it, or change {_users(uses)}")
         return
-    faults = [Finding(area, name_of(arn), *fault) for fault in found.faults]
-    findings = [*faults, *_permissions(area, arn, uses, found)]
-    if not findings:
-        yield ok(area, name_of(arn), f"exists{found.state}, and {users} may use it")
-    for finding in findings:
-        yield finding
+    # The policies of log groups decide whatever role the target has (EventBridge user guide, "Using
+    # resource-based policies").
+    by_policy = [use for use in uses if use.role is None or service == "logs"]
+    faults = [
+        *found.faults,
+        *_unfit(arn, uses),
+        *_permissions(found, by_policy),
+        *(await _key(services, arn, found, by_policy, uses)),
+    ]
+    if not faults:
+        yield ok(area, name, f"exists{found.state}, and {_users(uses)} may use it")
+    for fault in faults:
+        yield Finding(area, name, *fault)
     if found.waiting and area == _DEAD_LETTERS:
         yield warning(
             area,
-            name_of(arn),
+            name,
             f"holds what was not delivered, messages: {found.waiting}",
             "read why in their attributes, mend it, and send them again or delete them",
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A resource that exists. Any of its policies may allow, `resource` is what they call it.
-
-    `faults` are level, message and remedy; `waiting` is the number of messages in it.
-    """
-
-    resource: str
-    policies: Sequence[str | None]
-    faults: Sequence[_Fault] = ()
-    state: str = ""
-    waiting: int = 0
+def _unfit(arn: str, uses: Sequence[Use]) -> Iterator[Fault]:
+    """EventBridge user guide: "Event bus targets", "Using dead-letter queues"."""
+    if arn.endswith(_FIFO) and arn.split(":")[2] == "sns":
+        yield Level.PROBLEM, "is a FIFO topic, which EventBridge does not publish to", "use a standard topic"
+    if arn.endswith(_FIFO) and (users := _users(use for use in uses if use.for_dead_letters)):
+        message = f"is a FIFO queue, which EventBridge does not use for dead letters, of {users}"
+        yield Level.PROBLEM, message, "use a standard queue"
 
 
-def _permissions(area: str, arn: str, uses: Sequence[Use], found: _Found) -> Iterator[Finding]:
-    action = BY_RESOURCE_POLICY[arn.split(":")[2]]
-    refused: dict[Verdict, list[str]] = {Verdict.DENIED: [], Verdict.UNCLEAR: []}
+def _permissions(found: Found, uses: Sequence[Use]) -> Iterator[Fault]:
+    refused: dict[Verdict, list[Use]] = {}
+    actions: dict[Verdict, dict[str, None]] = {}
     for use in uses:
-        if use.role is not None:
-            continue
-        request = Request(EVENTS_SERVICE, action, found.resource, use.source)
-        verdicts = {decide(policy, request) for policy in found.policies}
-        if Verdict.ALLOWED not in verdicts:
-            refused[Verdict.UNCLEAR if Verdict.UNCLEAR in verdicts else Verdict.DENIED].append(use.user)
-    if users := refused[Verdict.DENIED]:
-        yield problem(
-            area,
-            name_of(arn),
-            f"its policy does not let EventBridge use it for {some(users)}",
-            f"allow {action} to {EVENTS_SERVICE}, with their ARNs as aws:SourceArn",
-        )
-    if users := refused[Verdict.UNCLEAR]:
-        yield unchecked(
-            area,
-            name_of(arn),
-            f"its policy has conditions that only AWS can decide, for {some(users)}",
-            f"look yourself whether it allows {action} to {EVENTS_SERVICE}",
-        )
+        for need in found.needs:
+            request = by_events(need.action, need.resource, use.source, tells=need.tells)
+            verdict = decide(request, *found.policies)
+            refused.setdefault(verdict, []).append(use)
+            actions.setdefault(verdict, {})[need.action] = None
+    if users := refused.get(Verdict.DENIED):
+        message = f"its policy does not let EventBridge use it for {_users(users)}"
+        allow = " and ".join(actions[Verdict.DENIED])
+        yield Level.PROBLEM, message, f"allow {allow} to {EVENTS_SERVICE}, with their ARNs as aws:SourceArn"
+    if users := refused.get(Verdict.UNCLEAR):
+        message = f"its policy has conditions that only AWS can decide, for {_users(users)}"
+        look = " and ".join(actions[Verdict.UNCLEAR])
+        yield Level.NOT_CHECKED, message, f"look yourself whether it allows {look} to {EVENTS_SERVICE}"
 
 
-async def _function(services: Services, arn: str) -> _Found | None:
-    # Of a version or an alias, the policy is asked by its qualifier.
-    parts = arn.split(":")
-    which = {"FunctionName": ":".join(parts[:7])} | ({"Qualifier": parts[7]} if len(parts) > 7 else {})
-    described = await services.find("lambda", "GetFunctionConfiguration", **which)
-    if described is None:
-        return None
-    policy = await services.find("lambda", "GetPolicy", **which)
-    document = None if policy is None else policy["Policy"]
-    return _Found(arn, [document], tuple(_function_faults(described)), state=f" ({described.get('State')})")
+async def _key(
+    services: Services, arn: str, found: Found, by_policy: Sequence[Use], uses: Sequence[Use]
+) -> Sequence[Fault]:
+    if not found.key:
+        return []
+    sources = {use.user: use.source for use in by_policy}
+    faults = await key_faults(services, found.key, arn, sources, KEY_TELLS[arn.split(":")[2]])
+    if roles := _users(use for use in uses if use not in by_policy):
+        message = f"whether the role of {roles} may use its key {found.key} is not looked at"
+        look = (Level.NOT_CHECKED, message, "look yourself: it needs kms:GenerateDataKey and kms:Decrypt")
+        return [*faults, look]
+    return faults
 
 
-def _function_faults(described: Mapping[str, Any]) -> Iterator[_Fault]:
-    for field, good in (("State", "Active"), ("LastUpdateStatus", "Successful")):
-        value = described.get(field, good)
-        if value != good:
-            reason = described.get(f"{field}Reason") or "no reason given"
-            level = Level.PROBLEM if value == "Failed" else Level.WARNING
-            remedy = "deploy its code again" if value == "Failed" else f"wait until it is {good}, and check again"
-            yield level, f"{field} is {value}: {reason}", remedy
-
-
-async def _queue(services: Services, arn: str) -> _Found | None:
-    account, name = arn.split(":")[4:6]
-    at = await services.find("sqs", "GetQueueUrl", QueueName=name, QueueOwnerAWSAccountId=account)
-    if at is None:
-        return None
-    # "All" takes no more rights than one of them.
-    answer = await services.find("sqs", "GetQueueAttributes", QueueUrl=at["QueueUrl"], AttributeNames=["All"])
-    if answer is None:
-        return None
-    attributes = answer.get("Attributes", {})
-    waiting = sum(int(attributes.get(name, 0)) for name in _MESSAGES)
-    return _Found(arn, [attributes.get("Policy")], tuple(_key_faults(attributes)), waiting=waiting)
-
-
-async def _topic(services: Services, arn: str) -> _Found | None:
-    answer = await services.find("sns", "GetTopicAttributes", TopicArn=arn)
-    if answer is None:
-        return None
-    attributes = answer["Attributes"]
-    return _Found(arn, [attributes.get("Policy")], tuple(_key_faults(attributes)))
-
-
-def _key_faults(attributes: Mapping[str, str]) -> Iterator[_Fault]:
-    key = attributes.get("KmsMasterKeyId", "")
-    if key.startswith(_AWS_KEY):
-        yield (
-            Level.PROBLEM,
-            f"is encrypted with {key}, which EventBridge may not use",
-            f"use a key of your own whose policy lets {EVENTS_SERVICE} use it, or the service's own encryption",
-        )
-
-
-async def _log_group(services: Services, arn: str) -> _Found | None:
-    group = arn.removesuffix(":*")
-    name = group.split(":", 6)[6]
-    async for found in services.each("logs", "DescribeLogGroups", "logGroups", logGroupNamePrefix=name):
-        if found["logGroupName"] == name:
-            policies = services.each("logs", "DescribeResourcePolicies", "resourcePolicies")
-            documents = [policy["policyDocument"] async for policy in policies]
-            return _Found(f"{group}:log-stream:any", documents)
-    return None
-
-
-_LOOKS: Final = {"lambda": _function, "sqs": _queue, "sns": _topic, "logs": _log_group}
+def _users(uses: Sequence[Use] | Iterator[Use]) -> str:
+    return some(use.user for use in uses)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from oms_events.errors import ProvisioningError
 from oms_events.provisioning.checks.caller import AREA, Calls, check_role
+from oms_events.provisioning.checks.coverage import DISABLED, Rule, Targets, check_coverage
 from oms_events.provisioning.checks.matching import Matcher
 from oms_events.provisioning.checks.report import Finding, Level, failed, ok, problem, together, warning
 from oms_events.provisioning.checks.resources import Use, area_of, check_resource, name_of
@@ -15,11 +16,7 @@ from oms_events.provisioning.checks.services import Services
 from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY
 
 _AREA: Final = "rules"
-_DISABLED: Final = "DISABLED"
 _BY_ROLE: Final = {**BY_RESOURCE_POLICY, "events": "events:PutEvents", "states": "states:StartExecution"}
-
-Rule = Mapping[str, Any]
-Targets = Sequence[Mapping[str, Any]]
 
 
 async def check_rules(services: Services, bus: str, matcher: Matcher) -> AsyncIterator[Finding]:
@@ -35,74 +32,51 @@ async def check_rules(services: Services, bus: str, matcher: Matcher) -> AsyncIt
             "make rules (`oms-events infra apply oms`)",
         )
         return
-    matched: Mapping[str, str | None] | None = None
+    targets = await asyncio.gather(*(_targets(services, bus, rule) for rule in rules))
+    taken: Mapping[str, set[int]] | None = None
     try:
         # Where nothing is sent to the bus, its rules are for others.
-        matched = await _matched(rules, matcher) if matcher.names else None
-        for finding in await _uncovered(rules, matched or {}, matcher):
-            yield finding
+        taken = await _taken(rules, matcher) if matcher.sent else None
     except ProvisioningError as error:
         yield failed("events", f"patterns of {bus}", error)
-    uses: dict[str, list[Use]] = {}
-    roles: dict[tuple[str, str], str] = {}
-    handed = await asyncio.gather(*(_targets(services, bus, rule) for rule in rules))
-    for rule, targets in zip(rules, handed, strict=True):
-        for finding in _rule(rule, matched, targets):
+    else:
+        handed = {
+            rule["Name"]: None if isinstance(each, ProvisioningError) else each
+            for rule, each in zip(rules, targets, strict=True)
+        }
+        for finding in check_coverage(rules, taken or {}, handed, matcher.sent):
             yield finding
-        for target in () if isinstance(targets, ProvisioningError) else targets:
+    uses: dict[str, list[Use]] = {}
+    roles: dict[tuple[str, str], list[str]] = {}
+    for rule, each in zip(rules, targets, strict=True):
+        for finding in _rule(rule, taken, each):
+            yield finding
+        for target in () if isinstance(each, ProvisioningError) else each:
             for arn, use in _uses(rule, target):
                 uses.setdefault(arn, []).append(use)
             if "RoleArn" in target:
-                roles[target["RoleArn"], target["Arn"]] = rule["Arn"]
+                roles.setdefault((target["RoleArn"], target["Arn"]), []).append(rule["Arn"])
     for finding in await together(_resources(services, uses, roles)):
         yield finding
 
 
 def _resources(
-    services: Services, uses: Mapping[str, Sequence[Use]], roles: Mapping[tuple[str, str], str]
+    services: Services, uses: Mapping[str, Sequence[Use]], roles: Mapping[tuple[str, str], Sequence[str]]
 ) -> Iterator[tuple[str, str, AsyncIterator[Finding]]]:
     for arn, users in uses.items():
         yield area_of(users), name_of(arn), check_resource(services, arn, users)
-    for (role, target), source in roles.items():
+    for (role, target), sources in roles.items():
         action = _BY_ROLE.get(target.split(":")[2])
         calls = None if action is None else Calls((action,), target)
         subject = f"role {role.rpartition('/')[2]}"
-        yield AREA, subject, check_role(services, role, source, calls, subject)
+        yield AREA, subject, check_role(services, role, sources, calls, subject)
 
 
-async def _matched(rules: Sequence[Rule], matcher: Matcher) -> dict[str, str | None]:
-    """By rule, one of the events that it takes, or None; rules on a schedule are not in it."""
+async def _taken(rules: Sequence[Rule], matcher: Matcher) -> dict[str, set[int]]:
+    """By rule, the events that it takes; rules on a schedule are not in it."""
     with_pattern = [rule for rule in rules if "EventPattern" in rule]
-    firsts = await asyncio.gather(*(matcher.first(rule["EventPattern"]) for rule in with_pattern))
-    return {rule["Name"]: first for rule, first in zip(with_pattern, firsts, strict=True)}
-
-
-async def _uncovered(rules: Sequence[Rule], matched: Mapping[str, str | None], matcher: Matcher) -> list[Finding]:
-    """One finding for each event: which rule takes it."""
-    candidates = [rule for rule in rules if matched.get(rule["Name"]) is not None]
-    enabled = [rule for rule in candidates if rule["State"] != _DISABLED]
-
-    async def find(name: str) -> Finding:
-        first = next((rule for rule in enabled if matched[rule["Name"]] == name), None)
-        taker = first or await _taker(enabled, name, matcher)
-        if taker is not None:
-            return ok("events", name, f"is taken by rule {taker['Name']}")
-        disabled = await _taker([rule for rule in candidates if rule not in enabled], name, matcher)
-        if disabled is None:
-            remedy = "make a rule whose pattern takes it, or change one"
-        else:
-            remedy = f"enable rule {disabled['Name']}, which would take it"
-        message = f"no ENABLED rule of the bus takes it ({matcher.marks(name)}): it is dropped"
-        return problem("events", name, message, remedy)
-
-    return await asyncio.gather(*(find(name) for name in matcher.names))
-
-
-async def _taker(rules: Sequence[Rule], name: str, matcher: Matcher) -> Rule | None:
-    for rule in rules:
-        if await matcher.takes(rule["EventPattern"], name):
-            return rule
-    return None
+    taken = await asyncio.gather(*(matcher.taken(rule["EventPattern"]) for rule in with_pattern))
+    return {rule["Name"]: each for rule, each in zip(with_pattern, taken, strict=True)}
 
 
 async def _targets(services: Services, bus: str, rule: Rule) -> Targets | ProvisioningError:
@@ -114,10 +88,10 @@ async def _targets(services: Services, bus: str, rule: Rule) -> Targets | Provis
 
 
 def _rule(
-    rule: Rule, matched: Mapping[str, str | None] | None, targets: Targets | ProvisioningError
+    rule: Rule, taken: Mapping[str, set[int]] | None, targets: Targets | ProvisioningError
 ) -> Iterator[Finding]:
     name = rule["Name"]
-    findings = list(_state(rule, matched))
+    findings = list(_state(rule, taken))
     if isinstance(targets, ProvisioningError):
         yield failed(_AREA, name, targets)
     else:
@@ -127,10 +101,10 @@ def _rule(
     yield from findings
 
 
-def _state(rule: Rule, matched: Mapping[str, str | None] | None) -> Iterator[Finding]:
+def _state(rule: Rule, taken: Mapping[str, set[int]] | None) -> Iterator[Finding]:
     name = rule["Name"]
-    is_used = matched is None or name not in matched or matched[name] is not None
-    if rule["State"] == _DISABLED:
+    is_used = taken is None or name not in taken or bool(taken[name])
+    if rule["State"] == DISABLED:
         level = Level.PROBLEM if is_used else Level.WARNING
         yield Finding(_AREA, name, level, "is DISABLED", "enable it, or delete it when nobody needs it")
     if not is_used:

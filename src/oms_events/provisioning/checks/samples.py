@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from cloudevents.core.v1.event import CloudEvent
@@ -26,15 +27,26 @@ from oms_events.routing.rules import RuleSet
 from oms_events.routing.strategies import make_plan
 
 _AREA: Final = "events"
-_BRANCH: Final = "main"
 _EVENT_ID: Final = "00000000-0000-4000-8000-000000000000"
 """EventBridge gives each event an id of its own."""
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
+class _Names:
+    """What an event is about: a pattern that looks at names should take all of them."""
+
+    branch: str
+    resource_type: str
+    thing: str
+
+
+_NAMES: Final = (_Names("main", "object", "sample"), _Names("feature/other", "policy", "other"))
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """An event with the name that findings call it by: its type, and its place where others have the same type."""
+    """An event with the name that findings call it by: its type, and its place where others are given besides."""
 
     name: str
     event: EncodedEvent
@@ -42,11 +54,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An entry of PutEvents as it would be sent, and the type of its event."""
+    """An entry of PutEvents as it would be sent, and the subject of its event."""
 
     name: str
-    event_type: str
+    subject: str | None
     entry: Entry
+
+    @property
+    def described(self) -> str:
+        """What tells it from others of its name, in words."""
+        source, detail_type = self.marks
+        about = "" if self.subject is None else f", subject {self.subject!r}"
+        return f"source {source!r}, detail-type {detail_type!r}{about}"
 
     @property
     def marks(self) -> tuple[str, str]:
@@ -80,12 +99,29 @@ class Routed:
     findings: Sequence[Finding]
 
 
-def oms_events() -> list[CloudEvent]:
-    """One event of each type of the OMS's catalogue, as its builders make them, on the branch `main`."""
-    return [_BUILDERS[kind.family](kind) for kind in EventType]
+def oms_samples() -> list[Sample]:
+    """Two events of each type of the OMS's catalogue, as its builders make them, about different things.
+
+    Both have the type's name, so that what is found of both is told once.
+    """
+    return [
+        Sample(kind.value, encode(_BUILDERS[kind.family](kind, names))) for kind in EventType for names in _NAMES
+    ]
 
 
-def routed(configuration: CheckedConfiguration, events: Sequence[CloudEvent | EncodedEvent]) -> Routed:
+def samples_of(events: Sequence[CloudEvent | EncodedEvent]) -> list[Sample]:
+    """The user's own events. Raises `ConfigurationError` for none, `InvalidEventError` for what is no event."""
+    encoded = [event if isinstance(event, EncodedEvent) else encode(event) for event in events]
+    if not encoded:
+        raise ConfigurationError("check", ["events = []: give at least one, or None for those of the OMS"])
+    types = Counter(event.type for event in encoded)
+    return [
+        Sample(event.type if types[event.type] == 1 else f"{event.type} (event {place})", event)
+        for place, event in enumerate(encoded, start=1)
+    ]
+
+
+def routed(configuration: CheckedConfiguration, samples: Sequence[Sample]) -> Routed:
     """Decides by the configured rules where the events may go: backups of FAILOVER count."""
     rules = RuleSet(configuration.rules)
     platforms = configuration.platforms
@@ -93,7 +129,7 @@ def routed(configuration: CheckedConfiguration, events: Sequence[CloudEvent | En
     refuses = configuration.router.unrouted == "refuse"
     by_platform: dict[str, list[Sample]] = {name: [] for name in platforms}
     findings = []
-    for sample in _samples(events):
+    for sample in samples:
         rule = rules.decide(sample.event)
         try:
             plan = make_plan(rule, registered=platforms, primary=None if rule is None and refuses else primary)
@@ -113,7 +149,9 @@ def mapped(samples: Sequence[Sample], config: EventBridgeConfig) -> tuple[list[S
     sent, findings = [], []
     for index, sample in enumerate(samples):
         try:
-            sent.append(Sent(sample.name, sample.event.type, mapper.entry(sample.event, index)))
+            sent.append(
+                Sent(sample.name, sample.event.attributes.get("subject"), mapper.entry(sample.event, index))
+            )
         except PublishError as error:
             findings.append(_rejected(sample, "EventBridge", error))
     return sent, findings
@@ -137,56 +175,51 @@ def _rejected(sample: Sample, platform: str, error: PublishError) -> Finding:
     return problem(_AREA, sample.name, f"the publisher for {platform} rejects it: {error}", remedy)
 
 
-def _samples(events: Sequence[CloudEvent | EncodedEvent]) -> Iterator[Sample]:
-    encoded = [event if isinstance(event, EncodedEvent) else encode(event) for event in events]
-    if not encoded:
-        raise ConfigurationError("check", ["events = []: give at least one, or None for those of the OMS"])
-    types = Counter(event.type for event in encoded)
-    for place, event in enumerate(encoded, start=1):
-        yield Sample(event.type if types[event.type] == 1 else f"{event.type} (event {place})", event)
-
-
-def _schema(kind: EventType) -> CloudEvent:
+def _schema(kind: EventType, names: _Names) -> CloudEvent:
     if kind.family is EventFamily.SCHEMA:
         return builders.create_schema_change_event(
-            operation=kind.change, resource_type="object", resource_id="sample", branch=_BRANCH, author="check"
+            operation=kind.change,
+            resource_type=names.resource_type,
+            resource_id=names.thing,
+            branch=names.branch,
+            author="check",
         )
     # The OMS has no builder of its own for the families beside it, whose events have the same shape.
     data: dict[str, Any] = {
         "operation": kind.change.removesuffix("d"),
         "resource_type": kind.family.value,
-        "resource_id": "sample",
-        "branch": _BRANCH,
+        "resource_id": names.thing,
+        "branch": names.branch,
     }
-    subject = f"{kind.family.value}/sample"
+    subject = f"{kind.family.value}/{names.thing}"
     return build_event(
-        kind.value, f"/oms/{_BRANCH}", data, subject=subject, partitionkey=subject,
-        datacontenttype="application/json", branch=_BRANCH, author="check",
+        kind.value, f"/oms/{quote(names.branch)}", data, subject=subject, partitionkey=subject,
+        datacontenttype="application/json", branch=names.branch, author="check",
     )  # fmt: skip
 
 
-def _branch(kind: EventType) -> CloudEvent:
-    target = _BRANCH if kind is EventType.BRANCH_MERGED else None
+def _branch(kind: EventType, names: _Names) -> CloudEvent:
+    target = names.branch if kind is EventType.BRANCH_MERGED else None
     return builders.create_branch_event(
-        operation=kind.change, branch_name="sample", author="check", target_branch=target
+        operation=kind.change, branch_name=names.thing, author="check", target_branch=target
     )
 
 
-def _proposal(kind: EventType) -> CloudEvent:
+def _proposal(kind: EventType, names: _Names) -> CloudEvent:
     return builders.create_proposal_event(
-        operation=kind.change, proposal_id="sample", branch=_BRANCH, author="check", title="sample"
+        operation=kind.change, proposal_id=names.thing, branch=names.branch, author="check", title=names.thing
     )
 
 
-def _action(kind: EventType) -> CloudEvent:
-    return builders.create_action_event(action_type="sample", job_id="sample", status=kind.change)
+def _action(kind: EventType, names: _Names) -> CloudEvent:
+    return builders.create_action_event(action_type=names.thing, job_id=names.thing, status=kind.change)
 
 
-def _system(kind: EventType) -> CloudEvent:
-    return builders.create_system_event(event_subtype=kind.change, component="sample", status="ok")
+def _system(kind: EventType, names: _Names) -> CloudEvent:
+    return builders.create_system_event(event_subtype=kind.change, component=names.thing, status="ok")
 
 
-_BUILDERS: Final[dict[EventFamily, Callable[[EventType], CloudEvent]]] = {
+_BUILDERS: Final[dict[EventFamily, Callable[[EventType, _Names], CloudEvent]]] = {
     EventFamily.SCHEMA: _schema,
     EventFamily.OBJECT_TYPE: _schema,
     EventFamily.PROPERTY: _schema,

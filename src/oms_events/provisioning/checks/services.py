@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import aioboto3
 
 _NOT_THERE: Final = frozenset(
-    ("AWS.SimpleQueueService.NonExistentQueue", "NoSuchEntity", "NotFound", "QueueDoesNotExist",
-     "ResourceNotFoundException")
+    ("AWS.SimpleQueueService.NonExistentQueue", "NoSuchEntity", "NotFound", "NotFoundException",
+     "QueueDoesNotExist", "ResourceNotFoundException")
 )  # fmt: skip
-_TOKENS: Final = ("NextToken", "nextToken")
+_TOKENS: Final = ("NextToken", "nextToken", "Marker")
 _CALLS_AT_ONCE: Final = 8
 """EventBridge takes 50 calls a second of its control plane from all users of an account (EventBridge quotas)."""
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import uuid4
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import ConfigurationError, DeploymentError, ProvisioningError, StackBusyError
+from oms_events.provisioning.deployment.holdings import HOLDS_DATA, HOLDS_NOTHING
 from oms_events.provisioning.deployment.progress import taken_remedy
 from oms_events.provisioning.deployment.stacks import (
     REVIEWED,
     SERVICE,
+    STACK_TYPE,
     Pause,
     StackState,
+    carry_out,
     find_stack,
     is_missing,
+    is_refusal,
     refuse,
     remove_reviewed,
     state_error,
@@ -32,18 +36,10 @@ BODY_LIMIT: Final = 51_200
 URL_LIMIT: Final = 1_048_576
 """Bytes of a template in a bucket; the same page."""
 
-HOLDS_DATA: Final[Mapping[str, str]] = {
-    "AWS::DynamoDB::GlobalTable": "table",
-    "AWS::DynamoDB::Table": "table",
-    "AWS::Events::Archive": "archive",
-    "AWS::KMS::Key": "key",
-    "AWS::Logs::LogGroup": "log group",
-    "AWS::S3::Bucket": "bucket",
-    "AWS::SQS::Queue": "queue",
-}
-"""Type to what people call it: resources that cannot be made again as they were."""
-
 _KEPT: Final = frozenset(("Retain", "Snapshot", "ReplaceAndRetain", "ReplaceAndSnapshot"))
+_NOT_FOUND: Final = "ChangeSetNotFound"
+_TRIES: Final = 10
+"""Of removing a change set that is still being worked out, in half a minute."""
 _NO_CHANGES: Final = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -85,10 +81,13 @@ class Change:
 
     @property
     def loses_data(self) -> bool:
-        """Whether the stack is without data afterwards: a table, queue, bucket, archive, log group or key that is
-        removed, or replaced by an empty one, even if the old one is kept."""
-        if self.type not in HOLDS_DATA:
+        """Whether the stack may be without data afterwards: a table, queue, bucket, archive, log group or key that
+        is removed, or replaced by an empty one, even if the old one is kept. Any type that no spec renders counts
+        as one of them, and a nested stack already when it is changed: no more of it is told."""
+        if self.type in HOLDS_NOTHING:
             return False
+        if self.action is Action.CHANGE:
+            return self.type == STACK_TYPE
         return self.action is Action.REPLACE or (self.action is Action.REMOVE and not self.kept)
 
 
@@ -133,20 +132,30 @@ async def plan(
     under its digest, and stays. Raises `StackBusyError` and `StackStateError` for a stack that cannot be deployed
     to, `DeploymentError` when CloudFormation refuses what the template would do, `ConfigurationError` for a
     template that is too large, `AccessError`, and `ProvisioningError` with AWS's words for a bad template.
-    Cancelled, it may leave a change set (of a new stack: with a stack that has nothing else), which does nothing.
+    When it fails or is cancelled, what was made for it is removed, in at most ten seconds; what could not be
+    removed is logged, and does nothing.
     """
     async with open_control(config, SERVICE, session=session) as control:
         stack = await find_stack(control, template.stack_name)
         if stack is not None and (problem := state_error(stack.name, stack.status)) is not None:
             raise problem
         source = await _template_source(template, config, template_bucket, session)
-        made = await _create(control, template, stack, source)
-        status, reason, changes = await _read(control, made, Pause(clock or SystemClock()))
+        made = _named(template, stack)
+        pause = Pause(clock or SystemClock())
+        try:
+            refusal = await _create(control, template, made, source)
+            if refusal is None:
+                status, reason, made = await _read(control, made, pause)
+        except BaseException:
+            await carry_out(_discard(control, made, pause), name="discard-plan")
+            raise
+        if refusal is not None:
+            _refuse(refusal, template.stack_name)
         if status == "CREATE_COMPLETE":
-            return replace(made, changes=tuple(map(_change, changes)))
-        await _discard(control, made, Pause(clock or SystemClock()))
+            return made
+        await _discard(control, made, pause)
     if any(text in reason for text in _NO_CHANGES):
-        return replace(made, change_set_id=None)
+        return replace(made, change_set_id=None, changes=())
     raise DeploymentError(
         f"CloudFormation refused the plan for stack {made.stack_name!r}: {reason}{taken_remedy(reason)}; "
         "nothing was changed",
@@ -159,7 +168,8 @@ async def plan(
 async def discard(plan: Plan, config: AwsConfig, *, clock: Clock | None = None, session: Any = None) -> None:
     """Removes a plan's change set, and the stack that was made for it if it has no other. An empty one has none.
 
-    Raises `AccessError` and `ProvisioningError`.
+    CloudFormation cannot be told to remove only a stack without resources: what somebody begins with it in the
+    moment after the last look at it goes as well. Raises `AccessError` and `ProvisioningError`.
     """
     if plan.is_empty:
         return
@@ -190,88 +200,123 @@ async def _template_source(
         return {"TemplateURL": f"{s3.endpoint_url}/{bucket}/{key}"}
 
 
+def _named(template: Template, stack: StackState | None) -> Plan:
+    """The plan before CloudFormation knows it: its change set has a name that nobody else uses."""
+    return Plan(
+        stack_name=template.stack_name,
+        stack_id=template.stack_name if stack is None else stack.id,
+        change_set_id=f"oms-events-{template.digest}-{uuid4().hex}",
+        creates=stack is None or stack.status == REVIEWED,
+        protects=template.termination_protection and not (stack is not None and stack.termination_protection),
+    )
+
+
 async def _create(
-    control: ControlClient, template: Template, stack: StackState | None, source: Mapping[str, str]
-) -> Plan:
-    creates = stack is None or stack.status == REVIEWED
-    name = f"oms-events-{template.digest}-{uuid4().hex}"
+    control: ControlClient, template: Template, made: Plan, source: Mapping[str, str]
+) -> ProvisioningError | None:
+    """Has the change set made. Returns why it was refused; None when it was not."""
     # A stack whose creation fails is of no use, and would be in the way of the next try.
-    on_failure = {"OnStackFailure": "DELETE"} if creates else {}
+    on_failure = {"OnStackFailure": "DELETE"} if made.creates else {}
     try:
-        answer = await control.call(
+        await control.call(
             "CreateChangeSet",
             StackName=template.stack_name,
-            ChangeSetName=name,
-            ChangeSetType="CREATE" if creates else "UPDATE",
-            ClientToken=name,
+            ChangeSetName=made.change_set_id,
+            ChangeSetType="CREATE" if made.creates else "UPDATE",
+            ClientToken=made.change_set_id,
             Capabilities=list(template.capabilities),
             Tags=[{"Key": key, "Value": value} for key, value in sorted(template.tags.items())],
             **source,
             **on_failure,
         )
     except ProvisioningError as error:
-        if error.code == "AlreadyExistsException":
-            raise StackBusyError(
-                f"stack {template.stack_name!r} was made by somebody else at this moment: plan again",
-                code=error.code,
-            ) from error
-        refuse(error, template.stack_name)
-    return Plan(
-        stack_name=template.stack_name,
-        stack_id=answer["StackId"],
-        change_set_id=answer["Id"],
-        creates=creates,
-        protects=template.termination_protection and not (stack is not None and stack.termination_protection),
-    )
+        # An earlier try may have made it, and its answer was lost.
+        made_already = not is_refusal(error, at_once=True) and await _exists(control, made)
+        return None if made_already else error
+    return None
 
 
-async def _read(control: ControlClient, made: Plan, pause: Pause) -> tuple[str, str, Sequence[Any]]:
-    """Status, its reason, and all changes, once CloudFormation has worked them out."""
+async def _exists(control: ControlClient, made: Plan) -> bool:
+    try:
+        await control.call("DescribeChangeSet", StackName=made.stack_name, ChangeSetName=made.change_set_id)
+    except ProvisioningError as error:
+        if error.code == _NOT_FOUND or is_missing(error):
+            return False
+        raise
+    return True
+
+
+def _refuse(refusal: ProvisioningError, stack: str) -> NoReturn:
+    if refusal.code == "AlreadyExistsException":
+        raise StackBusyError(
+            f"stack {stack!r} was made by somebody else at this moment: plan again", code=refusal.code
+        ) from refusal
+    refuse(refusal, stack)
+
+
+async def _read(control: ControlClient, named: Plan, pause: Pause) -> tuple[str, str, Plan]:
+    """Status, its reason, and the plan with all changes, once CloudFormation has worked them out."""
+    asked = {"StackName": named.stack_name, "ChangeSetName": named.change_set_id, "IncludePropertyValues": True}
     while True:
         changes: list[Any] = []
-        pages = control.pages("DescribeChangeSet", ChangeSetName=made.change_set_id, IncludePropertyValues=True)
-        async with aclosing(pages):
+        async with aclosing(control.pages("DescribeChangeSet", **asked)) as pages:
             async for page in pages:
-                status = page["Status"]
-                if status in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+                if page["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
                     break
                 changes += page.get("Changes", ())
             else:
-                return status, page.get("StatusReason", ""), changes
+                made = replace(
+                    named,
+                    stack_id=page["StackId"],
+                    change_set_id=page["ChangeSetId"],
+                    changes=tuple(map(_change, changes)),
+                )
+                return page["Status"], page.get("StatusReason", ""), made
         await pause.wait()
 
 
 async def _discard(control: ControlClient, plan: Plan, pause: Pause) -> None:
     try:
-        await control.call("DeleteChangeSet", ChangeSetName=plan.change_set_id)
-        if not plan.creates or await _other_change_sets(control, plan):
+        await _delete(control, plan, pause)
+        if not plan.creates:
             return
         stack = await find_stack(control, plan.stack_id)
-        if stack is not None and stack.status == REVIEWED:
+        # The change sets last of all: what is begun in between has one.
+        if stack is not None and stack.status == REVIEWED and not await _other_change_sets(control, plan):
             await remove_reviewed(control, stack, pause)
     except ProvisioningError as error:
         if not is_missing(error):
             raise
 
 
+async def _delete(control: ControlClient, plan: Plan, pause: Pause) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            await control.call("DeleteChangeSet", StackName=plan.stack_name, ChangeSetName=plan.change_set_id)
+        except ProvisioningError as error:
+            if error.code == _NOT_FOUND:
+                return
+            # It cannot be deleted while it is worked out.
+            if error.code != "InvalidChangeSetStatus" or not left:
+                raise
+        else:
+            return
+        await pause.wait()
+
+
 async def _other_change_sets(control: ControlClient, plan: Plan) -> bool:
     pages = control.pages("ListChangeSets", StackName=plan.stack_id)
     async with aclosing(pages):
         async for page in pages:
-            if any(item["ChangeSetId"] != plan.change_set_id for item in page["Summaries"]):
-                return True
+            for item in page["Summaries"]:
+                if plan.change_set_id not in (item["ChangeSetId"], item.get("ChangeSetName")):
+                    return True
     return False
 
 
 def _change(item: Any) -> Change:
     found = item["ResourceChange"]
-    replacement = found.get("Replacement", "False")
-    if found["Action"] in ("Add", "Import"):
-        action = Action.ADD
-    elif found["Action"] == "Remove":
-        action = Action.REMOVE
-    else:
-        action = Action.CHANGE if replacement == "False" else Action.REPLACE
+    action, conditional = _action(found)
     properties: dict[str, PropertyChange] = {}
     for detail in found.get("Details", ()):
         one = _property(detail["Target"])
@@ -285,9 +330,22 @@ def _change(item: Any) -> Change:
         type=found["ResourceType"],
         physical_id=found.get("PhysicalResourceId") or None,
         properties=tuple(properties.values()),
-        conditional=replacement == "Conditional",
+        conditional=conditional,
         kept=found.get("PolicyAction") in _KEPT,
     )
+
+
+def _action(found: Any) -> tuple[Action, bool]:
+    """What becomes of the resource, and whether CloudFormation will know it only while it deploys."""
+    said, replacement = found["Action"], found.get("Replacement", "False")
+    if said in ("Add", "Import"):
+        return Action.ADD, False
+    if said == "Remove":
+        return Action.REMOVE, False
+    if said == "Modify" and replacement in ("False", "True"):
+        return (Action.CHANGE if replacement == "False" else Action.REPLACE), False
+    # "Dynamic", and what CloudFormation may come to say: the worst of what may be.
+    return Action.REPLACE, True
 
 
 def _property(target: Any) -> PropertyChange:
@@ -301,9 +359,12 @@ def _property(target: Any) -> PropertyChange:
 
 
 def _loss(change: Change) -> str:
-    what = f"{HOLDS_DATA[change.type]} {change.physical_id or change.logical_id} ({change.logical_id})"
+    kind = HOLDS_DATA.get(change.type, change.type)
+    what = f"{kind} {change.physical_id or change.logical_id} ({change.logical_id})"
     if change.action is Action.REMOVE:
         return f"{what} would be deleted"
+    if change.action is Action.CHANGE:
+        return f"{what} would be changed, and what of it is not known"
     verb = "may have to be replaced" if change.conditional else "would be replaced"
     fate = "; the old one is kept, outside the stack" if change.kept else ", and the old one deleted"
     return f"{what} {verb} by an empty one{fate}"

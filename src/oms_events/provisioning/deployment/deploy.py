@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
-from uuid import uuid4
 
 from oms_events._aio import Clock
 from oms_events._aws.config import AwsConfig
@@ -15,8 +15,16 @@ from oms_events.errors import (
     StackBusyError,
 )
 from oms_events.provisioning.deployment.changes import Plan, discard, plan
-from oms_events.provisioning.deployment.progress import OnEvent, Progress
-from oms_events.provisioning.deployment.stacks import SERVICE, StackState, existing_stack, refuse
+from oms_events.provisioning.deployment.progress import OnEvent, Operation
+from oms_events.provisioning.deployment.stacks import (
+    DELETED,
+    SERVICE,
+    StackState,
+    existing_stack,
+    refuse,
+    retold,
+    state_error,
+)
 from oms_events.provisioning.template import Template
 
 _NOT_EXECUTABLE: Final = ("InvalidChangeSetStatus", "ChangeSetNotFound")
@@ -60,9 +68,10 @@ async def apply(
     `on_event` gets each event of the stack, in order. A stack that could not be made is deleted again, an update
     that failed is rolled back. Termination protection is switched on at the end where the template wants it, and
     never off. Raises `DataLossRefusedError` when the plan loses data and `allow_data_loss` is not given, and
-    `PlanOutdatedError`, `StackBusyError` and `StackStateError`, all with nothing done; `DeploymentError` with the
-    first failing resource's reason; `AccessError`, also when credentials expire meanwhile: the deployment then
-    goes on, as it does when this is cancelled, and `follow` shows it.
+    `PlanOutdatedError`, `StackBusyError` and `StackStateError`, all with nothing done, also for an empty plan;
+    `DeploymentError` with the first failing resource's reason; `AccessError`, also when credentials expire
+    meanwhile: the deployment then goes on, as it does when this is cancelled, and `follow` shows it. The message
+    tells when only termination protection is missing, and when it is not known whether CloudFormation has begun.
     """
     if plan.data_loss and not allow_data_loss:
         raise DataLossRefusedError(
@@ -72,41 +81,46 @@ async def apply(
         )
     async with open_control(config, SERVICE, session=session) as control:
         state = await existing_stack(control, plan.stack_id)
-        if not plan.is_empty:
-            progress = await Progress.from_now(control, state, clock=clock, on_event=on_event)
-            await _execute(control, plan)
-            state = progress.checked(await progress.until_ended())
-        if plan.protects:
-            await control.call(
-                "UpdateTerminationProtection", StackName=plan.stack_id, EnableTerminationProtection=True
+        if state.status == DELETED:
+            raise PlanOutdatedError(
+                f"stack {plan.stack_name!r} has been deleted since it was planned; nothing was done: plan again"
             )
-            state = await existing_stack(control, plan.stack_id)
-    return state
+        if (problem := state_error(state.name, state.status)) is not None:
+            raise problem
+        if not plan.is_empty:
+            operation = await Operation.new(control, state, clock=clock, on_event=on_event)
+            await _execute(operation, plan)
+            state = await operation.result()
+        return await _protect(control, state) if plan.protects else state
 
 
-async def _execute(control: ControlClient, plan: Plan) -> None:
+async def _execute(operation: Operation, plan: Plan) -> None:
     # What is new in an update and was to be kept would be in the way of the next try after a roll-back.
     kept = {} if plan.creates else {"RetainExceptOnCreate": True}
+    refusal = await operation.begin("ExecuteChangeSet", ChangeSetName=plan.change_set_id, **kept)
+    if refusal is None:
+        return
+    if refusal.code not in _NOT_EXECUTABLE:
+        refuse(refusal, plan.stack_name)
+    if "EXECUTE_IN_PROGRESS" in str(refusal):
+        raise StackBusyError(
+            f"the plan for stack {plan.stack_name!r} is being applied already: "
+            "see it with `oms-events infra follow`",
+            code=refusal.code,
+        ) from refusal
+    raise PlanOutdatedError(
+        f"stack {plan.stack_name!r} has changed since it was planned ({refusal}); nothing was done: plan again",
+        code=refusal.code,
+    ) from refusal
+
+
+async def _protect(control: ControlClient, state: StackState) -> StackState:
     try:
-        await control.call(
-            "ExecuteChangeSet",
-            ChangeSetName=plan.change_set_id,
-            ClientRequestToken=f"oms-events-{uuid4().hex}",
-            **kept,
-        )
+        await control.call("UpdateTerminationProtection", StackName=state.id, EnableTerminationProtection=True)
     except ProvisioningError as error:
-        if error.code == "TokenAlreadyExistsException":
-            # The answer to an earlier try of this call was lost: nobody else has this token.
-            return
-        if error.code not in _NOT_EXECUTABLE:
-            refuse(error, plan.stack_name)
-        if "EXECUTE_IN_PROGRESS" in str(error):
-            raise StackBusyError(
-                f"the plan for stack {plan.stack_name!r} is being applied already: "
-                "see it with `oms-events infra follow`",
-                code=error.code,
-            ) from error
-        raise PlanOutdatedError(
-            f"stack {plan.stack_name!r} has changed since it was planned ({error}); nothing was done: plan again",
-            code=error.code,
+        raise retold(
+            error,
+            f"stack {state.name!r} is as its template says ({state.status}), only without termination protection, "
+            f"which could not be switched on: {error}",
         ) from error
+    return replace(state, termination_protection=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import uuid4
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
@@ -19,17 +18,19 @@ from oms_events.errors import (
     StackNotFoundError,
 )
 from oms_events.provisioning.deployment.holdings import Holding, Inspector
-from oms_events.provisioning.deployment.progress import OnEvent, Progress
+from oms_events.provisioning.deployment.progress import OnEvent, Operation
 from oms_events.provisioning.deployment.stacks import (
     DELETED,
     REVIEWED,
     SERVICE,
     Pause,
     StackState,
+    carry_out,
     deployed_template,
     existing_stack,
     refuse,
     remove_reviewed,
+    retold,
 )
 
 # The third one is kept once its creation has succeeded.
@@ -72,7 +73,8 @@ async def look(stack_name: str, config: AwsConfig, *, session: Any = None) -> De
     """What `destroy` would delete, and what speaks against it; changes nothing.
 
     Speaking against it are termination protection, tables with deletion protection or an item, queues with
-    messages, buckets with objects, archives with events, and such as could not be looked into; not what is kept.
+    messages, buckets with objects, archives with events, log groups with logs, keys, and what could not be looked
+    into, as nested stacks and other types that no spec of ours renders; not what is kept.
     Raises `StackNotFoundError`, `StackBusyError` and `AccessError`.
     """
     async with AsyncExitStack() as stack:
@@ -94,9 +96,11 @@ async def destroy(
 
     `force` switches termination protection and the tables' deletion protection off first; it empties nothing, so
     that CloudFormation stops at a bucket that has objects. `shown` is what somebody has agreed to: when the stack
-    has become another since, nothing is done. Raises `DataLossRefusedError` with all reasons unless forced,
-    `PlanOutdatedError`, `StackBusyError` and `StackNotFoundError`, all with nothing done; `DeploymentError` for
-    what could not be deleted, and `AccessError`. Cancelled once CloudFormation has begun, it goes on: `follow` it.
+    has become another since, or something else speaks against it, nothing is done. Raises `DataLossRefusedError`
+    with all reasons unless forced, `PlanOutdatedError`, `StackBusyError` and `StackNotFoundError`, all with
+    nothing done, or with protection switched on again (the message tells when that failed); `DeploymentError` for
+    what could not be deleted, and `AccessError`. The message tells when it is not known whether CloudFormation has
+    begun. Cancelled before that, protection is switched on again; after it, it goes on: `follow` it.
     """
     async with AsyncExitStack() as stack:
         control = await stack.enter_async_context(open_control(config, SERVICE, session=session))
@@ -110,18 +114,26 @@ async def destroy(
                 "force (--force) deletes it nevertheless",
                 reasons=found.reasons,
             )
-        await _unprotect(control, inspector, found, Pause(clock or SystemClock()))
-        state = await existing_stack(control, found.stack_id)
-        if state.status == REVIEWED:
-            return await remove_reviewed(control, state, Pause(clock or SystemClock()))
-        progress = await Progress.from_now(control, state, clock=clock, on_event=on_event)
-        try:
-            await control.call(
-                "DeleteStack", StackName=found.stack_id, ClientRequestToken=f"destroy-{uuid4().hex}"
+        if shown is not None and (new := _new_reasons(found, shown)):
+            raise PlanOutdatedError(
+                f"stack {found.stack_name!r} was not deleted: since it was shown, {'; '.join(new)}: look again"
             )
-        except ProvisioningError as error:
-            refuse(error, found.stack_name)
-        return progress.checked(await progress.until_ended())
+        pause = Pause(clock or SystemClock())
+        protection = _Protection(control, inspector, found, pause)
+        try:
+            await protection.switch(on=False)
+            state = await existing_stack(control, found.stack_id)
+            if state.status == REVIEWED:
+                return await remove_reviewed(control, state, pause)
+            operation = await Operation.new(control, state, clock=clock, on_event=on_event)
+        except BaseException:
+            await carry_out(protection.switch(on=True), name="protect-stack")
+            raise
+        refusal = await operation.begin("DeleteStack", StackName=found.stack_id)
+        if refusal is not None:
+            await protection.switch(on=True)
+            refuse(refusal, found.stack_name)
+        return await operation.result()
 
 
 async def _look(control: ControlClient, inspector: Inspector, stack_name: str) -> Deletion:
@@ -133,7 +145,7 @@ async def _look(control: ControlClient, inspector: Inspector, stack_name: str) -
             f"stack {state.name!r} is in {state.status}: wait for its end with `oms-events infra follow`, "
             "and look again"
         )
-    document = {} if state.status == REVIEWED else await deployed_template(control, state.id)
+    document = {} if state.status == REVIEWED else await deployed_template(control, state.id, stage="Processed")
     resources = await _resources(control, state, document)
     holdings = [
         holding
@@ -154,32 +166,79 @@ async def _resources(
     control: ControlClient, state: StackState, document: Mapping[str, Any]
 ) -> tuple[StackResource, ...]:
     found: list[StackResource] = []
-    policies = {name: entry.get("DeletionPolicy") for name, entry in document.get("Resources", {}).items()}
+    entries = document.get("Resources", {}).items()
+    # After transforms all of them are plain; what is not is no reason to take a resource for kept.
+    policies = {name: entry.get("DeletionPolicy") for name, entry in entries if isinstance(entry, Mapping)}
     async with aclosing(control.pages("ListStackResources", StackName=state.id)) as pages:
         async for page in pages:
             found += _present(page["StackResourceSummaries"], policies)
     return tuple(found)
 
 
-def _present(summaries: Any, policies: Mapping[str, str | None]) -> Iterator[StackResource]:
+def _present(summaries: Any, policies: Mapping[str, object]) -> Iterator[StackResource]:
     for item in summaries:
         if item["ResourceStatus"] != DELETED and item.get("PhysicalResourceId"):
             yield StackResource(
                 logical_id=item["LogicalResourceId"],
                 physical_id=item["PhysicalResourceId"],
                 type=item["ResourceType"],
-                kept=policies.get(item["LogicalResourceId"]) in _KEPT,
+                kept=str(policies.get(item["LogicalResourceId"])) in _KEPT,
             )
 
 
-async def _unprotect(control: ControlClient, inspector: Inspector, found: Deletion, pause: Pause) -> None:
-    for table in (holding.physical_id for holding in found.holdings if holding.protected):
-        dynamodb = await inspector.client("dynamodb")
-        await dynamodb.call("UpdateTable", TableName=table, DeletionProtectionEnabled=False)
-        # A table that is being changed cannot be deleted.
-        while (await dynamodb.call("DescribeTable", TableName=table))["Table"]["TableStatus"] == "UPDATING":
-            await pause.wait()
-    if found.termination_protection:
-        await control.call(
-            "UpdateTerminationProtection", StackName=found.stack_id, EnableTerminationProtection=False
-        )
+def _new_reasons(found: Deletion, shown: Deletion) -> list[str]:
+    """What speaks against it now, and did not then: of another resource, or of another kind."""
+    agreed = {(holding.physical_id, holding.refused, holding.protected) for holding in shown.holdings}
+    new = [
+        holding.reason
+        for holding in found.holdings
+        if (holding.physical_id, holding.refused, holding.protected) not in agreed
+    ]
+    if found.termination_protection and not shown.termination_protection:
+        new.insert(0, "the stack has got termination protection")
+    return new
+
+
+class _Protection:
+    """What a stack that was found is protected by: its own termination protection, and that of its tables."""
+
+    def __init__(self, control: ControlClient, inspector: Inspector, found: Deletion, pause: Pause) -> None:
+        self._control = control
+        self._inspector = inspector
+        self._found = found
+        self._pause = pause
+
+    async def switch(self, *, on: bool) -> None:
+        """Switches all of it off, or on again. Raises `AccessError` and `ProvisioningError`."""
+        try:
+            for holding in self._found.holdings:
+                if holding.protected:
+                    await self._switch_table(holding.physical_id, on=on)
+            if self._found.termination_protection:
+                await self._control.call(
+                    "UpdateTerminationProtection", StackName=self._found.stack_id, EnableTerminationProtection=on
+                )
+        except ProvisioningError as error:
+            if not on:
+                raise
+            raise retold(
+                error,
+                f"stack {self._found.stack_name!r} was not deleted, but its protection is off now, and could not "
+                f"be switched on again: {error}",
+            ) from error
+
+    async def _switch_table(self, table: str, *, on: bool) -> None:
+        dynamodb = await self._inspector.client("dynamodb")
+        # A table that is being changed can neither be changed nor deleted.
+        while (described := await _described(dynamodb, table))["TableStatus"] == "UPDATING":
+            await self._pause.wait()
+        if described.get("DeletionProtectionEnabled", False) is on:
+            return
+        await dynamodb.call("UpdateTable", TableName=table, DeletionProtectionEnabled=on)
+        while (await _described(dynamodb, table))["TableStatus"] == "UPDATING":
+            await self._pause.wait()
+
+
+async def _described(dynamodb: ControlClient, table: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (await dynamodb.call("DescribeTable", TableName=table))["Table"]
+    return found

@@ -11,9 +11,31 @@ from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import ProvisioningError
 
+HOLDS_DATA: Final[Mapping[str, str]] = {
+    "AWS::CloudFormation::Stack": "nested stack",
+    "AWS::DynamoDB::GlobalTable": "table",
+    "AWS::DynamoDB::Table": "table",
+    "AWS::Events::Archive": "archive",
+    "AWS::KMS::Key": "key",
+    "AWS::Logs::LogGroup": "log group",
+    "AWS::S3::Bucket": "bucket",
+    "AWS::SQS::Queue": "queue",
+}
+"""Type to what people call it: resources that cannot be made again as they were."""
+HOLDS_NOTHING: Final = frozenset(
+    ("AWS::ApplicationAutoScaling::ScalableTarget", "AWS::ApplicationAutoScaling::ScalingPolicy",
+     "AWS::CloudFormation::WaitConditionHandle", "AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard",
+     "AWS::EC2::VPCEndpoint", "AWS::Events::EventBus", "AWS::Events::EventBusPolicy", "AWS::Events::Rule",
+     "AWS::IAM::Role", "AWS::KMS::Alias", "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::EventSourceMapping",
+     "AWS::Lambda::Function", "AWS::Lambda::Permission", "AWS::Logs::ResourcePolicy", "AWS::S3::BucketPolicy",
+     "AWS::SNS::Subscription", "AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy")
+)  # fmt: skip
+"""The other types that our specs render, and the one that stands for nothing in a template. A type that is in
+neither may hold anything, and is treated so."""
+
 _GONE: Final = frozenset(
-    ("ResourceNotFoundException", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NoSuchBucket",
-     "NotFound", "404")
+    ("ResourceNotFoundException", "NotFoundException", "QueueDoesNotExist",
+     "AWS.SimpleQueueService.NonExistentQueue", "NoSuchBucket", "NotFound", "404")
 )  # fmt: skip
 
 
@@ -48,10 +70,13 @@ class Inspector:
 
         What cannot be looked into is told as such: it may hold anything.
         """
-        looked = _LOOKS.get(kind)
-        if looked is None:
+        if kind in HOLDS_NOTHING:
             return ()
-        service, look = looked
+        if kind not in _LOOKS:
+            what = HOLDS_DATA.get(kind, kind)
+            reason = f"{what} {physical_id} could not be looked into: it may hold anything"
+            return [Holding(physical_id=physical_id, reason=reason)]
+        service, look = _LOOKS[kind]
         try:
             return await look(await self.client(service), physical_id)
         except ProvisioningError as error:
@@ -93,10 +118,24 @@ async def _look_at_archive(events: ControlClient, archive: str) -> list[Holding]
     return [Holding(physical_id=archive, reason=f"archive {archive} has {count} events")] if count else []
 
 
+async def _look_at_key(kms: ControlClient, key: str) -> list[Holding]:
+    state = (await kms.call("DescribeKey", KeyId=key))["KeyMetadata"]["KeyState"]
+    if state.startswith("Pending"):
+        return []
+    return [Holding(physical_id=key, reason=f"key {key} is needed to read what it has encrypted")]
+
+
+async def _look_at_log_group(logs: ControlClient, group: str) -> list[Holding]:
+    found = await logs.call("DescribeLogStreams", logGroupName=group, limit=1)
+    return [Holding(physical_id=group, reason=f"log group {group} has logs")] if found["logStreams"] else []
+
+
 _LOOKS: Final[Mapping[str, tuple[str, Callable[[ControlClient, str], Awaitable[list[Holding]]]]]] = {
     "AWS::DynamoDB::Table": ("dynamodb", _look_at_table),
     "AWS::DynamoDB::GlobalTable": ("dynamodb", _look_at_table),
     "AWS::SQS::Queue": ("sqs", _look_at_queue),
     "AWS::S3::Bucket": ("s3", _look_at_bucket),
     "AWS::Events::Archive": ("events", _look_at_archive),
+    "AWS::KMS::Key": ("kms", _look_at_key),
+    "AWS::Logs::LogGroup": ("logs", _look_at_log_group),
 }

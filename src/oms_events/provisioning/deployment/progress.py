@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
+from uuid import uuid4
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
-from oms_events.errors import AccessError, DeploymentError, ProvisioningError, StackStateError
+from oms_events.errors import DeploymentError, ProvisioningError, StackStateError
 from oms_events.provisioning.deployment.stacks import (
     DELETED,
     IN_PROGRESS,
@@ -21,18 +23,25 @@ from oms_events.provisioning.deployment.stacks import (
     Pause,
     StackState,
     existing_stack,
+    is_refusal,
+    remedy,
+    retold,
 )
 
 SUCCEEDED: Final = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"))
 
 # A stack whose creation failed may pass through these on its way to be deleted.
 _PASSING: Final = frozenset(("CREATE_FAILED", "ROLLBACK_COMPLETE"))
-_AS_BEFORE: Final = frozenset(
-    ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE", DELETED)
-)
+_AS_BEFORE: Final = frozenset(("UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE", DELETED))
+_LEFT: Final = frozenset(("DELETE_FAILED", "DELETE_SKIPPED"))
 # Resources that failed only because another one had.
-_CANCELLED: Final = "cancelled"
+_CANCELLED: Final = re.compile(r"Resource (?:creation|update|deletion) cancell?ed\.?")
 _TAKEN: Final = "already exists"
+
+_LOOKS: Final = 5
+"""For an operation whose answer was lost: within seven seconds."""
+_SILENCE: Final = 30
+"""Looks, for two minutes, in which an operation that was accepted shows no event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,8 @@ class StackEvent:
     reason: str
     of_stack: bool
     """Whether it tells of the stack as a whole."""
+    token: str = ""
+    """Of the operation that it is of, the same in all its events; empty where whoever began it gave none."""
 
     @property
     def failed(self) -> bool:
@@ -79,130 +90,170 @@ async def follow(
         state = await existing_stack(control, stack_name)
         if state.status == REVIEWED:
             raise StackStateError(f"stack {stack_name!r} has nothing but change sets: no operation has begun")
-        progress = await Progress.of_operation(control, state, clock=clock, on_event=on_event)
-        if state.in_progress:
-            state = await progress.until_ended()
-        else:
-            await progress.tell()
-        return progress.checked(state)
+        operation = await Operation.last(control, state, clock=clock, on_event=on_event)
+        # CloudFormation forgets events after 90 days.
+        return _checked(state, ()) if operation is None else await operation.result()
 
 
-class Progress:
-    """Reads a stack's events, each once and in order, and tells how the operation ended."""
+class Operation:
+    """One operation on a stack, which is its token: begins it, reads its events, tells how it ended.
+
+    Every event of an operation carries its token, so that what others do before and after it does not count. For
+    one without a token the events count up to the stack's first final one.
+    """
 
     def __init__(
         self,
         control: ControlClient,
         stack: StackState,
         *,
+        token: str,
         seen: Iterable[str],
         clock: Clock | None,
         on_event: OnEvent | None,
     ) -> None:
         self._control = control
         self._stack = stack
+        self._token = token
         self._seen = set(seen)
         self._pause = Pause(clock or SystemClock())
         self._on_event = on_event
         self._events: list[StackEvent] = []
 
     @classmethod
-    async def from_now(
+    async def new(
         cls, control: ControlClient, stack: StackState, *, clock: Clock | None, on_event: OnEvent | None
-    ) -> Progress:
-        """For an operation that is about to begin."""
+    ) -> Operation:
+        """One that is about to begin."""
         page = await control.call("DescribeStackEvents", StackName=stack.id)
         seen = [event["EventId"] for event in page["StackEvents"]]
-        return cls(control, stack, seen=seen, clock=clock, on_event=on_event)
+        token = f"oms-events-{uuid4().hex}"
+        return cls(control, stack, token=token, seen=seen, clock=clock, on_event=on_event)
 
     @classmethod
-    async def of_operation(
+    async def last(
         cls, control: ControlClient, stack: StackState, *, clock: Clock | None, on_event: OnEvent | None
-    ) -> Progress:
-        """For the operation that began last: its events come after the end of the one before."""
-        progress = cls(control, stack, seen=(), clock=clock, on_event=on_event)
-        newest_first = reversed(await progress._unseen())
-        next(newest_first, None)
-        progress._seen.update([event.id for event in newest_first if event.ends][:1])
-        return progress
+    ) -> Operation | None:
+        """The one that began last; None when no event of the stack is known."""
+        operation = cls(control, stack, token="", seen=(), clock=clock, on_event=on_event)
+        newest = None
+        async with aclosing(operation._newest_first()) as events:
+            async for event in events:
+                if newest is None:
+                    newest = event
+                    operation._token = event.token
+                elif event.token != newest.token or (not event.token and event.ends):
+                    operation._seen.add(event.id)
+                    break
+        return None if newest is None else operation
 
-    async def until_ended(self) -> StackState:
-        """Gives each event to `on_event` until the operation is over, and the stack as it is then.
+    async def begin(self, call: str, /, **parameters: Any) -> ProvisioningError | None:
+        """Begins the operation by a call of CloudFormation. Returns why it was refused; None when it has begun.
 
-        Without an end, unless the caller sets a deadline. Raises `AccessError` and `ProvisioningError`, which
-        say that the operation goes on.
+        When answers were lost, the last one may tell of an earlier try (that something is in progress, or gone):
+        only an event with the token tells whether it has begun. Raises `AccessError` and `ProvisioningError` when
+        that cannot be known. Cancelled, it may or may not have begun.
         """
         try:
-            return await self._until_ended()
-        except AccessError as error:
-            text = self._goes_on(error)
-            raise AccessError(text, operation=error.operation, code=error.code) from error
+            await self._control.call(call, ClientRequestToken=self._token, **parameters)
         except ProvisioningError as error:
-            raise ProvisioningError(self._goes_on(error), code=error.code) from error
+            if error.code == "TokenAlreadyExistsException":
+                # Nobody else has this token.
+                return None
+            if is_refusal(error, at_once=True):
+                return error
+            try:
+                if await self._has_begun():
+                    return None
+                if is_refusal(error):
+                    return error
+            except ProvisioningError as unseen:
+                error.add_note(f"and it could not be looked for: {unseen}")
+            raise retold(error, f"{error}; CloudFormation may have begun nevertheless: {self._hint}") from error
+        return None
 
-    def checked(self, state: StackState) -> StackState:
-        """The state, when the operation did what was wanted. Raises `DeploymentError`.
+    async def result(self) -> StackState:
+        """Gives each event to `on_event` until the operation is over, and the stack as it was then.
 
-        Its `reason` then names resources that were taken out of the stack, and could not be deleted.
+        Its `reason` names resources that are outside the stack now, and were not deleted. Without an end, unless
+        the caller sets a deadline. Raises `DeploymentError` when it failed, `AccessError` and `ProvisioningError`,
+        which say that the operation goes on.
         """
-        started = next((event.status for event in self._events if event.of_stack), "")
-        failures = [
-            f"{event.logical_id} ({event.type}): {event.reason or event.status}"
-            for event in self._events
-            if event.failed and not event.of_stack and _CANCELLED not in event.reason
-        ]
-        if state.status in SUCCEEDED or (state.status == DELETED and started.startswith("DELETE")):
-            left = f"left behind, outside the stack: {'; '.join(failures)}" if failures else ""
-            return replace(state, reason=left)
-        why = failures[0] if failures else state.reason or "CloudFormation gave no reason"
-        rolled_back = state.status in _AS_BEFORE and not started.startswith("DELETE")
-        raise DeploymentError(
-            f"stack {state.name!r} ended in {state.status}: {why}{_remedy(why, state, rolled_back=rolled_back)}",
-            status=state.status,
-            failures=failures,
-            rolled_back=rolled_back,
-        )
+        try:
+            state = await self._end()
+        except ProvisioningError as error:
+            text = f"{error}; CloudFormation goes on with stack {self._stack.name!r} by itself: {self._hint}"
+            raise retold(error, text) from error
+        return _checked(state, self._events)
 
-    async def tell(self) -> Sequence[StackEvent]:
-        """Gives the events that are new, and returns them."""
-        fresh = await self._unseen()
-        self._seen.update(event.id for event in fresh)
-        self._events += fresh
-        if self._on_event is not None:
-            for event in fresh:
-                self._on_event(event)
-        return fresh
-
-    async def _until_ended(self) -> StackState:
+    async def _end(self) -> StackState:
+        silent = 0
         passed = False
         while True:
-            fresh = await self.tell()
-            if any(event.ends for event in fresh) or passed:
+            fresh = await self._tell()
+            last = next((event for event in reversed(self._events) if event.of_stack), None)
+            if last is not None and last.ends:
                 state = await existing_stack(self._control, self._stack.id)
-                if not state.in_progress and (passed or state.status not in _PASSING):
-                    await self.tell()
-                    return state
-                passed = not state.in_progress
+                # A deletion may follow what passes. After any other end another operation may be under way, or
+                # the stack's description a moment late.
+                passes = last.status in _PASSING
+                over = (passed and not state.in_progress) if passes else (passed or not state.in_progress)
+                if over:
+                    await self._tell()
+                    return _as_of(last, state, deleted=passes and state.status == DELETED)
+                passed = not passes or not state.in_progress
             if fresh:
                 self._pause.restart()
+            elif not self._events and (silent := silent + 1) > _SILENCE:
+                raise ProvisioningError("it was accepted, but shows no event: another operation may be under way")
             await self._pause.wait()
 
+    async def _tell(self) -> Sequence[StackEvent]:
+        """Gives the operation's events that are new, and returns them."""
+        fresh = await self._unseen()
+        self._seen.update(event.id for event in fresh)
+        marked = any(event.token == self._token for event in (*self._events, *fresh))
+        told = []
+        for event in fresh:
+            if self._is_complete:
+                break
+            # Nothing marked: this CloudFormation gives no tokens back.
+            if event.token == self._token or not (marked or event.token):
+                told.append(event)
+                self._events.append(event)
+                if self._on_event is not None:
+                    self._on_event(event)
+        return told
+
+    @property
+    def _is_complete(self) -> bool:
+        last = self._events[-1] if self._events else None
+        return last is not None and last.ends and last.status not in _PASSING
+
+    @property
+    def _hint(self) -> str:
+        return f"see it with `oms-events infra follow --stack-name {self._stack.id}`"
+
+    async def _has_begun(self) -> bool:
+        for _ in range(_LOOKS):
+            if any(event.token == self._token for event in await self._unseen()):
+                return True
+            await self._pause.wait()
+        return False
+
     async def _unseen(self) -> list[StackEvent]:
-        """CloudFormation gives the newest first, and pages of a hundred."""
-        found: list[StackEvent] = []
+        """The events that are new, the oldest first."""
+        async with aclosing(self._newest_first()) as events:
+            return [event async for event in events][::-1]
+
+    async def _newest_first(self) -> AsyncGenerator[StackEvent, None]:
+        """As CloudFormation gives them, in pages of a hundred, up to the first that was seen."""
         async with aclosing(self._control.pages("DescribeStackEvents", StackName=self._stack.id)) as pages:
             async for page in pages:
                 for item in page["StackEvents"]:
                     if item["EventId"] in self._seen:
-                        return found[::-1]
-                    found.append(_event(item))
-        return found[::-1]
-
-    def _goes_on(self, error: ProvisioningError) -> str:
-        return (
-            f"{error}; CloudFormation goes on with stack {self._stack.name!r} by itself: "
-            f"see it with `oms-events infra follow --stack-name {self._stack.id}`"
-        )
+                        return
+                    yield _event(item)
 
 
 def taken_remedy(reason: str) -> str:
@@ -215,16 +266,46 @@ def taken_remedy(reason: str) -> str:
     )
 
 
-def _remedy(why: str, state: StackState, *, rolled_back: bool) -> str:
-    if state.status == "UPDATE_ROLLBACK_FAILED":
-        end = "; repair what could not be rolled back, then: aws cloudformation continue-update-rollback"
-    elif rolled_back:
-        end = "; all is as it was before"
-    elif state.status == "DELETE_FAILED":
-        end = "; what is left stands in the stack: remove the cause, and destroy it again"
-    else:
-        end = ""
-    return taken_remedy(why) + end
+def _as_of(last: StackEvent, state: StackState, *, deleted: bool) -> StackState:
+    """The stack as the operation left it: described later, it may be in the next one."""
+    status = DELETED if deleted else last.status
+    return state if state.status == status else replace(state, status=status, reason=last.reason)
+
+
+def _checked(state: StackState, events: Sequence[StackEvent]) -> StackState:
+    """The state, when the operation did what was wanted. Raises `DeploymentError`."""
+    started = next((event.status for event in events if event.of_stack), "")
+    deletes = started.startswith("DELETE")
+    left = _left(events)
+    if state.status in SUCCEEDED or (state.status == DELETED and deletes):
+        return replace(state, reason=left)
+    failures = [
+        f"{event.logical_id} ({event.type}): {event.reason or event.status}"
+        for event in events
+        if event.failed and not event.of_stack and _CANCELLED.fullmatch(event.reason) is None
+    ]
+    why = failures[0] if failures else state.reason or "CloudFormation gave no reason"
+    as_before = state.status in _AS_BEFORE and not deletes
+    end = "all is as it was before" if as_before else remedy(state.status)
+    if left and not state.status.endswith("_FAILED"):
+        end = f"{left}; delete that, or import it, before you try again" + ("" if as_before else f"; {end}")
+    raise DeploymentError(
+        f"stack {state.name!r} ended in {state.status}: {why}{taken_remedy(why)}; {end}",
+        status=state.status,
+        failures=failures,
+        rolled_back=as_before and not left,
+    )
+
+
+def _left(events: Sequence[StackEvent]) -> str:
+    """The resources that an operation took out of the stack, and did not delete; CloudFormation tries thrice."""
+    last = {(event.logical_id, event.physical_id): event for event in events if not event.of_stack}
+    left = [
+        f"{event.logical_id} ({event.type}) {event.physical_id}: {event.reason or event.status}"
+        for event in last.values()
+        if event.status in _LEFT
+    ]
+    return f"left behind, outside the stack: {'; '.join(left)}" if left else ""
 
 
 def _event(item: Any) -> StackEvent:
@@ -239,4 +320,5 @@ def _event(item: Any) -> StackEvent:
         status=item.get("ResourceStatus", ""),
         reason=item.get("ResourceStatusReason", ""),
         of_stack=kind == STACK_TYPE and physical == item["StackId"],
+        token=item.get("ClientRequestToken", ""),
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NoReturn
-from uuid import uuid4
+from typing import Any, Final, Literal, NoReturn
 
-from oms_events._aio import Clock
+from oms_events._aio import Clock, cancel_and_wait
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import (
+    AccessError,
     MissingExtraError,
     ProvisioningError,
     StackBusyError,
@@ -39,15 +41,21 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "ROLLBACK_COMPLETE": _DESTROY_FIRST,
     "ROLLBACK_FAILED": _DESTROY_FIRST,
     "DELETE_FAILED": "see what could not be deleted with `oms-events infra follow`, and destroy it again",
+    "IMPORT_ROLLBACK_FAILED": "CloudFormation has no way on from there: see why with `oms-events infra follow`, "
+    "and destroy it, or ask AWS",
+    "UPDATE_FAILED": "roll it back first: aws cloudformation rollback-stack",
     "UPDATE_ROLLBACK_FAILED": "see what could not be rolled back with `oms-events infra follow`, repair that, and "
     "let CloudFormation go on: aws cloudformation continue-update-rollback",
 }
-_ROLL_BACK: Final = "roll it back first: aws cloudformation rollback-stack"
 _STATE_IN_TEXT: Final = re.compile(r"\b(?:is in|in status) \[?([A-Z]+(?:_[A-Z]+)+)")
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 5.0
 _PAUSE_GROWTH: Final = 1.5
+_PARTING: Final = 10.0
+"""Seconds for what has to be done before an interrupted call ends."""
+
+_log = logging.getLogger("oms_events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +135,12 @@ def state_error(stack: str, status: str) -> ProvisioningError | None:
             f"stack {stack!r} is in {status}: another operation is under way; "
             "see it with `oms-events infra follow`, and try again when it has ended"
         )
-    return StackStateError(f"stack {stack!r} is in {status}: {_REMEDIES.get(status, _ROLL_BACK)}")
+    return StackStateError(f"stack {stack!r} is in {status}: {remedy(status)}")
+
+
+def remedy(status: str) -> str:
+    """What to do about a stack in a state that nothing can be deployed to."""
+    return _REMEDIES.get(status, "see why with `oms-events infra follow`")
 
 
 def refuse(error: ProvisioningError, stack: str) -> NoReturn:
@@ -141,9 +154,49 @@ def refuse(error: ProvisioningError, stack: str) -> NoReturn:
     raise meant from error
 
 
+def retold(error: ProvisioningError, text: str) -> ProvisioningError:
+    """The error in other words, still an `AccessError` if it was one."""
+    if isinstance(error, AccessError):
+        return AccessError(text, operation=error.operation, code=error.code)
+    return ProvisioningError(text, code=error.code)
+
+
+def is_refusal(error: ProvisioningError, *, at_once: bool = False) -> bool:
+    """Whether AWS has refused a call, and not failed to answer it; `at_once` wants it of the very first try.
+
+    A refusal of a later try may come from an earlier one that was done, and whose answer was lost.
+    """
+    answer: Mapping[str, Any] | None = getattr(error.__cause__, "response", None)
+    if answer is None:
+        # No credentials, or a signature that is wrong: nothing was sent, or nothing taken.
+        return isinstance(error, AccessError)
+    about = answer.get("ResponseMetadata", {})
+    refused: bool = 400 <= about.get("HTTPStatusCode", 0) < 500
+    return refused and not (at_once and about.get("RetryAttempts"))
+
+
+async def carry_out(work: Coroutine[Any, Any, None], *, name: str) -> None:
+    """Brings to its end what an interrupted call has to put in order: ten seconds, and one more interruption.
+
+    What goes wrong with it is logged: why the call ends matters more.
+    """
+    task = asyncio.create_task(work, name=name)
+    try:
+        try:
+            await asyncio.wait({task}, timeout=_PARTING)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=_PARTING)
+            raise
+    finally:
+        await cancel_and_wait(task)
+        if task.cancelled() or (error := task.exception()) is not None:
+            _log.warning("%s: %s", name, "no end in time" if task.cancelled() else error)
+
+
 async def remove_reviewed(control: ControlClient, stack: StackState, pause: Pause) -> StackState:
     """Removes a stack that has nothing but change sets, and waits until it is gone."""
-    await control.call("DeleteStack", StackName=stack.id, ClientRequestToken=f"oms-events-{uuid4().hex}")
+    # Without a token: by its id it may be deleted again and again, and nobody looks at its events.
+    await control.call("DeleteStack", StackName=stack.id)
     while (found := await find_stack(control, stack.id)) is not None and found.status != DELETED:
         await pause.wait()
     return replace(stack, status=DELETED)
@@ -157,14 +210,18 @@ async def outputs(stack_name: str, config: AwsConfig, *, session: Any = None) ->
     """
     async with open_control(config, SERVICE, session=session) as control:
         state = await existing_stack(control, stack_name)
-        document = await deployed_template(control, state.id)
-    layout = document.get("Metadata", {}).get(METADATA_KEY, {}).get("Outputs")
-    return dict(state.outputs) if layout is None else assembled_outputs(layout, state.outputs)
+        layout: object = await deployed_template(control, state.id, stage="Original")
+    for key in ("Metadata", METADATA_KEY, "Outputs"):
+        # Somebody else's template may have anything there.
+        layout = layout.get(key) if isinstance(layout, Mapping) else None
+    return assembled_outputs(layout, state.outputs) if isinstance(layout, Mapping) else dict(state.outputs)
 
 
-async def deployed_template(control: ControlClient, stack: str) -> Mapping[str, Any]:
-    """The template of a stack; an empty one when it has a form that none of ours has."""
-    body = (await control.call("GetTemplate", StackName=stack, TemplateStage="Original")).get("TemplateBody")
+async def deployed_template(
+    control: ControlClient, stack: str, *, stage: Literal["Original", "Processed"]
+) -> Mapping[str, Any]:
+    """The template of a stack, as it was given or after transforms; an empty one where its form is another."""
+    body = (await control.call("GetTemplate", StackName=stack, TemplateStage=stage)).get("TemplateBody")
     if isinstance(body, str):
         body = _parsed(body)
     return body if isinstance(body, Mapping) else {}

@@ -27,15 +27,14 @@ NO_CODE_RUNTIME: Final = "python3.13"
 
 
 def code_options(code: CodeSpec | None, *, handler: str | None, default: str, runtime: str) -> dict[str, Any]:
-    """A function's `code`, `handler` and `runtime`: an image names its handler itself, unless one is given.
+    """A function's `code`, `handler` and `runtime`; an image gets the handler as its command.
 
     Without code neither the handler nor the runtime of the code to come counts.
     """
     if code is None:
         return {"code": NO_CODE, "handler": INLINE_HANDLER, "runtime": NO_CODE_RUNTIME}
-    if code.image_uri is None:
-        handler = handler or (INLINE_HANDLER if code.inline is not None else default)
-    return {"code": code, "handler": handler, "runtime": runtime}
+    default = default if code.inline is None else INLINE_HANDLER
+    return {"code": code, "handler": handler or default, "runtime": runtime}
 
 
 def function_role(key: str, function: str, *statements: StatementSpec, tracing: bool) -> RoleSpec:

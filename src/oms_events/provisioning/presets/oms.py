@@ -41,9 +41,8 @@ from oms_events.provisioning.specs.targets import TargetSpec
 MAX_NAME: Final = 40
 """Characters of `name`: with what follows it, a role's name has at most 64."""
 
-MAX_BUS_NAME: Final = 100
-"""Characters of a bus's name here: a queue's policy that names every rule, each with its bus, stays below SQS's
-8,192 bytes (SQS quotas)."""
+MAX_BUS_NAME: Final = 256
+"""EventBridge API reference, CreateEventBus."""
 
 _NAME: Final = re.compile(rf"[A-Za-z][A-Za-z0-9-]{{0,{MAX_NAME - 1}}}")
 _BUS_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_BUS_NAME}}}")

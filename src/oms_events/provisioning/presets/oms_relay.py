@@ -30,7 +30,7 @@ class OmsRelay(Spec):
 
     code: CodeSpec
     handler: str | None = None
-    """`module.name` of what `create_streams_handler` gave; none for an image."""
+    """`module.name` of what `create_streams_handler` gave; an image may have it in itself."""
     runtime: str = "python3.13"
     architecture: Literal["x86_64", "arm64"] = "x86_64"
     layers: tuple[Arn, ...] = ()

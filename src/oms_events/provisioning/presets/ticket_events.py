@@ -14,7 +14,7 @@ from oms_events.provisioning.presets.named import by_name
 from oms_events.provisioning.presets.table_arns import TableArn
 from oms_events.provisioning.presets.ticket_roles import COMPUTE
 from oms_events.provisioning.specs.alarms import AlarmSpec
-from oms_events.provisioning.specs.base import Arn, Spec
+from oms_events.provisioning.specs.base import Arn, Reference, Spec
 from oms_events.provisioning.specs.buses import EVENTS_SERVICE, ArchiveSpec, EventBusSpec
 from oms_events.provisioning.specs.logs import LogGroupSpec
 from oms_events.provisioning.specs.patterns import check_pattern
@@ -40,10 +40,16 @@ _BUS_PART: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _MAX_ARCHIVE_NAME: Final = 48
 """EventBridge API reference, CreateArchive."""
 
+_TARGET_ROLE: Final = "target"
 _EVERYTHING: Final = {"source": [{"exists": True}]}
 _LOG_RULE: Final = "to-log-group"
 _TARGETS: Final = {"lambda": "InvokeFunctions", "sqs": "SendMessages", "sns": "PublishMessages"}
 """Services of the rules' targets, each with the statement of the target role."""
+
+
+def _needs_role(target: TargetSpec) -> bool:
+    """Queues and topics outside the stack have a policy that this one cannot write; functions take statements."""
+    return isinstance(target.arn, str) and target.service in ("sqs", "sns") and target.role is None
 
 
 def _function(name: str) -> str:
@@ -188,18 +194,23 @@ class TicketEventsPreset(Preset):
         )
 
     def _rule(self, key: str, rule: TicketRuleSpec, bus: EventBusSpec, dlq: QueueSpec | None) -> RuleSpec:
-        attached = [
-            target.model_copy(update={"dead_letter": dlq.arn}) if dlq and target.dead_letter is None else target
-            for target in rule.targets
-        ]
         return RuleSpec(
             name=f"{self.name}-{rule.name}",
             key=key,
             description=rule.description,
             bus=bus.reference("name"),
             pattern=rule.event_pattern,
-            targets=tuple(attached),
+            targets=tuple(self._attached(target, dlq) for target in rule.targets),
         )
+
+    def _attached(self, target: TargetSpec, dlq: QueueSpec | None) -> TargetSpec:
+        """The target with the preset's queue and role, where it has none of its own and needs one."""
+        update: dict[str, Reference] = {}
+        if dlq is not None and target.dead_letter is None:
+            update["dead_letter"] = dlq.arn
+        if _needs_role(target):
+            update["role"] = Reference(ref=f"role:{_TARGET_ROLE}")
+        return target.model_copy(update=update)
 
     def _archive(self, bus: EventBusSpec) -> ArchiveSpec | None:
         config = self.archive_config
@@ -253,7 +264,7 @@ class TicketEventsPreset(Preset):
         rules = f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/{self.bus_name}/*"
         return RoleSpec(
             name=f"{self.name}-eventbridge-target-role",
-            key="target",
+            key=_TARGET_ROLE,
             description=f"What the rules of the bus {self.bus_name} may reach",
             # Text instead of references: a rule that uses the role would wait for it, and the role for the rule.
             trust=(ServiceTrust(service=EVENTS_SERVICE, source_arns=(rules,)),),

@@ -47,6 +47,8 @@ _EXTENDED: Final = re.compile(
 _ID: Final = re.compile(r"[a-z][A-Za-z0-9_]{0,254}")
 _TEXT: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
 _IDS: Final = re.compile(r"(?<![\w.])[a-z]\w*")
+_OF_ALL: Final = "METRICS("
+"""Stands in an expression for all its metrics, or for those with a text in their ids."""
 _NOT_IN_NAME: Final = re.compile(r"[\x00-\x1f\x7f\"\\]")
 _ACTION_SERVICES: Final = frozenset(
     ("aiops", "automate", "autoscaling", "lambda", "sns", "ssm", "ssm-incidents", "swf")
@@ -110,8 +112,8 @@ class AlarmSpec(ResourceSpec):
 
     metrics: tuple[MetricSpec, ...] = Field(default=(), max_length=MAX_METRICS)
     expression: str | None = Field(default=None, min_length=1, max_length=2048)
-    """Metric math over the ids of `metrics`, such as `100 * failed / all`; or, without `metrics`, a query of CloudWatch
-    Metrics Insights over any number of metrics, which begins with `SELECT`."""
+    """Metric math over the ids of `metrics`, such as `100 * failed / all`; or, without `metrics`, a query of
+    CloudWatch Metrics Insights over any number of metrics, which begins with `SELECT`."""
     label: str | None = None
     """What the expression is, in words."""
 
@@ -123,7 +125,8 @@ class AlarmSpec(ResourceSpec):
     comparison: Comparison = "GreaterThanThreshold"
     threshold: float
     treat_missing_data: Literal["breaching", "notBreaching", "ignore", "missing"] = "notBreaching"
-    """Most metrics of AWS are absent when nothing happens. Alarms on `AWS/DynamoDB` always ignore missing data."""
+    """Most metrics of AWS are absent when nothing happens. By default CloudWatch ignores missing data of
+    `AWS/DynamoDB`."""
     actions: tuple[Arn, ...] = Field(default=(), max_length=MAX_ACTIONS)
     ok_actions: tuple[Arn, ...] = Field(default=(), max_length=MAX_ACTIONS)
 
@@ -240,7 +243,8 @@ class AlarmSpec(ResourceSpec):
         used = ids_in(self.expression)
         if unknown := sorted(used.difference(map(str, ids))):
             yield f"expression = {self.expression!r} uses {unknown[0]!r}, which is no id of `metrics`"
-        if unused := sorted(set(map(str, ids)) - used):
+        is_of_all = _OF_ALL in _TEXT.sub("", self.expression)
+        if not is_of_all and (unused := sorted(set(map(str, ids)) - used)):
             yield f"expression = {self.expression!r} does not use {unused[0]!r}; use it or take the metric out"
 
     def _window_problems(self) -> Iterator[str]:

@@ -23,7 +23,7 @@ JsonObject = Annotated[Mapping[str, Any], BeforeValidator(plain_json)]
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _KEY_LENGTH: Final = 128
-_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _WORDS: Final = re.compile(r"[A-Za-z0-9]+")
 _ARN: Final = re.compile(r"arn:(?:aws[\w-]*|\$\{AWS::Partition\}):[a-z0-9-]+:[^\s:]*:[^\s:]*:\S+")
 PSEUDO: Final = re.compile(r"\$\{AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\}")
@@ -105,10 +105,9 @@ def _read_arn(value: object) -> str | Reference:
 
 
 def arn_of(**kinds: str) -> PlainValidator:
-    """Reads an ARN of some kinds of resources only: the kind of a spec, and how its ARN begins after the partition.
+    """Reads an ARN of some kinds of resources only: the kind of a spec, and what its ARN has after the partition.
 
-    In what it begins with, region and account are left out: `sqs:`, `iam:role/`. A kind that no spec has is for
-    ARNs as text.
+    Region and account are left out of it: `sqs:`, `iam:role/`.
     """
 
     def read(value: object) -> str | Reference:
@@ -120,7 +119,9 @@ def arn_of(**kinds: str) -> PlainValidator:
             fits, shown = f"{service}:{resource}".startswith(tuple(kinds.values())), arn
         if not fits:
             wanted = " or ".join(kind.replace("_", " ") for kind in kinds)
-            raise ValueError(f"{shown!r} is no {wanted}; give the ARN of one, or {{ref: '{next(iter(kinds))}:key'}}")
+            raise ValueError(
+                f"{shown!r} is no {wanted}; give the ARN of one, or {{ref: '{next(iter(kinds))}:key'}}"
+            )
         return arn
 
     return PlainValidator(read)
@@ -181,7 +182,7 @@ class Grant:
     """An AWS service may use a resource on behalf of another: what becomes a statement of its resource policy.
 
     `source` is the ARN of the one that it acts for (`aws:SourceArn`), so that nobody can send it elsewhere.
-    `group` is an ARN with a wildcard for it and all of its like, where a policy with each by name would grow too long.
+    `group` is an ARN with a wildcard for it and all of its like, where a policy with each by name grew too long.
     """
 
     to: str | Reference
@@ -205,7 +206,10 @@ class Scope(Protocol):
 
 
 class ResourceSpec(Spec):
-    """A spec of one AWS resource. `key` names it inside its stack, by default as `name` does."""
+    """A spec of one AWS resource.
+
+    `key` names it inside its stack, by default as `name` does, with '-' for what a key does not take.
+    """
 
     kind: ClassVar[str]
     returns: ClassVar[Mapping[str, str]]
@@ -279,7 +283,9 @@ class ResourceSpec(Spec):
 
 
 def _key_of(name: str) -> str:
-    """The name without pseudo parameters, with '-' for what a key does not take."""
+    """The name, or where a key does not take it, its words with '-' between, without pseudo parameters."""
+    if _KEY.fullmatch(name):
+        return name
     return _NOT_IN_KEY.sub("-", PSEUDO.sub("-", name)).strip("-._")[:_KEY_LENGTH]
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted
+from oms_events.provisioning.specs.base import Grant, Json, KeyArn, Resource, ResourceSpec, Scope, substituted
 from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
 
 _NAME: Final = re.compile(
@@ -36,7 +36,7 @@ class BucketSpec(ResourceSpec):
     """After how many days objects are deleted; never unless given."""
     noncurrent_expiration_days: int | None = Field(default=None, ge=1)
     """After how many days versions are deleted that were overwritten or deleted; never unless given."""
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
         notification = {"EventBridgeConfiguration": {"EventBridgeEnabled": True}} if self.eventbridge else None
@@ -55,7 +55,11 @@ class BucketSpec(ResourceSpec):
             "LifecycleConfiguration": {"Rules": [self._lifecycle()]},
         }
         made = Resource(
-            type="AWS::S3::Bucket", properties=properties, deletion_policy="Retain", replace_policy="Retain"
+            type="AWS::S3::Bucket",
+            properties=properties,
+            # A first deployment that fails leaves no bucket, whose name would be in the way of the next.
+            deletion_policy="RetainExceptOnCreate",
+            replace_policy="Retain",
         )
         return {self.logical_id: made}
 

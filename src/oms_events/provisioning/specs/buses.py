@@ -8,7 +8,18 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted_within
+from oms_events.provisioning.specs.base import (
+    BusArn,
+    Grant,
+    Json,
+    JsonObject,
+    KeyArn,
+    QueueArn,
+    Resource,
+    ResourceSpec,
+    Scope,
+    substituted_within,
+)
 from oms_events.provisioning.specs.patterns import check_pattern
 
 EVENTS_SERVICE: Final = "events.amazonaws.com"
@@ -29,9 +40,9 @@ class EventBusSpec(ResourceSpec):
     returns: ClassVar[Mapping[str, str]] = {"arn": "Arn", "name": "Ref"}
 
     description: str | None = Field(default=None, max_length=512)
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
     """A key of your own; its policy must let `events.amazonaws.com` use it. EventBridge's own key without."""
-    dead_letter: Arn | None = None
+    dead_letter: QueueArn | None = None
     allowed_accounts: tuple[str, ...] = ()
     """Accounts whose identities may put events on this bus, each as far as its own policies allow."""
     allowed_sources: tuple[str, ...] = ()
@@ -80,8 +91,8 @@ class EventBusSpec(ResourceSpec):
     def _check_name(cls, name: str) -> str:
         if _BUS_NAME.fullmatch(name) is None or name == "default":
             raise ValueError(
-                "a custom bus's name is 1 to 256 letters, digits, '.', '-' and '_', and not 'default', which every "
-                "account has"
+                "a custom bus's name is 1 to 256 letters, digits, '.', '-' and '_', and not 'default', which "
+                "every account has"
             )
         return name
 
@@ -111,12 +122,12 @@ class ArchiveSpec(ResourceSpec):
     kind: ClassVar[str] = "archive"
     returns: ClassVar[Mapping[str, str]] = {"arn": "Arn", "name": "Ref"}
 
-    bus: Arn
+    bus: BusArn
     """The bus's ARN: `bus.arn` of an EventBusSpec."""
-    pattern: Mapping[str, Any] | None = None
+    pattern: JsonObject | None = None
     retention_days: int = Field(default=0, ge=0, le=36_500)
     description: str | None = Field(default=None, max_length=512)
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
         properties: dict[str, Json] = {

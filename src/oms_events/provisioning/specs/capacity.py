@@ -7,6 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
+from oms_events._config import fields_by_name
 from oms_events.provisioning.specs.base import Json, Resource, Spec
 
 _DIMENSIONS: Final = ("Read", "Write")
@@ -52,7 +53,7 @@ def _read_billing(value: object) -> ProvisionedSpec | OnDemandSpec:
         return value
     if isinstance(value, Mapping):
         kind = ProvisionedSpec if {"read", "write"} & set(value) else OnDemandSpec
-        return kind(**value)
+        return kind(**fields_by_name(value))
     raise ValueError(
         f"{value!r} is no capacity; write {{read: 5, write: 5}} or {{max_read: 1000, max_write: 1000}}, or leave "
         "it out for on-demand without a limit"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,12 +15,16 @@ from oms_events.provisioning.specs.base import (
     Arn,
     Grant,
     Json,
+    KeyArn,
     Name,
     Reference,
     Resource,
     ResourceSpec,
+    RoleArn,
     Scope,
     Spec,
+    arn_of,
+    name_of,
 )
 from oms_events.provisioning.specs.logs import DEFAULT_RETENTION_DAYS, LogGroupSpec, check_retention, log_group_arn
 from oms_events.provisioning.specs.mappings import StreamSourceSpec
@@ -33,7 +37,8 @@ MAX_ENVIRONMENT_BYTES: Final = 4096
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RUNTIME: Final = re.compile(
-    r"python3\.\d+|nodejs\d+\.x|java\d+(?:\.al2(?:023)?)?|dotnet\d+|ruby\d\.\d|provided\.al2(?:023)?"
+    r"python3\.(?:9|[1-9]\d)|nodejs(?:18|[2-9]\d)\.x|java(?:8\.al2|[1-9]\d)|dotnet(?:[89]|[1-9]\d)"
+    r"|ruby(?:3\.[2-9]|[4-9]\.\d)|provided\.al2(?:023)?"
 )
 _INLINE_RUNTIME: Final = re.compile(r"(?:python|nodejs).*")
 _INLINE_MODULE: Final = "index."
@@ -51,6 +56,11 @@ _RESERVED: Final = frozenset(
 _LAYER: Final = re.compile(r".*:layer:[A-Za-z0-9_-]+:\d+")
 _IMAGE: Final = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/\S+[:@]\S+")
 
+FailureArn = Annotated[
+    str | Reference,
+    arn_of(queue="sqs:", topic="sns:", bus="events:event-bus/", bucket="s3:", function="lambda:function:"),
+]
+
 
 class CodeSpec(Spec):
     """Where a function's code is: an object in S3, a container image in ECR, or text in the template.
@@ -59,7 +69,7 @@ class CodeSpec(Spec):
     Text is Python or Node and stands in a module `index`.
     """
 
-    s3_bucket: Name | None = None
+    s3_bucket: Annotated[str | Reference, name_of("bucket")] | None = None
     s3_key: str | None = Field(default=None, min_length=1, max_length=1024)
     s3_object_version: str | None = Field(default=None, min_length=1, max_length=1024)
     image_uri: str | None = None
@@ -114,10 +124,11 @@ class FunctionSpec(ResourceSpec):
     description: str | None = Field(default=None, max_length=256)
     code: CodeSpec
     handler: str | None = Field(default=None, max_length=128, pattern=r"^\S+$")
-    """`module.function`; none for an image."""
+    """`module.function`. For an image the command that its entry point gets instead of its own, so that several
+    functions can share one image."""
     runtime: str = "python3.13"
     """Left out of the template for an image."""
-    role: Arn
+    role: RoleArn
     timeout: int = Field(default=30, ge=1, le=900)
     """Seconds."""
     memory: int = Field(default=256, ge=128, le=10_240)
@@ -131,16 +142,16 @@ class FunctionSpec(ResourceSpec):
     """Whether X-Ray samples its calls; the role must allow `xray:PutTraceSegments`, `xray:PutTelemetryRecords`."""
     architecture: Literal["x86_64", "arm64"] = "x86_64"
     layers: tuple[Arn, ...] = Field(default=(), max_length=5)
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
     """A key of your own for the environment."""
 
-    log_group: Name | None = None
+    log_group: Annotated[str | Reference, name_of("log_group")] | None = None
     """The log group that it writes to; without one, the stack makes `/aws/lambda/<name>`."""
     log_retention_days: int | None = None
     """For the log group that the stack makes; 30 unless given."""
 
-    dead_letter: Arn | None = None
-    """Where asynchronous events go that failed for good: a queue, topic, bus, bucket or function."""
+    dead_letter: FailureArn | None = None
+    """Where asynchronous events go that failed for good: a standard queue or topic, a bus, bucket or function."""
     maximum_retry_attempts: int | None = Field(default=None, ge=0, le=2)
     """For asynchronous events; 2 unless given."""
     maximum_event_age_in_seconds: int | None = Field(default=None, ge=60, le=21_600)
@@ -153,7 +164,12 @@ class FunctionSpec(ResourceSpec):
         """The ARN of its log group's streams, for the role's `logs:CreateLogStream` and `logs:PutLogEvents`."""
         if isinstance(self.log_group, Reference):
             return Reference(ref=self.log_group.ref)
-        return log_group_arn(self.log_group or self._own_log_group)
+        return log_group_arn(self.log_group or _log_group_name(self.name))
+
+    @property
+    def own_log_group(self) -> str | None:
+        """The name of the log group that the stack makes for it, or None where it has another."""
+        return _log_group_name(self.name) if self.log_group is None else None
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
         made = {self.logical_id: Resource(type="AWS::Lambda::Function", properties=self._properties(scope))}
@@ -185,13 +201,9 @@ class FunctionSpec(ResourceSpec):
             made[f"{self.logical_id}Allow{_source_id(grant)}"] = permission
         return made
 
-    @property
-    def _own_log_group(self) -> str:
-        return f"/aws/lambda/{self.name}"
-
     def _log_group_spec(self) -> LogGroupSpec:
         days = self.log_retention_days or DEFAULT_RETENTION_DAYS
-        return LogGroupSpec(name=self._own_log_group, key=f"lambda-{self.key}"[:128], retention_days=days)
+        return LogGroupSpec(name=_log_group_name(self.name), key=f"lambda-{self.key}"[:128], retention_days=days)
 
     def _properties(self, scope: Scope) -> dict[str, Json]:
         is_image = self.code.image_uri is not None
@@ -206,7 +218,8 @@ class FunctionSpec(ResourceSpec):
             "Description": self.description,
             "PackageType": "Image" if is_image else None,
             "Code": self.code.document(scope),
-            "Handler": self.handler,
+            "ImageConfig": {"Command": [self.handler]} if is_image and self.handler else None,
+            "Handler": None if is_image else self.handler,
             "Runtime": None if is_image else self.runtime,
             "Role": scope.resolve(self.role),
             "Timeout": self.timeout,
@@ -287,8 +300,8 @@ class FunctionSpec(ResourceSpec):
 
     def _problems_together(self) -> Iterator[str]:
         if self.code.image_uri is not None:
-            if self.handler is not None or self.layers:
-                yield "handler and layers are not for an image: they are in it; take them out"
+            if self.layers:
+                yield "layers are not for an image: they are in it; take them out"
         elif self.handler is None:
             yield "handler is missing; write module.function"
         if self.code.inline is not None:
@@ -298,11 +311,15 @@ class FunctionSpec(ResourceSpec):
                 yield f"handler = {self.handler!r}: code.inline stands in the module index; write index.<function>"
         if self.log_group is not None and self.log_retention_days is not None:
             yield "log_retention_days is for the log group that the stack makes; set retention_days of log_group"
-        for name in {source.logical_id for source in self.sources}:
+        for name in dict.fromkeys(source.logical_id for source in self.sources):
             if [source.logical_id for source in self.sources].count(name) > 1:
                 yield f"sources: {name} stands twice; a function reads a source once"
         if self.reserved_concurrency == 0 and self.sources:
             yield "reserved_concurrency = 0 stops the function, and its sources would wait for ever"
+
+
+def _log_group_name(function: str) -> str:
+    return f"/aws/lambda/{function}"
 
 
 def _source_id(grant: Grant) -> str:

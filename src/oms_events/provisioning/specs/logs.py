@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
-from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope, substituted
-from oms_events.provisioning.specs.policies import policy_document
+from oms_events.provisioning.specs.base import Grant, Json, KeyArn, Resource, ResourceSpec, Scope, substituted
+from oms_events.provisioning.specs.policies import policy_document, source_condition
 from oms_events.provisioning.specs.texts import json_text
 
 RETENTION_DAYS: Final = (
@@ -21,7 +21,6 @@ RETENTION_DAYS: Final = (
 DEFAULT_RETENTION_DAYS: Final = 30
 
 _NAME: Final = re.compile(r"[./_#A-Za-z0-9-]{1,512}")
-_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _POLICY_NAME_LENGTH: Final = 255
 
 
@@ -37,7 +36,7 @@ class LogGroupSpec(ResourceSpec):
     returns: ClassVar[Mapping[str, str]] = {"arn": "Arn", "name": "Ref"}
 
     retention_days: int = DEFAULT_RETENTION_DAYS
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
         properties: dict[str, Json] = {
@@ -53,13 +52,7 @@ class LogGroupSpec(ResourceSpec):
     def granted(self, grants: Sequence[Grant], scope: Scope) -> dict[str, Resource]:
         if not grants:
             return {}
-        services: list[str] = []
-        sources: list[Json] = []
-        for grant in grants:
-            if grant.principal not in services:
-                services.append(grant.principal)
-            if grant.source not in sources:
-                sources.append(grant.source)
+        services = dict.fromkeys(grant.principal for grant in grants)
         common = {
             "Effect": "Allow",
             "Principal": {"Service": [*services, "delivery.logs.amazonaws.com"]},
@@ -74,7 +67,7 @@ class LogGroupSpec(ResourceSpec):
                     "Sid": "WriteEvents",
                     "Action": "logs:PutLogEvents",
                     **common,
-                    "Condition": {"ArnEquals": {"aws:SourceArn": sources}},
+                    "Condition": source_condition(grants),
                 },
             ]
         )
@@ -84,18 +77,13 @@ class LogGroupSpec(ResourceSpec):
         }
         return {f"{self.logical_id}Policy": Resource(type="AWS::Logs::ResourcePolicy", properties=properties)}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_key(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and isinstance(name := values.get("name"), str) and not values.get("key"):
-            return {**values, "key": _NOT_IN_KEY.sub("-", name).strip("-.")[:128]}
-        return values
-
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
         if _NAME.fullmatch(name) is None or not name.strip("/"):
             raise ValueError("a log group's name is 1 to 512 letters, digits, '.', '/', '_', '#' and '-'")
+        if name.startswith("aws/"):
+            raise ValueError("names that begin with 'aws/' belong to AWS; begin with '/'")
         return name
 
     @field_validator("retention_days")

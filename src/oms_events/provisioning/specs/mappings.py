@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,10 +12,12 @@ from oms_events.provisioning.specs.base import (
     PSEUDO,
     Arn,
     Json,
+    JsonObject,
     Reference,
     Resource,
     Scope,
     Spec,
+    arn_of,
     arn_service,
     logical_id,
 )
@@ -28,7 +30,6 @@ MAX_FILTER_LENGTH: Final = 4096
 _INFINITE: Final = -1
 _MIN_AGE: Final = 60
 _MAX_PLAIN_BATCH: Final = 10
-_ON_FAILURE: Final = {"queue": "sqs", "topic": "sns", "bucket": "s3"}
 _OF_STREAMS: Final = (
     *("starting_position", "maximum_retry_attempts", "maximum_record_age_in_seconds"),
     *("bisect_on_error", "parallelization_factor", "on_failure"),
@@ -48,7 +49,7 @@ class StreamSourceSpec(Spec):
     batch_size: int | None = Field(default=None, ge=1, le=10_000)
     """Records; 100 of a stream, 10 of a queue unless given. More than 10 of a queue need a batching window."""
     batching_window_seconds: int | None = Field(default=None, ge=0, le=300)
-    filters: tuple[Mapping[str, Any], ...] = Field(default=(), max_length=MAX_FILTERS)
+    filters: tuple[JsonObject, ...] = Field(default=(), max_length=MAX_FILTERS)
     """Patterns over the record, one of which must match; a queue's messages that match none are deleted."""
     report_batch_item_failures: bool = True
     enabled: bool = True
@@ -63,8 +64,8 @@ class StreamSourceSpec(Spec):
     bisect_on_error: bool | None = None
     """Streams only: whether a batch that failed is tried again in halves."""
     parallelization_factor: int | None = Field(default=None, ge=1, le=10)
-    on_failure: Arn | None = None
-    """Streams only: the queue, topic or bucket that is told which records were given up."""
+    on_failure: Annotated[str | Reference, arn_of(queue="sqs:", topic="sns:", bucket="s3:")] | None = None
+    """Streams only: the standard queue, topic or bucket that is told which records were given up."""
 
     @property
     def is_queue(self) -> bool:
@@ -141,14 +142,6 @@ class StreamSourceSpec(Spec):
             raise ValueError("is at least 60, or -1 for no limit")
         return seconds
 
-    @field_validator("on_failure")
-    @classmethod
-    def _check_on_failure(cls, arn: str | Reference | None) -> str | Reference | None:
-        service = _ON_FAILURE.get(arn.kind) if isinstance(arn, Reference) else (arn_service(arn) if arn else "")
-        if arn is not None and service not in _ON_FAILURE.values():
-            raise ValueError(f"Lambda tells a {', a '.join(_ON_FAILURE)}, and nothing else")
-        return arn
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if problems := list(self._queue_problems() if self.is_queue else self._stream_problems()):
@@ -159,13 +152,17 @@ class StreamSourceSpec(Spec):
         if given := [name for name in _OF_STREAMS if getattr(self, name) is not None]:
             yield f"{', '.join(given)}: not for a queue; its own settings and dead-letter queue do that"
         if not isinstance(self.source, Reference) and self.source.endswith(".fifo"):
-            if (self.batch_size or 1) > _MAX_PLAIN_BATCH or self.batching_window_seconds:
-                yield f"a FIFO queue has batches of at most {_MAX_PLAIN_BATCH} and no batching window"
+            yield from self.fifo_problems()
         elif (self.batch_size or 1) > _MAX_PLAIN_BATCH and not self.batching_window_seconds:
             yield (
                 f"batch_size = {self.batch_size}: more than {_MAX_PLAIN_BATCH} messages need "
                 "batching_window_seconds of at least 1"
             )
+
+    def fifo_problems(self) -> Iterator[str]:
+        """What does not go with a FIFO queue as the source."""
+        if (self.batch_size or 1) > _MAX_PLAIN_BATCH or self.batching_window_seconds:
+            yield f"a FIFO queue has batches of at most {_MAX_PLAIN_BATCH} and no batching window; lower them"
 
     def _stream_problems(self) -> Iterator[str]:
         if self.maximum_concurrency is not None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Union
+from typing import Any, Final
 
+from oms_events._config import check_depth, fields_by_name
 from oms_events.provisioning.specs.base import Reference, logical_id
 
 ABSENT: Final = ""
 """In the layout, an output that this stack does not have: CloudFormation takes no nulls."""
 
 OutputItem = str | Reference
-OutputValue = Union[OutputItem, None, Mapping[str, "OutputValue"]]
+OutputValue = OutputItem | None | Mapping[str, "OutputValue"]
 
 
 def read_outputs(values: object) -> Mapping[str, OutputValue]:
     """The outputs from their form in a file. Raises `ValueError`."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{type(values).__name__} is no mapping; write outputs by name")
-    return {str(name): _read(str(name), value) for name, value in values.items()}
+    check_depth(values)
+    return {name: _read(name, value) for name, value in fields_by_name(values).items()}
 
 
 def output_places(
@@ -51,10 +53,14 @@ def references_in(outputs: Mapping[str, OutputValue]) -> Iterator[tuple[str, Ref
 
 
 def _read(name: str, value: object) -> OutputValue:
-    if value is None or isinstance(value, str | Reference):
+    if value is None or isinstance(value, Reference):
+        return value
+    if isinstance(value, str):
+        if not value:
+            raise ValueError(f"{name}: is empty, which CloudFormation refuses; write null for what there is not")
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: {value!r} is no text, no reference {{ref: 'kind:key'}}, and no map of those")
     if "ref" in value and set(value) <= {"ref", "attribute"}:
         return Reference(**value)
-    return {str(key): _read(f"{name}.{key}", item) for key, item in value.items()}
+    return {key: _read(f"{name}.{key}", item) for key, item in fields_by_name(value).items()}

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
+from oms_events._config import fields_by_name
 from oms_events.provisioning.specs.actions import SLIPS, WITHOUT_RESOURCE
 from oms_events.provisioning.specs.base import Json, Name, Reference, Scope, Spec, check_arn, escaped
 
@@ -60,7 +61,7 @@ NOT_EMPTY: Final = AfterValidator(_check_some)
 
 def _read_resource(value: object) -> str | Reference:
     if isinstance(value, Mapping):
-        value = (Suffixed if "suffix" in value else Reference)(**value)
+        value = (Suffixed if "suffix" in value else Reference)(**fields_by_name(value))
     if isinstance(value, Reference):
         if not value.attribute.endswith("arn"):
             raise ValueError(
@@ -87,7 +88,7 @@ def _read_value(value: object) -> str | Reference:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return Reference(**value)
+        return Reference(**fields_by_name(value))
     if isinstance(value, int) or (isinstance(value, str) and value):
         return str(value)
     if isinstance(value, Reference):

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from oms_events.provisioning.specs.base import Arn, Grant, Json, Resource, ResourceSpec, Scope
+from oms_events.provisioning.specs.base import Grant, Json, KeyArn, QueueArn, Resource, ResourceSpec, Scope
 from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
 
 MAX_RETENTION_SECONDS: Final = 1_209_600
@@ -40,10 +40,10 @@ class QueueSpec(ResourceSpec):
     delay_seconds: int = Field(default=0, ge=0, le=900)
     receive_wait_seconds: int = Field(default=20, ge=0, le=20)
     max_message_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1024, le=MAX_MESSAGE_BYTES)
-    dead_letter: Arn | None = None
+    dead_letter: QueueArn | None = None
     """The queue that gets what was received `max_receive_count` times and not deleted."""
     max_receive_count: int = Field(default=5, ge=1, le=1000)
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
         key = None if self.kms_key is None else scope.resolve(self.kms_key)

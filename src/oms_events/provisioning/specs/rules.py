@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from oms_events.provisioning.specs.base import (
     Grant,
     Json,
-    Name,
+    JsonObject,
     Reference,
     Resource,
     ResourceSpec,
     Scope,
+    name_of,
     substituted,
     substituted_within,
 )
-from oms_events.provisioning.specs.buses import EVENTS_SERVICE
+from oms_events.provisioning.specs.buses import EVENTS_SERVICE, EventBusSpec
 from oms_events.provisioning.specs.patterns import check_pattern
-from oms_events.provisioning.specs.targets import BY_RESOURCE_POLICY, TargetSpec
+from oms_events.provisioning.specs.targets import TargetSpec
 from oms_events.triggers.schedules import parse_schedule
 
 MAX_TARGETS: Final = 5
@@ -30,6 +31,7 @@ MAX_TARGETS: Final = 5
 DEFAULT_BUS: Final = "default"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BUS: Final = re.compile(r"(?:arn:\S+:event-bus/)?[/A-Za-z0-9._-]{1,256}")
 
 
 class RuleSpec(ResourceSpec):
@@ -45,8 +47,8 @@ class RuleSpec(ResourceSpec):
     returns: ClassVar[Mapping[str, str]] = {"arn": "Arn", "name": "name"}
 
     description: str | None = Field(default=None, max_length=512)
-    bus: Name = DEFAULT_BUS
-    pattern: Mapping[str, Any] | None = None
+    bus: Annotated[str | Reference, name_of("bus")] = DEFAULT_BUS
+    pattern: JsonObject | None = None
     schedule: str | None = None
     """`cron(...)` or `rate(...)`, in UTC, in EventBridge's own syntax."""
     enabled: bool = True
@@ -60,7 +62,7 @@ class RuleSpec(ResourceSpec):
         properties: dict[str, Json] = {
             "Name": self.name,
             "Description": self.description,
-            "EventBusName": scope.resolve(self.bus),
+            "EventBusName": scope.resolve(self._bus(scope)),
             "EventPattern": substituted_within(self.pattern),
             "ScheduleExpression": self.schedule,
             "State": "ENABLED" if self.enabled else "DISABLED",
@@ -70,7 +72,7 @@ class RuleSpec(ResourceSpec):
 
     def grants(self, scope: Scope) -> Iterator[Grant]:
         for target in self.targets:
-            if (action := BY_RESOURCE_POLICY.get(target.service)) is not None:
+            if (action := target.policy_action) is not None:
                 yield self._grant(target.arn, action, scope)
             if target.dead_letter is not None:
                 yield self._grant(target.dead_letter, "sqs:SendMessage", scope)
@@ -88,6 +90,18 @@ class RuleSpec(ResourceSpec):
                 f"arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/{of_bus}*"
             ),
         )
+
+    def _bus(self, scope: Scope) -> str | Reference:
+        """A bus of the stack also where it is named by text: the rule must wait for it."""
+        named = [bus for bus in scope.of_type(EventBusSpec) if bus.name == self.bus]
+        return named[0].reference("name") if named else self.bus
+
+    @field_validator("bus")
+    @classmethod
+    def _check_bus(cls, bus: str | Reference) -> str | Reference:
+        if isinstance(bus, str) and _BUS.fullmatch(bus) is None:
+            raise ValueError("is no bus; write its name: up to 256 letters, digits, '.', '-', '_' and '/'")
+        return bus
 
     @field_validator("name")
     @classmethod

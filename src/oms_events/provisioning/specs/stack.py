@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from oms_events.provisioning.specs.alarms import AlarmSpec
-from oms_events.provisioning.specs.base import Reference, ResourceSpec, Spec, arn_service
+from oms_events.provisioning.specs.base import Reference, ResourceSpec, Spec
+from oms_events.provisioning.specs.between import problems_between
 from oms_events.provisioning.specs.buckets import BucketSpec
 from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
 from oms_events.provisioning.specs.dashboards import DashboardSpec
@@ -28,7 +29,18 @@ from oms_events.provisioning.specs.topics import TopicSpec
 MAX_OUTPUTS: Final = 200
 """Outputs of a template (CloudFormation quotas)."""
 
+MAX_OUTPUT_NAME: Final = 255
+"""Characters (CloudFormation quotas)."""
+
+MAX_DESCRIPTION: Final = 1024
+"""Bytes (CloudFormation quotas)."""
+
+MAX_TAG_KEY: Final = 128
+MAX_TAG_VALUE: Final = 256
+"""Characters (CloudFormation API reference, Tag)."""
+
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
+_OUTPUT_NAME: Final = re.compile(r"(?=[^A-Za-z0-9]*[A-Za-z0-9])[\x20-\x7e]+")
 
 Outputs = Annotated[Mapping[str, Any], PlainValidator(read_outputs)]
 
@@ -42,7 +54,7 @@ class StackSpec(Spec):
     """
 
     name: str
-    description: str | None = Field(default=None, max_length=1024)
+    description: str | None = None
     tags: Mapping[str, str] = Field(default_factory=dict, max_length=50)
     termination_protection: bool = False
     """Whether CloudFormation refuses to delete the stack."""
@@ -78,11 +90,36 @@ class StackSpec(Spec):
             raise ValueError("a stack's name is a letter, and up to 127 letters, digits and '-'")
         return name
 
+    @field_validator("description")
+    @classmethod
+    def _check_description(cls, text: str | None) -> str | None:
+        if text is not None and len(text.encode()) > MAX_DESCRIPTION:
+            raise ValueError(f"has more than {MAX_DESCRIPTION} bytes; shorten it")
+        return text
+
+    @field_validator("tags")
+    @classmethod
+    def _check_tags(cls, tags: Mapping[str, str]) -> Mapping[str, str]:
+        for key, value in tags.items():
+            if not 1 <= len(key) <= MAX_TAG_KEY or key.lower().startswith("aws:"):
+                raise ValueError(
+                    f"{key!r}: a tag's key is 1 to {MAX_TAG_KEY} characters, and 'aws:' belongs to AWS"
+                )
+            if len(value) > MAX_TAG_VALUE:
+                raise ValueError(f"{key!r}: a tag's value is at most {MAX_TAG_VALUE} characters; shorten it")
+        return tags
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if problems := [*self._doubles(), *self._dangling(), *self._queue_problems(), *self._output_problems()]:
+        if not any(True for _ in self.specs()):
+            raise ValueError(
+                "has no resources, and CloudFormation takes no empty stack; give it one spec at least"
+            )
+        if problems := [*self._doubles(), *self._dangling(), *self._output_problems()]:
             # One problem of one spec can show in several places.
             raise ValueError("; ".join(dict.fromkeys(problems)))
+        if problems := list(problems_between(self.queues, self.buses, self.rules, self.functions, self.topics)):
+            raise ValueError("; ".join(problems))
         return self
 
     def _doubles(self) -> Iterator[str]:
@@ -90,10 +127,17 @@ class StackSpec(Spec):
         for (kind, key), count in Counter((spec.kind, spec.key) for spec in specs).items():
             if count > 1:
                 yield f"key {key!r} stands at {count} specs of the kind {kind}; give each a key of its own"
-        for (kind, name), count in Counter((spec.kind, _scoped_name(spec)) for spec in specs).items():
+        for (kind, name), count in Counter((spec.kind, self._scoped_name(spec)) for spec in specs).items():
             # A bucket may go without a name.
             if count > 1 and name:
                 yield f"name {name!r} stands at {count} specs of the kind {kind}; AWS takes each once"
+        groups = {group.name for group in self.log_groups}
+        for function in self.functions:
+            if function.own_log_group in groups:
+                yield (
+                    f"FunctionSpec {function.key!r}: makes the log group {function.own_log_group!r}, which is "
+                    "among log_groups too; give the function its name as log_group"
+                )
         known: dict[str, ResourceSpec] = {}
         for spec in specs:
             other = known.setdefault(spec.logical_id, spec)
@@ -113,24 +157,22 @@ class StackSpec(Spec):
             if problem := _problem_of(reference, known):
                 yield f"output {name!r}: {problem}"
 
-    def _queue_problems(self) -> Iterator[str]:
-        fifo = {queue.key: queue.fifo for queue in self.queues}
-        for rule in self.rules:
-            for target in rule.targets:
-                where = f"RuleSpec {rule.key!r}: target {target.id!r}"
-                is_fifo = _is_fifo(target.arn, fifo)
-                if is_fifo and target.message_group_id is None:
-                    yield f"{where}: message_group_id is missing; a FIFO queue wants one"
-                if target.message_group_id is not None and not is_fifo:
-                    yield f"{where}: message_group_id is for FIFO queues"
-                if target.dead_letter is not None and _is_fifo(target.dead_letter, fifo):
-                    yield f"{where}: dead_letter is a FIFO queue; EventBridge takes standard queues only"
-        for queue in self.queues:
-            if queue.dead_letter is not None and _is_fifo(queue.dead_letter, fifo) is not queue.fifo:
-                yield f"QueueSpec {queue.key!r}: dead_letter is FIFO exactly when the queue is; change one"
+    def _scoped_name(self, spec: ResourceSpec) -> object:
+        if not isinstance(spec, RuleSpec):
+            return spec.name
+        # Two buses may each have a rule of one name, and a bus may be named or referred to.
+        names = {bus.key: bus.name for bus in self.buses}
+        return (names.get(spec.bus.key) if isinstance(spec.bus, Reference) else spec.bus, spec.name)
 
     def _output_problems(self) -> Iterator[str]:
-        places = [place for _, place, _ in output_places(self.outputs)]
+        places = []
+        for path, place, _ in output_places(self.outputs):
+            places.append(place)
+            if not all(map(_OUTPUT_NAME.fullmatch, path)) or len(place) >= MAX_OUTPUT_NAME:
+                yield (
+                    f"output {'.'.join(path)!r}: a name has a letter or digit, no letters beyond ASCII, and all "
+                    f"together are at most {MAX_OUTPUT_NAME} characters; change it"
+                )
         if len(places) > MAX_OUTPUTS:
             yield f"outputs: {len(places)}, and a template takes {MAX_OUTPUTS}; split the stack"
         for place, count in Counter(places).items():
@@ -149,14 +191,3 @@ def _problem_of(reference: Reference, known: Mapping[tuple[str, str], ResourceSp
             f"ref = {reference.ref!r} has no attribute {reference.attribute!r}; it has {', '.join(spec.returns)}"
         )
     return spec.why_without(reference.attribute)
-
-
-def _scoped_name(spec: ResourceSpec) -> object:
-    # Two buses may each have a rule of one name.
-    return (str(spec.bus), spec.name) if isinstance(spec, RuleSpec) else spec.name
-
-
-def _is_fifo(queue: str | Reference, known: Mapping[str, bool]) -> bool:
-    if isinstance(queue, Reference):
-        return queue.kind == "queue" and known.get(queue.key, False)
-    return arn_service(queue) == "sqs" and queue.endswith(".fifo")

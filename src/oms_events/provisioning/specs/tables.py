@@ -18,11 +18,9 @@ from oms_events._aws.tables import (
     key_attributes,
     schema,
 )
-from oms_events.errors import SpecError
 from oms_events.provisioning.specs.base import (
-    Arn,
     Json,
-    Reference,
+    KeyArn,
     Resource,
     ResourceSpec,
     Scope,
@@ -142,7 +140,7 @@ class TableSpec(ResourceSpec):
     encryption: bool = True
     """With a key in KMS that shows in CloudTrail, by default AWS's own `aws/dynamodb`. DynamoDB encrypts with its
     service's key otherwise."""
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
     """A key of your own; its policy must let those use it who use the table."""
     deletion_protection: bool = False
     table_class: Literal["standard", "standard_infrequent_access"] = "standard"

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, Self
+from collections.abc import Iterator, Mapping
+from typing import Final, Self
 
 import orjson
 from pydantic import Field, field_validator, model_validator
 
-from oms_events.provisioning.specs.base import Arn, Json, Reference, Scope, Spec, arn_service
+from oms_events.provisioning.specs.base import (
+    Arn,
+    Json,
+    JsonValue,
+    QueueArn,
+    Reference,
+    RoleArn,
+    Scope,
+    Spec,
+    arn_service,
+)
 
 BY_RESOURCE_POLICY: Final = {
     "lambda": "lambda:InvokeFunction",
@@ -17,10 +27,10 @@ BY_RESOURCE_POLICY: Final = {
     "sns": "sns:Publish",
     "logs": "logs:PutLogEvents",
 }
-"""Services whose targets are allowed by a policy on the target; all others need a role (EventBridge user guide,
+"""Services whose targets can be allowed by a policy on the target; all others need a role (EventBridge user guide,
 "Using resource-based policies for Amazon EventBridge")."""
 
-KINDS: Final = {"function": "lambda", "queue": "sqs", "topic": "sns", "log_group": "logs"}
+KINDS: Final = {"function": "lambda", "queue": "sqs", "topic": "sns", "log_group": "logs", "bus": "events"}
 """Kind of spec to the service that it belongs to, for those that can be targets."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -28,6 +38,11 @@ _VARIABLE: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _PLACEHOLDER: Final = re.compile(r"<([^<>\s]+)>")
 _JSON_PATH: Final = re.compile(r"\$(?:\.[\w@-]+|\[(?:\d+|'[^']+')\])*")
 _MAX_TEMPLATE: Final = 8192
+_MAX_INPUT: Final = 8192
+_MAX_PATH: Final = 256
+"""Characters (EventBridge API reference, Target and InputTransformer)."""
+_NO_TARGETS: Final = frozenset(("batch", "ecs", "redshift", "redshift-serverless", "s3"))
+"""They need parameters that a target has not here, and S3 cannot be one."""
 _PREDEFINED: Final = "aws.events."
 
 
@@ -65,6 +80,10 @@ class InputTransformerSpec(Spec):
                 )
             if _JSON_PATH.fullmatch(path) is None:
                 raise ValueError(f"{variable} = {path!r} is no JSON path; write one such as '$.detail.status'")
+            if len(path) > _MAX_PATH:
+                raise ValueError(
+                    f"{variable}: a path has at most {_MAX_PATH} characters, not {len(path)}; shorten it"
+                )
         return paths
 
     @model_validator(mode="after")
@@ -92,24 +111,30 @@ class InputTransformerSpec(Spec):
 class TargetSpec(Spec):
     """One target of a rule. It gets the event, or one of `input`, `input_path` and `input_transformer`.
 
-    Functions, queues, topics and log groups of the same stack allow the rule by themselves; so do functions outside
-    of it. Queues, topics and log groups outside need a policy that you write, and every other service a `role`.
+    Functions, queues, topics and log groups of the same stack allow the rule by themselves; so do functions
+    outside of it. Queues and topics outside need a policy that you write, or a `role`; log groups outside need a
+    policy, and every other service a role. So does everything in another account than the rule's.
     """
 
     id: str
     arn: Arn
-    role: Arn | None = None
-    """The role that EventBridge takes on to reach a target that has no policy of its own."""
-    input: Any = None
-    """A JSON value that the target gets each time."""
-    input_path: str | None = None
+    role: RoleArn | None = None
+    """The role that EventBridge takes on to reach the target, instead of a policy there; not for log groups."""
+    input: JsonValue = None
+    """A JSON value that the target gets each time, of at most 8,192 characters."""
+    input_path: str | None = Field(default=None, max_length=_MAX_PATH)
     """The part of the event that the target gets, as a JSON path."""
     input_transformer: InputTransformerSpec | None = None
     retry_policy: RetryPolicySpec | None = None
-    dead_letter: Arn | None = None
+    dead_letter: QueueArn | None = None
     """The standard queue for events that the target did not take."""
     message_group_id: str | None = Field(default=None, min_length=1, max_length=128)
     """For a FIFO queue: the group that all events are put in."""
+
+    @property
+    def policy_action(self) -> str | None:
+        """What the target's own policy must allow, or None where a role does."""
+        return BY_RESOURCE_POLICY.get(self.service) if self.role is None else None
 
     @property
     def service(self) -> str:
@@ -125,7 +150,7 @@ class TargetSpec(Spec):
             "Id": self.id,
             "Arn": self._address(scope),
             "RoleArn": None if self.role is None else scope.resolve(self.role),
-            "Input": None if self.input is None else orjson.dumps(self.input).decode(),
+            "Input": self._input_text(),
             "InputPath": self.input_path,
             "InputTransformer": None if self.input_transformer is None else self.input_transformer.document(),
             "RetryPolicy": None
@@ -138,6 +163,9 @@ class TargetSpec(Spec):
             "SqsParameters": None if self.message_group_id is None else {"MessageGroupId": self.message_group_id},
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def _input_text(self) -> str | None:
+        return None if self.input is None else orjson.dumps(self.input).decode()
 
     def _address(self, scope: Scope) -> Json:
         if not isinstance(self.arn, Reference) or self.arn.kind != "log_group":
@@ -164,18 +192,23 @@ class TargetSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = []
-        inputs = [name for name in ("input", "input_path", "input_transformer") if getattr(self, name) is not None]
-        if len(inputs) > 1:
-            problems.append(f"{' and '.join(inputs)} exclude each other; keep one")
-        if isinstance(self.arn, Reference) and not self.service:
-            problems.append(f"arn: a {self.arn.kind} is no target; {', '.join(sorted(KINDS))} are")
-        if self.service not in BY_RESOURCE_POLICY and self.service and self.role is None:
-            problems.append(f"role is missing: EventBridge reaches {self.service} only with a role")
-        if self.service in BY_RESOURCE_POLICY and self.role is not None:
-            problems.append(f"role: {self.service} is reached by the policy of the target; leave `role` out")
-        if isinstance(self.arn, str) and self.service == "logs" and self.arn.endswith(":*"):
-            problems.append(f"arn = {self.arn!r}: a log group is a target without ':*' at the end; leave it out")
-        if problems:
+        if problems := list(self._problems_together()):
             raise ValueError("; ".join(problems))
         return self
+
+    def _problems_together(self) -> Iterator[str]:
+        inputs = [name for name in ("input", "input_path", "input_transformer") if getattr(self, name) is not None]
+        if len(inputs) > 1:
+            yield f"{' and '.join(inputs)} exclude each other; keep one"
+        if (length := len(self._input_text() or "")) > _MAX_INPUT:
+            yield f"input: {length} characters of JSON, and a target takes {_MAX_INPUT}; put it into S3"
+        if isinstance(self.arn, Reference) and not self.service:
+            yield f"arn: a {self.arn.kind} is no target; {', '.join(sorted(KINDS))} are"
+        if self.service in _NO_TARGETS:
+            yield f"arn: {self.service} cannot be a target here; let a function or a state machine do it"
+        elif self.service not in BY_RESOURCE_POLICY and self.service and self.role is None:
+            yield f"role is missing: EventBridge reaches {self.service} only with a role"
+        if self.service == "logs" and self.role is not None:
+            yield "role: EventBridge writes to log groups by their policy alone; leave `role` out"
+        if isinstance(self.arn, str) and self.service == "logs" and self.arn.endswith(":*"):
+            yield f"arn = {self.arn!r}: a log group is a target without ':*' at the end; leave it out"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from oms_events.provisioning.specs.base import (
-    Arn,
     Grant,
     Json,
+    JsonObject,
+    KeyArn,
     Name,
+    QueueArn,
     Reference,
     Resource,
     ResourceSpec,
+    RoleArn,
     Scope,
     Spec,
+    arn_service,
     check_arn,
     logical_id,
 )
@@ -26,6 +31,8 @@ from oms_events.provisioning.specs.policies import grant_statements, policy_docu
 SNS_SERVICE: Final = "sns.amazonaws.com"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_DIGEST_LENGTH: Final = 8
+_ID_LENGTH: Final = 100
 _AWS_KEY: Final = "alias/aws/sns"
 _RAW: Final = ("firehose", "https", "sqs")
 _ENDPOINTS: Final = {
@@ -47,13 +54,13 @@ class SubscriptionSpec(Spec):
     protocol: Literal["email", "email-json", "firehose", "https", "lambda", "sms", "sqs"]
     endpoint: Name
     """An address, URL or ARN, or `queue.arn`, `function.arn`."""
-    role: Arn | None = None
+    role: RoleArn | None = None
     """Firehose only: the role under which SNS writes to the delivery stream."""
-    filter_policy: Mapping[str, Any] | None = None
+    filter_policy: JsonObject | None = None
     filter_on: Literal["MessageAttributes", "MessageBody"] = "MessageAttributes"
     raw: bool = False
     """Whether the message comes as it was published, without SNS's envelope."""
-    dead_letter: Arn | None = None
+    dead_letter: QueueArn | None = None
     """The queue for messages that could not be delivered."""
 
     def resource(self, topic: Json, scope: Scope) -> Resource:
@@ -76,8 +83,11 @@ class SubscriptionSpec(Spec):
     @property
     def logical_id(self) -> str:
         """What stands for it in the subscription's logical id."""
-        endpoint = self.endpoint.ref if isinstance(self.endpoint, Reference) else self.endpoint
-        return logical_id("to", self.protocol, endpoint)
+        if isinstance(self.endpoint, Reference):
+            return logical_id("to", self.protocol, self.endpoint.ref)
+        # Two addresses may differ in signs only, which a logical id does not take.
+        digest = hashlib.sha256(self.endpoint.encode()).hexdigest()[:_DIGEST_LENGTH]
+        return logical_id("to", self.protocol, self.endpoint)[:_ID_LENGTH] + digest
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -99,6 +109,9 @@ class SubscriptionSpec(Spec):
                 check_arn(self.endpoint)
             except ValueError as error:
                 yield f"endpoint = {self.endpoint!r}: {error}"
+            else:
+                if arn_service(self.endpoint) != self.protocol:
+                    yield f"endpoint = {self.endpoint!r} cannot be reached by {self.protocol}; give the ARN of one"
         if self.raw and self.protocol not in _RAW:
             yield f"raw is for {', '.join(_RAW)}, not for {self.protocol}"
         if (self.role is None) is (self.protocol == "firehose"):
@@ -117,7 +130,7 @@ class TopicSpec(ResourceSpec):
     returns: ClassVar[Mapping[str, str]] = {"arn": "Ref", "name": "TopicName"}
 
     display_name: str | None = Field(default=None, max_length=100)
-    kms_key: Arn | None = None
+    kms_key: KeyArn | None = None
     subscriptions: tuple[SubscriptionSpec, ...] = ()
 
     def resources(self, scope: Scope) -> dict[str, Resource]:
@@ -169,7 +182,7 @@ class TopicSpec(ResourceSpec):
     @field_validator("subscriptions")
     @classmethod
     def _check_subscriptions(cls, subscriptions: tuple[SubscriptionSpec, ...]) -> tuple[SubscriptionSpec, ...]:
-        names = [subscription.logical_id for subscription in subscriptions]
-        if len(set(names)) < len(names):
+        endpoints = [(subscription.protocol, str(subscription.endpoint)) for subscription in subscriptions]
+        if len(set(endpoints)) < len(endpoints):
             raise ValueError("an endpoint stands twice; subscribe each once")
         return subscriptions

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import PlainValidator, ValidationInfo, field_validator
 
+from oms_events._config import fields_by_name
 from oms_events.provisioning.specs.base import Arn, Json, Reference, Scope, Spec, substituted
 from oms_events.provisioning.specs.permissions import NOT_EMPTY, plain_arn
 from oms_events.provisioning.specs.policies import service_of
@@ -87,7 +88,7 @@ class ServiceTrust(Spec):
 
 def _read_principal(value: object) -> str | Reference:
     if isinstance(value, Mapping):
-        value = Reference(**value)
+        value = Reference(**fields_by_name(value))
     if isinstance(value, Reference) and (value.kind, value.attribute) == ("role", "arn"):
         return value
     if isinstance(value, str) and (_ACCOUNT.fullmatch(value) or _IDENTITY.fullmatch(plain_arn(value))):
@@ -175,7 +176,7 @@ def _read_trust(value: object) -> Trust:
         return value
     kinds = [kind for field, kind in _KINDS.items() if isinstance(value, Mapping) and field in value]
     if isinstance(value, Mapping) and len(kinds) == 1:
-        return kinds[0](**value)
+        return kinds[0](**fields_by_name(value))
     raise ValueError(f"{value!r} says not who; give one of {', '.join(_KINDS)}")
 
 

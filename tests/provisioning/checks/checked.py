@@ -6,19 +6,24 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import aioboto3
 
 from oms_events import RoutingRule, build_event
+from oms_events._aws.config import AwsConfig
 from oms_events.idempotency.table import create_idempotency_table
 from oms_events.outbox.table import create_table
 from oms_events.provisioning.checks.checking import check
 from oms_events.provisioning.checks.configuration import CheckedConfiguration
 from oms_events.provisioning.checks.report import Report
 
-ACCOUNT = "000000000000"
+ACCOUNT, REGION = "000000000000", "us-east-1"
+CA = str(Path(__file__).parents[2] / "aws" / "certificates" / "ca.pem")
+"""Not used, but read by every client: that of all authorities takes more time than all calls of a check."""
 CREATED, SCHEMA, SYSTEM = "shop.order.created", "com.foundry.oms.schema.created", "com.foundry.oms.system.error"
+SUBJECT = "oms.schema.created"
 EVENTS = [
     build_event(CREATED, "/shop/orders", {"number": 1}),
     build_event(SCHEMA, "/oms/main", {"operation": "create"}),
@@ -38,6 +43,11 @@ PATTERNS = {
     "system": {"detail-type": ["System Error"]},
     "logged": {"detail": {"cloudEvents": {"type": [{"prefix": "com.foundry."}]}}},
 }
+
+
+def at(url: str) -> AwsConfig:
+    """Looks there, with the credentials of the session."""
+    return AwsConfig(endpoint_url=url, aws_region=REGION, ca_bundle=CA)
 
 
 def policy(*statements: dict[str, Any]) -> str:
@@ -102,6 +112,7 @@ class World:
             await self.set_queue(name, Policy=policy(allowing(action, self.queue(name), *sources), NO_TLS))
         topic = (await self.clients["sns"].create_topic(Name=self.name))["TopicArn"]
         await self.set_topic(policy(allowing("sns:Publish", topic, self.rule("schema"))))
+        await self.clients["sns"].subscribe(TopicArn=topic, Protocol="sqs", Endpoint=self.queue("orders"))
         await self.clients["logs"].create_log_group(logGroupName=f"/aws/events/{self.name}")
         await self.allow_function()
         await events.create_event_bus(Name=self.name, DeadLetterConfig={"Arn": self.queue("bus")})
@@ -122,6 +133,11 @@ class World:
 
     async def set_queue(self, queue: str, **attributes: str) -> None:
         await self.clients["sqs"].set_queue_attributes(QueueUrl=await self.url(queue), Attributes=attributes)
+
+    async def allow_queue(self, queue: str, *rules: str) -> None:
+        """These rules may send there, and the queue has no other policy."""
+        allowed = allowing("sqs:SendMessage", self.queue(queue), *map(self.rule, rules))
+        await self.set_queue(queue, Policy=policy(allowed, NO_TLS))
 
     async def url(self, queue: str) -> str:
         url: str = (await self.clients["sqs"].get_queue_url(QueueName=f"{self.name}-{queue}"))["QueueUrl"]

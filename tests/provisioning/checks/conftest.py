@@ -1,0 +1,127 @@
+"""An emulator for all tests of the check, and the worlds in it: nothing that is made is taken away again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import uuid
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aioboto3
+import nats
+import pytest
+
+from oms_events import EventBridgeConfig, JetStreamOptions, NatsConfig, OutboxConfig
+from oms_events.devstack import AwsEmulator, NatsServer
+from oms_events.devstack.background import run_in_thread
+from oms_events.idempotency.config import IdempotencyConfig
+from oms_events.provisioning.checks.configuration import CheckedConfiguration
+from tests.provisioning.checks.checked import ACCOUNT, BUS, CA, RULES, STREAM, World, Worlds, allowing, at, policy
+
+SERVICES = ("dynamodb", "events", "iam", "kms", "lambda", "logs", "sns", "sqs")
+
+
+@pytest.fixture(scope="package")
+def emulator() -> Iterator[AwsEmulator]:
+    with run_in_thread(AwsEmulator()) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="package")
+async def clients(emulator: AwsEmulator) -> AsyncIterator[dict[str, Any]]:
+    session = aioboto3.Session(region_name=emulator.region, aws_access_key_id="test", aws_secret_access_key="test")
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(session.client(name, endpoint_url=emulator.endpoint_url))
+            for name in SERVICES
+        }
+
+
+@pytest.fixture(scope="package")
+async def log_policy(clients: dict[str, Any]) -> None:
+    """Two for all worlds: an account has ten policies at most."""
+    groups = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/events/*:*"
+    making = {**allowing("logs:CreateLogStream", groups), "Condition": {}}
+    writing = allowing("logs:Put*", groups, f"arn:aws:events:us-east-1:{ACCOUNT}:rule/*/logged")
+    await clients["logs"].put_resource_policy(policyName="making", policyDocument=policy(making))
+    await clients["logs"].put_resource_policy(policyName="writing", policyDocument=policy(writing))
+
+
+@pytest.fixture(scope="package")
+async def function(clients: dict[str, Any]) -> str:
+    """A function that is Active, which takes half a second; another, `idle`, is for a test."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("handler.py", "def handle(event, context):\n    return event\n")
+    made = {}
+    for name in ("idle", "handler"):
+        made = await clients["lambda"].create_function(
+            FunctionName=name,
+            Runtime="python3.12",
+            Role=f"arn:aws:iam::{ACCOUNT}:role/function",
+            Handler="handler.handle",
+            Code={"ZipFile": packed.getvalue()},
+        )
+    active = clients["lambda"].get_waiter("function_active_v2")
+    await active.wait(FunctionName="handler", WaiterConfig={"Delay": 1})
+    arn: str = made["FunctionArn"]
+    return arn
+
+
+@pytest.fixture(scope="package")
+def worlds(
+    clients: dict[str, Any], emulator: AwsEmulator, oms_nats_server: NatsServer, function: str, log_policy: None
+) -> Worlds:
+    """Makes a world with some parts of a configuration, or with all."""
+
+    @asynccontextmanager
+    async def made(*parts: str) -> AsyncIterator[World]:
+        name = f"w{uuid.uuid4().hex[:10]}"
+        values = {
+            "eventbridge": EventBridgeConfig(event_bus_name=name, ca_bundle=CA),
+            "nats": NatsConfig(servers=(oms_nats_server.url,)),
+            "jetstream": JetStreamOptions(subject=f"{name}.{{type}}", stream=name),
+            "outbox": OutboxConfig(table_name=f"{name}-outbox", buckets=4, ca_bundle=CA),
+            "idempotency": IdempotencyConfig(table_name=f"{name}-idempotency", ca_bundle=CA),
+        }
+        configuration = CheckedConfiguration(
+            rules=RULES,
+            aws=at(emulator.endpoint_url),
+            **{part: values[part] for part in parts or values},
+        )
+        await clients["iam"].create_user(UserName=name)
+        key = (await clients["iam"].create_access_key(UserName=name))["AccessKey"]
+        session = aioboto3.Session(
+            region_name=emulator.region,
+            aws_access_key_id=key["AccessKeyId"],
+            aws_secret_access_key=key["SecretAccessKey"],
+        )
+        client = await nats.connect(oms_nats_server.url)
+        world = World(clients, name, function, session, configuration, client.jetstream())
+        try:
+            await world.make()
+            await world.set_user({"Effect": "Allow", "Action": ["events:*", "dynamodb:*"], "Resource": "*"})
+            yield world
+        finally:
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                await world.js.delete_stream(name)
+            await client.close()
+
+    return made
+
+
+@pytest.fixture(scope="package")
+async def bus_world(worlds: Worlds) -> AsyncIterator[World]:
+    """A bus with everything behind it that no test changes."""
+    async with worlds(*BUS) as world:
+        yield world
+
+
+@pytest.fixture(scope="package")
+async def stream_world(worlds: Worlds) -> AsyncIterator[World]:
+    """A stream that no test changes."""
+    async with worlds(*STREAM) as world:
+        yield world
