@@ -15,6 +15,7 @@ from oms_events._aio import SystemClock
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.devstack import AwsEmulator, Denied, FaultProxy
 from oms_events.errors import (
+    AccessError,
     ConfigurationError,
     DataLossRefusedError,
     PlanOutdatedError,
@@ -247,6 +248,34 @@ async def test_a_bucket_with_old_versions_is_told_as_what_cannot_be_deleted(here
             for item in (await s3.call("ListObjectVersions", Bucket=name)).get(version, ()):
                 await s3.call("DeleteObject", Bucket=name, Key="one", VersionId=item["VersionId"])
     assert (await look(name, **here)).reasons == ()
+
+
+async def test_a_deletion_that_is_refused_leaves_all_protected(
+    here: Here, name: str, oms_fault_proxy: FaultProxy
+) -> None:
+    await deploy(template(name, protected=True, termination_protection=True), **here, clock=QUICK)
+    found = await look(name, **here)
+    oms_fault_proxy.always(Denied(), operation="DeleteStack")
+    through = here["config"].model_copy(update={"endpoint_url": oms_fault_proxy.endpoint_url})
+    with pytest.raises(AccessError):
+        await destroy(name, through, session=here["session"], clock=QUICK, force=True)
+    assert list(found.reasons) == ["the stack has termination protection", f"table {name} has deletion protection"]
+    assert await look(name, **here) == found
+
+
+async def test_keys_and_logs_speak_against_a_deletion(here: Here, name: str) -> None:
+    group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": f"/{name}"}}
+    key = {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}}
+    await deploy(Template(name, {"Resources": {"Group": group, "Key": key}}), **here, clock=QUICK)
+    ids = {one.logical_id: one.physical_id for one in (await look(name, **here)).resources}
+    needed = f"key {ids['Key']} is needed to read what it has encrypted"
+    assert list((await look(name, **here)).reasons) == [needed]
+    async with service(here, "logs") as logs:
+        await logs.call("CreateLogStream", logGroupName=f"/{name}", logStreamName="one")
+    assert set((await look(name, **here)).reasons) == {needed, f"log group /{name} has logs"}
+    async with service(here, "kms") as kms:
+        await kms.call("ScheduleKeyDeletion", KeyId=ids["Key"])
+    assert list((await look(name, **here)).reasons) == [f"log group /{name} has logs"]
 
 
 async def test_what_cannot_be_looked_into_speaks_against_it(

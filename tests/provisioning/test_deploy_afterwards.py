@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from oms_events.errors import (
+    AccessError,
     DataLossRefusedError,
     DeploymentError,
     PlanOutdatedError,
@@ -21,6 +23,7 @@ from oms_events.provisioning.deployment.stacks import outputs
 from oms_events.testing.clock import ManualClock
 from tests.provisioning.cloudformation import (
     BEFORE,
+    LOST,
     MISSING,
     STACK,
     STACK_ID,
@@ -53,6 +56,8 @@ Metadata:
         (YAML, {"queues": {"orders": "arn:q"}, "archive_arn": None}),
         ('{"Metadata": {"OmsEvents": {"Outputs": {"queue": "QueuesOrders"}}}}', {"queue": "arn:q"}),
         ('{"Resources": {}}', {"QueuesOrders": "arn:q"}),
+        ('{"Metadata": {"OmsEvents": "a team"}}', {"QueuesOrders": "arn:q"}),
+        ('{"Metadata": ["OmsEvents"]}', {"QueuesOrders": "arn:q"}),
         ("Resources: {Queue: !Ref Other}", {"QueuesOrders": "arn:q"}),
     ],
 )
@@ -159,6 +164,97 @@ async def test_a_table_that_is_kept_does_not_speak_against_it(filled: CloudForma
     assert [(one.logical_id, one.kept) for one in found.resources] == [("Topic", False), ("Table", True)]
     assert found.reasons == ()
     assert filled.changes == []
+
+
+FOREIGN = """{"Transform": "AWS::LanguageExtensions", "Resources": {
+    "Fn::ForEach::Topics": ["Name", ["a"], {"Topic${Name}": {"Type": "AWS::SNS::Topic"}}],
+    "Db": {"Type": "AWS::RDS::DBInstance", "DeletionPolicy": {"Ref": "Keep"}},
+    "Kept": {"Type": "AWS::RDS::DBInstance", "DeletionPolicy": "Snapshot"}
+}}"""
+
+
+async def test_what_no_spec_renders_speaks_against_it(filled: CloudFormation) -> None:
+    database, nested = "AWS::RDS::DBInstance", "AWS::CloudFormation::Stack"
+    filled.answer("GetTemplate", {"TemplateBody": FOREIGN})
+    names = (("Topic", "AWS::SNS::Topic"), ("Db", database), ("Kept", database), ("Nested", nested))
+    filled.answer("ListStackResources", listed(*names))
+    found = await look(STACK, **filled.here)
+    assert [(one.logical_id, one.kept) for one in found.resources if one.kept] == [("Kept", True)]
+    assert list(found.reasons) == [
+        "AWS::RDS::DBInstance db could not be looked into: it may hold anything",
+        "nested stack nested could not be looked into: it may hold anything",
+    ]
+    # Only after transforms the policies are plain.
+    assert [one["TemplateStage"] for one in filled.asked("GetTemplate")] == ["Processed"]
+
+
+async def test_what_speaks_against_it_only_since_it_was_shown_keeps_the_stack(
+    filled: CloudFormation, clock: ManualClock
+) -> None:
+    filled.answer("ListStackResources", listed(("Db", "AWS::RDS::DBInstance")))
+    shown = await look(STACK, **filled.here)
+    other_kind = replace(shown.holdings[0], protected=True)
+    for before in (replace(shown, holdings=()), replace(shown, holdings=(other_kind,))):
+        work = destroy(STACK, **filled.here, shown=before, force=True, clock=clock)
+        error = await fail(clock, work, PlanOutdatedError)
+        assert "since it was shown, AWS::RDS::DBInstance db could not be looked into" in str(error)
+    filled.answer("DescribeStacks", stack("UPDATE_COMPLETE", EnableTerminationProtection=True))
+    error = await fail(
+        clock, destroy(STACK, **filled.here, shown=shown, force=True, clock=clock), PlanOutdatedError
+    )
+    assert "got termination protection" in str(error)
+    assert filled.changes == []
+    filled.answer("DescribeStacks", stack("UPDATE_COMPLETE"))
+    filled.answer("DescribeStackEvents", BEFORE, events(event(1, "DELETE_COMPLETE")))
+    await through(clock, destroy(STACK, **filled.here, shown=shown, force=True, clock=clock))
+    assert filled.changes == ["DeleteStack"]
+
+
+PROTECTED = stack("UPDATE_COMPLETE", EnableTerminationProtection=True)
+BUSY = Refusal("ValidationError", f"Stack:{STACK_ID} is in UPDATE_IN_PROGRESS state and can not be deleted.")
+
+
+async def test_a_deletion_that_is_refused_leaves_the_stack_protected(
+    filled: CloudFormation, clock: ManualClock
+) -> None:
+    filled.answer("DescribeStacks", PROTECTED)
+    filled.answer("DeleteStack", BUSY)
+    await fail(clock, destroy(STACK, **filled.here, force=True, clock=clock), StackBusyError)
+    switched = [one["EnableTerminationProtection"] for one in filled.asked("UpdateTerminationProtection")]
+    assert switched == ["false", "true"]
+    filled.answer("UpdateTerminationProtection", {}, Refusal("AccessDenied", "no", 403))
+    error = await fail(clock, destroy(STACK, **filled.here, force=True, clock=clock), AccessError)
+    assert "was not deleted, but its protection is off now, and could not be switched on again" in str(error)
+
+
+async def test_a_deletion_that_fails_before_it_begins_leaves_the_stack_protected(
+    filled: CloudFormation, clock: ManualClock
+) -> None:
+    filled.answer("DescribeStacks", PROTECTED)
+    filled.answer("DescribeStackEvents", Refusal("AccessDenied", "no", 403))
+    await fail(clock, destroy(STACK, **filled.here, force=True, clock=clock), AccessError)
+    switched = [one["EnableTerminationProtection"] for one in filled.asked("UpdateTerminationProtection")]
+    assert (switched, filled.asked("DeleteStack")) == (["false", "true"], [])
+
+
+@pytest.mark.parametrize(
+    "later", [Refusal("TokenAlreadyExistsException"), BUSY], ids=["the token is known", "in progress"]
+)
+async def test_a_deletion_whose_answer_was_lost_is_waited_for(
+    filled: CloudFormation, clock: ManualClock, later: Refusal
+) -> None:
+    filled.answer("DescribeStacks", PROTECTED)
+    filled.answer("DeleteStack", LOST, later)
+    deleted = (event(1, "DELETE_IN_PROGRESS"), event(2, "DELETE_COMPLETE"))
+    filled.answer("DescribeStackEvents", BEFORE, events(*deleted))
+    done = await through(clock, destroy(STACK, **filled.here, force=True, clock=clock))
+    assert (done.status, len(filled.asked("UpdateTerminationProtection"))) == ("DELETE_COMPLETE", 1)
+
+
+async def test_a_deletion_that_may_have_begun_says_so(filled: CloudFormation, clock: ManualClock) -> None:
+    filled.answer("DeleteStack", Refusal("Unfit", "", 501))
+    error = await fail(clock, destroy(STACK, **filled.here, clock=clock), ProvisioningError)
+    assert "may have begun nevertheless" in str(error)
 
 
 async def test_a_stack_that_has_changed_since_it_was_shown_is_not_deleted(

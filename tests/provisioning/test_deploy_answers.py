@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from oms_events.errors import (
-    AccessError,
-    DeploymentError,
-    PlanOutdatedError,
-    ProvisioningError,
-    StackBusyError,
-    StackStateError,
-)
+from oms_events.errors import DeploymentError, ProvisioningError
 from oms_events.provisioning.deployment.changes import plan
 from oms_events.provisioning.deployment.deploy import apply, deploy
-from oms_events.provisioning.deployment.progress import StackEvent, follow
+from oms_events.provisioning.deployment.progress import StackEvent
 from oms_events.provisioning.deployment.stacks import StackState
 from oms_events.provisioning.template import Template
 from oms_events.testing.clock import ManualClock
 from tests.provisioning.cloudformation import (
     BEFORE,
     CHANGE_SET_ID,
-    EXPIRED,
     PLAN,
     STACK,
     STACK_ID,
     TEMPLATE,
+    Answer,
     CloudFormation,
-    Refusal,
     event,
     events,
     fail,
     stack,
     through,
 )
-
-# ---------------------------------------------------------------------- apply
 
 
 async def test_the_change_set_that_was_shown_is_executed_and_nothing_else(
@@ -103,28 +95,48 @@ FAILED_CREATE = (
 )
 
 
-@pytest.mark.parametrize("last", ["DELETE_COMPLETE", "ROLLBACK_COMPLETE"])
+@pytest.mark.parametrize(
+    ("last", "rolled_back", "remedy"),
+    [
+        ("DELETE_COMPLETE", True, "all is as it was before"),
+        ("ROLLBACK_COMPLETE", False, "infra destroy`, then deploy"),
+    ],
+)
 async def test_a_creation_that_fails_names_the_first_resource_and_why(
-    aws: CloudFormation, clock: ManualClock, last: str
+    aws: CloudFormation, clock: ManualClock, last: str, rolled_back: bool, remedy: str
 ) -> None:
     reviewed = event(0, "REVIEW_IN_PROGRESS")
     aws.answer("DescribeStackEvents", events(reviewed), events(reviewed, *FAILED_CREATE[:-1], event(6, last)))
     aws.answer("DescribeStacks", stack("REVIEW_IN_PROGRESS"), stack(last))
     error = await fail(clock, apply(PLAN, **aws.here, clock=clock), DeploymentError)
-    assert (error.status, error.rolled_back) == (last, True)
+    assert (error.status, error.rolled_back) == (last, rolled_back)
+    assert remedy in str(error)
     assert list(error.failures) == ["Queue (AWS::SQS::Queue): Invalid value for the parameter RedrivePolicy."]
     assert f"ended in {last}: Queue (AWS::SQS::Queue): Invalid value" in str(error)
     assert "UpdateTerminationProtection" not in aws.changes
 
 
+ROLLED_BACK, DELETING = stack("ROLLBACK_COMPLETE"), stack("DELETE_IN_PROGRESS")
+
+
+@pytest.mark.parametrize(
+    ("states", "end"),
+    [
+        ([ROLLED_BACK, DELETING, DELETING, DELETING, stack("DELETE_COMPLETE")], "DELETE_COMPLETE"),
+        ([ROLLED_BACK, DELETING, ROLLED_BACK], "ROLLBACK_COMPLETE"),
+        # Somebody else's next try.
+        ([stack("CREATE_FAILED"), stack("UPDATE_COMPLETE")], "ROLLBACK_COMPLETE"),
+    ],
+    ids=["deleted", "stays", "changed"],
+)
 async def test_a_failed_creation_that_passes_through_its_roll_back_is_waited_for(
-    aws: CloudFormation, clock: ManualClock
+    aws: CloudFormation, clock: ManualClock, states: list[Answer], end: str
 ) -> None:
     so_far = events(event(1, "CREATE_IN_PROGRESS"), FAILED_CREATE[1], event(3, "ROLLBACK_COMPLETE"))
     aws.answer("DescribeStackEvents", events(event(0, "REVIEW_IN_PROGRESS")), so_far)
-    aws.answer("DescribeStacks", stack("CREATE_IN_PROGRESS"), stack("ROLLBACK_COMPLETE"), stack("DELETE_COMPLETE"))
+    aws.answer("DescribeStacks", stack("REVIEW_IN_PROGRESS"), *states)
     error = await fail(clock, apply(PLAN, **aws.here, clock=clock), DeploymentError)
-    assert (error.status, error.rolled_back) == ("DELETE_COMPLETE", True)
+    assert (error.status, error.rolled_back) == (end, end == "DELETE_COMPLETE")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +144,9 @@ async def test_a_failed_creation_that_passes_through_its_roll_back_is_waited_for
     [
         ("UPDATE_ROLLBACK_COMPLETE", True, "all is as it was before"),
         ("UPDATE_ROLLBACK_FAILED", False, "continue-update-rollback"),
+        ("UPDATE_FAILED", False, "rollback-stack"),
+        ("ROLLBACK_FAILED", False, "infra destroy"),
+        ("IMPORT_ROLLBACK_FAILED", False, "destroy it, or ask AWS"),
     ],
 )
 async def test_an_update_that_fails_says_whether_it_was_rolled_back(
@@ -170,6 +185,76 @@ async def test_a_name_that_exists_outside_the_stack_says_what_to_do(
     assert "not in this stack: give the spec another name, delete the other one, or import it" in str(error)
 
 
+async def test_only_what_failed_because_of_another_is_left_out(aws: CloudFormation, clock: ManualClock) -> None:
+    taken = "Rule order-cancelled-rule already exists on bus orders"
+    aws.answer(
+        "DescribeStackEvents", BEFORE,
+        events(event(1, "UPDATE_IN_PROGRESS"), event(2, "CREATE_FAILED", "Rule", taken),
+               event(3, "CREATE_FAILED", "Other", CANCELLED), event(4, "UPDATE_FAILED", "Third",
+               "Resource update cancelled"), event(5, "UPDATE_ROLLBACK_COMPLETE")),
+    )  # fmt: skip
+    error = await fail(clock, apply(PLAN, **aws.here, clock=clock), DeploymentError)
+    assert list(error.failures) == [f"Rule (AWS::SQS::Queue): {taken}"]
+    assert "give the spec another name" in str(error)
+
+
+@pytest.mark.parametrize("status", ["DELETE_SKIPPED", "DELETE_FAILED"])
+@pytest.mark.parametrize("last", ["DELETE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE"])
+async def test_what_a_failed_deployment_leaves_behind_is_named(
+    aws: CloudFormation, clock: ManualClock, status: str, last: str
+) -> None:
+    failed = (event(1, "CREATE_IN_PROGRESS"), event(2, "CREATE_FAILED", "Queue", "no"))
+    tried = (event(3, "DELETE_FAILED", "Other"), event(4, "DELETE_COMPLETE", "Other"))
+    aws.answer("DescribeStackEvents", BEFORE, events(*failed, *tried, event(5, status, "Bucket"), event(6, last)))
+    error = await fail(clock, apply(PLAN, **aws.here, clock=clock), DeploymentError)
+    assert error.rolled_back is False
+    assert f"left behind, outside the stack: Bucket (AWS::SQS::Queue) bucket: {status}; delete that" in str(error)
+    assert "as it was before" not in str(error)
+
+
+OURS_FAILED = (
+    event(1, "UPDATE_IN_PROGRESS"),
+    event(2, "UPDATE_FAILED", "Queue", "no such key"),
+    event(3, "UPDATE_ROLLBACK_COMPLETE"),
+)
+OURS_DONE = (event(1, "UPDATE_IN_PROGRESS"), event(3, "UPDATE_COMPLETE"))
+
+
+@pytest.mark.parametrize("token", ["of-others", ""], ids=["token", "no token"])
+async def test_what_others_do_before_the_next_look_does_not_count(
+    aws: CloudFormation, clock: ManualClock, token: str
+) -> None:
+    def theirs(number: int, status: str, *more: str) -> Mapping[str, str]:
+        made = event(number, status, *more, token=token or "none")
+        return {name: value for name, value in made.items() if value != "none"}
+
+    began = theirs(4, "UPDATE_IN_PROGRESS")
+    bad = (began, theirs(5, "UPDATE_FAILED", "Theirs", "bad"), theirs(6, "UPDATE_ROLLBACK_COMPLETE"))
+    good = (began, theirs(5, "UPDATE_COMPLETE", "Theirs"), theirs(6, "UPDATE_COMPLETE"))
+    told: list[StackEvent] = []
+    aws.answer("DescribeStackEvents", BEFORE, events(*OURS_FAILED, *good))
+    error = await fail(clock, apply(PLAN, **aws.here, clock=clock, on_event=told.append), DeploymentError)
+    assert (error.status, list(error.failures)) == (
+        "UPDATE_ROLLBACK_COMPLETE", ["Queue (AWS::SQS::Queue): no such key"]
+    )  # fmt: skip
+    assert [one.id for one in told] == ["event-1", "event-2", "event-3"]
+    aws.answer("DescribeStackEvents", BEFORE, events(*OURS_DONE, *bad))
+    aws.answer("DescribeStacks", stack("UPDATE_COMPLETE"), stack("UPDATE_ROLLBACK_COMPLETE"))
+    assert (await through(clock, apply(PLAN, **aws.here, clock=clock))).status == "UPDATE_COMPLETE"
+    aws.answer("DescribeStackEvents", BEFORE, events(*OURS_DONE, began))
+    aws.answer("DescribeStacks", stack("UPDATE_COMPLETE"), stack("UPDATE_IN_PROGRESS"))
+    assert (await through(clock, apply(PLAN, **aws.here, clock=clock))).status == "UPDATE_COMPLETE"
+
+
+async def test_an_operation_that_never_shows_is_not_waited_for_without_end(
+    aws: CloudFormation, clock: ManualClock
+) -> None:
+    aws.answer("DescribeStackEvents", BEFORE, events(event(1, "UPDATE_COMPLETE", token="of-others")))
+    error = await fail(clock, apply(PLAN, **aws.here, clock=clock), ProvisioningError)
+    assert "shows no event: another operation may be under way" in str(error)
+    assert clock.monotonic() > 60
+
+
 async def test_what_an_update_could_not_delete_is_told_although_it_succeeded(
     aws: CloudFormation, clock: ManualClock
 ) -> None:
@@ -179,85 +264,3 @@ async def test_what_an_update_could_not_delete_is_told_although_it_succeeded(
     )
     state = await through(clock, apply(PLAN, **aws.here, clock=clock))
     assert "left behind, outside the stack: Table" in state.reason
-
-
-@pytest.mark.parametrize(
-    ("refusal", "kind"),
-    [
-        (Refusal("InvalidChangeSetStatus", f"ChangeSet [{CHANGE_SET_ID}] cannot be executed in its current "
-                 "execution status of [OBSOLETE]"), PlanOutdatedError),
-        (Refusal("ChangeSetNotFound", f"ChangeSet [{CHANGE_SET_ID}] does not exist", 404), PlanOutdatedError),
-        (Refusal("InvalidChangeSetStatus", f"ChangeSet [{CHANGE_SET_ID}] cannot be executed in its current "
-                 "execution status of [EXECUTE_IN_PROGRESS]"), StackBusyError),
-        (Refusal("ValidationError", f"Stack:{STACK_ID} is in UPDATE_IN_PROGRESS state and can not be updated."),
-         StackBusyError),
-        (Refusal("OperationInProgressException", "Another operation is in progress", 409), StackBusyError),
-        (Refusal("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_NAMED_IAM]"),
-         ProvisioningError),
-    ],
-)  # fmt: skip
-async def test_a_plan_that_can_no_longer_be_applied_says_why(
-    aws: CloudFormation, clock: ManualClock, refusal: Refusal, kind: type[ProvisioningError]
-) -> None:
-    aws.answer("DescribeStackEvents", BEFORE)
-    aws.answer("ExecuteChangeSet", refusal)
-    error = await fail(clock, apply(PLAN, **aws.here, clock=clock), kind)
-    assert error.code == refusal.code
-    assert aws.changes == ["ExecuteChangeSet"]
-
-
-async def test_an_answer_that_was_lost_does_not_make_it_a_second_deployment(
-    aws: CloudFormation, clock: ManualClock
-) -> None:
-    aws.answer("DescribeStackEvents", BEFORE, events(event(1, "UPDATE_COMPLETE")))
-    aws.answer("ExecuteChangeSet", Refusal("InternalFailure", "", 500), Refusal("TokenAlreadyExistsException"))
-    assert (await through(clock, apply(PLAN, **aws.here, clock=clock))).status == "UPDATE_COMPLETE"
-    first, second = aws.asked("ExecuteChangeSet")
-    assert first["ClientRequestToken"] == second["ClientRequestToken"]
-
-
-async def test_credentials_that_expire_meanwhile_leave_a_deployment_that_can_be_followed(
-    aws: CloudFormation, clock: ManualClock
-) -> None:
-    aws.answer("DescribeStackEvents", BEFORE, events(event(1, "UPDATE_IN_PROGRESS")), EXPIRED)
-    error = await fail(clock, apply(PLAN, **aws.here, clock=clock), AccessError)
-    assert (error.code, error.operation) == ("ExpiredToken", "DescribeStackEvents")
-    assert "CloudFormation goes on" in str(error)
-    assert f"infra follow --stack-name {STACK_ID}" in str(error)
-    history = events(event(0, "CREATE_COMPLETE"), event(1, "UPDATE_IN_PROGRESS"), event(2, "UPDATE_COMPLETE"))
-    aws.answer("DescribeStackEvents", history)
-    told: list[StackEvent] = []
-    assert (await follow(STACK_ID, **aws.here, on_event=told.append)).status == "UPDATE_COMPLETE"
-    assert [one.id for one in told] == ["event-1", "event-2"]
-
-
-# ---------------------------------------------------------------------- follow
-
-
-async def test_the_last_operation_is_followed_when_none_is_under_way(aws: CloudFormation) -> None:
-    history = (event(1, "CREATE_IN_PROGRESS"), event(2, "CREATE_COMPLETE"), event(3, "UPDATE_IN_PROGRESS"))
-    failed = (event(4, "UPDATE_FAILED", "Queue", "no"), event(5, "UPDATE_ROLLBACK_COMPLETE"))
-    aws.answer("DescribeStackEvents", events(*history, *failed))
-    aws.answer("DescribeStacks", stack("UPDATE_ROLLBACK_COMPLETE"))
-    told: list[StackEvent] = []
-    with pytest.raises(DeploymentError, match=r"Queue \(AWS::SQS::Queue\): no"):
-        await follow(STACK, **aws.here, on_event=told.append)
-    assert [one.id for one in told] == ["event-3", "event-4", "event-5"]
-
-
-async def test_an_operation_under_way_is_followed_from_its_beginning(
-    aws: CloudFormation, clock: ManualClock
-) -> None:
-    so_far = (event(1, "CREATE_COMPLETE"), event(2, "UPDATE_IN_PROGRESS"))
-    more = (event(3, "UPDATE_COMPLETE", "Queue"), event(4, "UPDATE_COMPLETE"))
-    aws.answer("DescribeStackEvents", events(*so_far), events(*so_far), events(*so_far, *more))
-    aws.answer("DescribeStacks", stack("UPDATE_IN_PROGRESS"), stack("UPDATE_COMPLETE"))
-    told: list[StackEvent] = []
-    await through(clock, follow(STACK, **aws.here, on_event=told.append, clock=clock))
-    assert [one.id for one in told] == ["event-2", "event-3", "event-4"]
-
-
-async def test_a_stack_that_has_only_change_sets_has_nothing_to_follow(aws: CloudFormation) -> None:
-    aws.answer("DescribeStacks", stack("REVIEW_IN_PROGRESS"))
-    with pytest.raises(StackStateError, match="no operation has begun"):
-        await follow(STACK, **aws.here)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
+import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oms_events._aws.config import AwsConfig
 from oms_events.errors import (
     AccessError,
     ConfigurationError,
@@ -19,14 +19,16 @@ from oms_events.errors import (
     StackBusyError,
     StackStateError,
 )
+from oms_events.provisioning import specs
 from oms_events.provisioning.deployment.changes import Action, PropertyChange, discard, plan
 from oms_events.provisioning.deployment.deploy import apply, deploy
+from oms_events.provisioning.deployment.holdings import HOLDS_DATA, HOLDS_NOTHING
 from oms_events.provisioning.template import Template
 from oms_events.testing.clock import ManualClock
 from tests.provisioning.cloudformation import (
     BEFORE,
     CHANGE_SET_ID,
-    EXPIRED,
+    LOST,
     MISSING,
     NO_CHANGES,
     QUEUE,
@@ -34,7 +36,6 @@ from tests.provisioning.cloudformation import (
     STACK_ID,
     TABLE,
     TEMPLATE,
-    THROTTLED,
     Answer,
     CloudFormation,
     Refusal,
@@ -67,7 +68,8 @@ async def test_a_plan_is_a_change_set_read_to_its_last_page(aws: CloudFormation,
     assert (asked["ChangeSetType"], asked["StackName"], asked["TemplateBody"]) == ("UPDATE", STACK, TEMPLATE.body)
     assert (asked["Tags.member.1.Key"], asked["Tags.member.1.Value"]) == ("team", "oms")
     assert "OnStackFailure" not in asked
-    assert {found["ChangeSetName"] for found in aws.asked("DescribeChangeSet")} == {CHANGE_SET_ID}
+    names = {(found["StackName"], found["ChangeSetName"]) for found in aws.asked("DescribeChangeSet")}
+    assert names == {(STACK, asked["ChangeSetName"])}
     assert {found["IncludePropertyValues"] for found in aws.asked("DescribeChangeSet")} == {"true"}
     assert aws.changes == ["CreateChangeSet"]
 
@@ -117,6 +119,64 @@ async def test_a_discarded_plan_leaves_a_new_stack_to_the_change_sets_of_others(
     aws.answer("ListChangeSets", {"Summaries": [other]})
     await through(clock, discard(made, **aws.here, clock=clock))
     assert aws.changes == ["CreateChangeSet", "DeleteChangeSet"]
+    aws.answer("ListChangeSets", {"Summaries": [{"ChangeSetId": CHANGE_SET_ID, "StackId": STACK_ID}]})
+    aws.answer("DescribeStacks", stack("REVIEW_IN_PROGRESS"), stack("DELETE_COMPLETE"))
+    aws.calls.clear()
+    await through(clock, discard(made, **aws.here, clock=clock))
+    # Nothing comes between the last look and the deletion, which may be repeated.
+    names = [name for name, _ in aws.calls]
+    assert names == ["DeleteChangeSet", "DescribeStacks", "ListChangeSets", "DeleteStack", "DescribeStacks"]
+    assert aws.asked("DeleteStack") == [{"StackName": STACK_ID, "Version": "2010-05-15"}]
+
+
+async def test_a_change_set_whose_answer_was_lost_is_used(aws: CloudFormation, clock: ManualClock) -> None:
+    aws.answer("CreateChangeSet", LOST, Refusal("AlreadyExistsException", "ChangeSet oms-events-x already exists"))
+    made = await through(clock, plan(TEMPLATE, **aws.here, clock=clock))
+    assert (made.change_set_id, made.stack_id, len(made.changes)) == (CHANGE_SET_ID, STACK_ID, 1)
+    assert aws.changes == ["CreateChangeSet", "CreateChangeSet"]
+
+
+async def test_a_change_set_that_was_never_made_is_told_as_what_refused_it(
+    aws: CloudFormation, clock: ManualClock
+) -> None:
+    aws.answer("CreateChangeSet", Refusal("Unfit", "", 501))
+    aws.answer("DescribeChangeSet", Refusal("ChangeSetNotFound", "ChangeSet [x] does not exist", 404))
+    error = await fail(clock, plan(TEMPLATE, **aws.here, clock=clock), ProvisioningError)
+    assert (error.code, aws.changes) == ("Unfit", ["CreateChangeSet"])
+
+
+async def test_a_plan_that_may_not_be_read_leaves_nothing(aws: CloudFormation, clock: ManualClock) -> None:
+    aws.answer("DescribeStacks", MISSING, stack("REVIEW_IN_PROGRESS"), stack("DELETE_COMPLETE"))
+    aws.answer("DescribeChangeSet", Refusal("AccessDenied", "no", 403))
+    error = await fail(clock, plan(TEMPLATE, **aws.here, clock=clock), AccessError)
+    assert error.operation == "DescribeChangeSet"
+    assert aws.changes == ["CreateChangeSet", "DeleteChangeSet", "DeleteStack"]
+    assert aws.asked("DeleteChangeSet")[0]["ChangeSetName"] == aws.asked("CreateChangeSet")[0]["ChangeSetName"]
+
+
+async def test_what_cannot_be_tidied_up_does_not_hide_why_the_plan_failed(
+    aws: CloudFormation, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    aws.answer("DescribeChangeSet", Refusal("AccessDenied", "no", 403))
+    aws.answer("DeleteChangeSet", Refusal("AccessDenied", "not that either", 403))
+    error = await fail(clock, plan(TEMPLATE, **aws.here, clock=clock), AccessError)
+    assert error.operation == "DescribeChangeSet"
+    assert "discard-plan: DeleteChangeSet: AWS answered AccessDenied: not that either" in caplog.text
+
+
+async def test_a_plan_that_is_interrupted_leaves_nothing(aws: CloudFormation, clock: ManualClock) -> None:
+    pending = Refusal("InvalidChangeSetStatus", "cannot be deleted in status CREATE_IN_PROGRESS")
+    aws.answer("DescribeChangeSet", change_set("CREATE_IN_PROGRESS"))
+    aws.answer("DeleteChangeSet", pending, {})
+    planning = asyncio.ensure_future(plan(TEMPLATE, **aws.here, clock=clock))
+    await clock.someone_sleeps()
+    planning.cancel()
+    # Once more, while it tidies up.
+    await clock.someone_sleeps()
+    planning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await through(clock, planning)
+    assert aws.changes == ["CreateChangeSet", "DeleteChangeSet", "DeleteChangeSet"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +190,8 @@ async def test_a_discarded_plan_leaves_a_new_stack_to_the_change_sets_of_others(
         ("DELETE_FAILED", StackStateError, "destroy it again"),
         ("UPDATE_ROLLBACK_FAILED", StackStateError, "continue-update-rollback"),
         ("UPDATE_FAILED", StackStateError, "rollback-stack"),
+        ("IMPORT_ROLLBACK_FAILED", StackStateError, "destroy it, or ask AWS"),
+        ("SOMETHING_NEW", StackStateError, "infra follow"),
     ],
 )
 async def test_a_stack_that_cannot_be_deployed_to_says_what_to_do_first(
@@ -169,6 +231,14 @@ async def test_a_bad_template_is_told_in_the_words_of_aws(aws: CloudFormation, c
     assert (error.code, text in str(error)) == ("ValidationError", True)
 
 
+async def test_a_template_with_a_loop_is_planned(aws: CloudFormation, clock: ManualClock) -> None:
+    role = {"Type": "AWS::IAM::Role"}
+    loop = ["Name", ["a", "b"], {"Topic${Name}": {"Type": "AWS::SNS::Topic"}}]
+    template = Template(STACK, {"Resources": {"Fn::ForEach::Topics": loop, "Role": role}})
+    await through(clock, plan(template, **aws.here, clock=clock))
+    assert aws.asked("CreateChangeSet")[0]["Capabilities.member.1"] == "CAPABILITY_NAMED_IAM"
+
+
 async def test_a_template_above_the_limit_of_a_bucket_is_refused_without_a_call(aws: CloudFormation) -> None:
     large = Template(STACK, {"Metadata": {"text": "x" * 1_048_576}})
     with pytest.raises(ConfigurationError, match="at most 1,048,576: split it"):
@@ -199,6 +269,17 @@ def target(path: str, **more: str) -> Mapping[str, Any]:
         ({"Action": "Remove", "ResourceType": "AWS::IAM::Role"}, Action.REMOVE, False, False),
         ({"Action": "Modify", "Replacement": "True", "ResourceType": "AWS::Events::Rule"},
          Action.REPLACE, False, False),
+        ({"Action": "Dynamic"}, Action.REPLACE, True, True),
+        ({"Action": "SomethingNew", "Replacement": "False"}, Action.REPLACE, True, True),
+        ({"Action": "Remove", "ResourceType": "AWS::RDS::DBInstance"}, Action.REMOVE, False, True),
+        ({"Action": "Remove", "ResourceType": "AWS::RDS::DBInstance", "PolicyAction": "Snapshot"},
+         Action.REMOVE, False, False),
+        ({"Action": "Modify", "Replacement": "False", "ResourceType": "AWS::RDS::DBInstance"},
+         Action.CHANGE, False, False),
+        ({"Action": "Remove", "ResourceType": "AWS::CloudFormation::Stack"}, Action.REMOVE, False, True),
+        ({"Action": "Modify", "Replacement": "False", "ResourceType": "AWS::CloudFormation::Stack"},
+         Action.CHANGE, False, True),
+        ({"Action": "Add", "ResourceType": "AWS::CloudFormation::Stack"}, Action.ADD, False, False),
     ],
     ids=str,
 )  # fmt: skip
@@ -210,7 +291,19 @@ async def test_what_a_change_does_and_whether_data_is_lost(
     (found,) = made.changes
     assert (found.action, found.conditional, found.loses_data) == (action, conditional, loses)
     assert len(made.data_loss) == loses
-    assert all("table orders (Table)" in line for line in made.data_loss)
+    kinds = {"AWS::DynamoDB::Table": "table", "AWS::CloudFormation::Stack": "nested stack"}
+    assert all(
+        f"{kinds.get(found.type, found.type)} orders (Table) would" in line or conditional
+        for line in made.data_loss
+    )
+
+
+def test_of_every_type_that_specs_render_it_is_known_whether_it_holds_data() -> None:
+    sources = Path(specs.__file__).parent.glob("*.py")
+    rendered = {kind for file in sources for kind in re.findall(r'"(AWS::\w+::\w+)"', file.read_text())}
+    assert len(rendered) > 20
+    assert rendered - HOLDS_DATA.keys() - HOLDS_NOTHING == set()
+    assert HOLDS_NOTHING.isdisjoint(HOLDS_DATA)
 
 
 async def test_a_change_names_each_property_once_with_its_values(aws: CloudFormation, clock: ManualClock) -> None:
@@ -240,65 +333,3 @@ async def test_a_plan_that_loses_data_is_applied_only_if_that_is_allowed(
     aws.answer("DescribeStackEvents", BEFORE, events(event(1, "UPDATE_COMPLETE")), BEFORE)
     done = await through(clock, deploy(TEMPLATE, **aws.here, clock=clock, allow_data_loss=True))
     assert done.status == "UPDATE_COMPLETE"
-
-
-# ---------------------------------------------------------------------- access
-
-
-@pytest.mark.parametrize(
-    ("refusal", "remedy"),
-    [
-        (EXPIRED, "get new ones"),
-        (Refusal("AccessDenied", "User is not authorized to perform: cloudformation:CreateChangeSet", 403),
-         "allow CreateChangeSet"),
-        (Refusal("InvalidClientTokenId", "The security token included in the request is invalid.", 403),
-         "check the credentials"),
-    ],
-)  # fmt: skip
-async def test_no_access_names_the_call_and_what_to_do(
-    aws: CloudFormation, clock: ManualClock, refusal: Refusal, remedy: str
-) -> None:
-    aws.answer("CreateChangeSet", refusal)
-    error = await fail(clock, plan(TEMPLATE, **aws.here, clock=clock), AccessError)
-    assert (error.operation, error.code) == ("CreateChangeSet", refusal.code)
-    assert remedy in str(error)
-    assert str(error).startswith("CreateChangeSet: ")
-
-
-async def test_a_bad_signature_does_not_show_what_was_signed(aws: CloudFormation, clock: ManualClock) -> None:
-    text = "The Canonical String should have been x-amz-security-token:a-secret-token"
-    aws.answer("DescribeStacks", Refusal("SignatureDoesNotMatch", text, 403))
-    error = await fail(clock, plan(TEMPLATE, **aws.here, clock=clock), AccessError)
-    assert "a-secret-token" not in "".join(traceback.format_exception(error))
-
-
-async def test_without_credentials_it_is_said_what_to_give(
-    aws: CloudFormation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(AccessError, match=r"no credentials that can be used: .*give a profile, a role or keys"):
-        await plan(TEMPLATE, aws.here["config"])
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    with pytest.raises(ConfigurationError, match="'aws_region' is missing"):
-        await plan(TEMPLATE, AwsConfig())
-    assert aws.calls == []
-
-
-async def test_a_role_that_cannot_be_assumed_is_told_as_such(aws: CloudFormation) -> None:
-    url = aws.here["config"].endpoint_url
-    role = {"role_arn": "arn:aws:iam::123456789012:role/deployer", "sts_endpoint_url": url, "endpoint_url": url}
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_region": "eu-west-1"}
-    aws.answer("AssumeRole", Refusal("AccessDenied", "User is not authorized to perform: sts:AssumeRole", 403))
-    with pytest.raises(AccessError, match="the role cannot be assumed: check role_arn") as caught:
-        await plan(TEMPLATE, AwsConfig(**role, **keys))
-    assert (caught.value.operation, aws.changes) == ("DescribeStacks", ["AssumeRole"])
-
-
-async def test_throttling_is_waited_out(aws: CloudFormation, clock: ManualClock) -> None:
-    aws.answer("DescribeStacks", THROTTLED, stack("UPDATE_COMPLETE"))
-    assert not (await through(clock, plan(TEMPLATE, **aws.here, clock=clock))).is_empty
-    assert len(aws.asked("DescribeStacks")) == 2

@@ -71,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(f"Error: {error}")
         return _FAILED
     except KeyboardInterrupt:
-        _tell("stopped; what CloudFormation has begun goes on: see it with `oms-events infra follow oms`")
+        _tell(
+            "stopped; what CloudFormation has begun goes on: see it with `oms-events infra follow oms`, "
+            "and `--set event_bus_name=NAME` for a bus of another name"
+        )
         return _INTERRUPTED
 
 

@@ -65,6 +65,9 @@ async def function(clients: dict[str, Any]) -> str:
             Handler="handler.handle",
             Code={"ZipFile": packed.getvalue()},
         )
+    await clients["lambda"].add_permission(
+        FunctionName="idle", StatementId="all", Action="lambda:InvokeFunction", Principal="events.amazonaws.com"
+    )
     active = clients["lambda"].get_waiter("function_active_v2")
     await active.wait(FunctionName="handler", WaiterConfig={"Delay": 1})
     arn: str = made["FunctionArn"]

@@ -15,7 +15,7 @@ from oms_events.oms.rules import default_rules
 from oms_events.provisioning.checks.report import Level
 from oms_events.provisioning.checks.samples import Sample, mapped
 from oms_events.routing.config import RouterConfig
-from tests.provisioning.checks.broken import PROBLEM, assert_exactly
+from tests.provisioning.checks.broken import PROBLEM, WARNING, assert_exactly
 from tests.provisioning.checks.checked import ACCOUNT, BUS, CREATED, EVENTS, SYSTEM, World, Worlds
 
 
@@ -28,6 +28,19 @@ async def test_without_events_those_of_the_oms_are_tried_where_the_rules_send_th
     # Actions and proposals go to NATS alone.
     families = {"schema", "objecttype", "property", "linktype", "branch", "system"}
     assert tried == {kind.value for kind in EventType if kind.family in families}
+
+
+async def test_the_events_of_the_oms_are_about_different_things(worlds: Worlds) -> None:
+    kind = EventType.OBJECT_TYPE_CREATED.value
+    async with worlds(*BUS) as world:
+        await world.put_rule("main", {"source": ["oms.main"], "detail-type": [{"exists": True}]})
+        await world.put_target("main", world.queue("orders"))
+        report = await world.check(events=None)
+    told = [found for found in report.findings if (found.area, found.subject) == ("events", kind)]
+    # The rule of all worlds for every event of the OMS logs only.
+    assert [found.level for found in told] == [Level.OK, Level.WARNING]
+    assert told[0].message == "is taken by rules logged, main"
+    assert "source 'oms.feature.other'" in told[1].message
 
 
 async def test_every_event_of_a_type_that_comes_twice_has_a_line_of_its_own(bus_world: World) -> None:
@@ -51,6 +64,19 @@ async def test_an_event_that_no_routing_rule_takes_is_a_problem(stream_world: Wo
     report = await stream_world.check(rules=rules, router=RouterConfig(unrouted="refuse"))
     told = [("events", kind, PROBLEM, "no routing rule") for kind in (CREATED, SYSTEM)]
     assert_exactly(report, told, stream_world.name)
+
+
+async def test_an_event_for_a_platform_that_is_not_configured_is_told(bus_world: World) -> None:
+    def rule(*platforms: str) -> RoutingRule:
+        return RoutingRule(name="far", event_type_pattern=".*created.*", platforms=platforms, strategy="all")
+
+    report = await bus_world.check(rules=(rule("nats"),), events=EVENTS[:1])
+    [told] = [found for found in report.findings if found.area == "events"]
+    assert (told.subject, told.level) == (CREATED, WARNING)
+    assert told.message == "routing rule far sends it to nats, not configured here"
+    # What becomes of it on a platform of the user's own nobody knows here.
+    report = await bus_world.check(rules=(rule("mine"),), events=EVENTS[:1])
+    assert [found for found in report.findings if found.area == "events"] == []
 
 
 async def test_no_events_are_refused(bus_world: World) -> None:

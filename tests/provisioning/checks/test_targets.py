@@ -149,9 +149,7 @@ BROKEN = [
         ("dead letters", "sqs {}-dead.fifo", PROBLEM, "does not use for dead letters, of rule orders"),
     ),
     broken("a FIFO topic", publish_to_fifo, ("targets", "sns {}.fifo", PROBLEM, "does not publish to")),
-    broken(
-        "a topic without subscribers", unsubscribe, ("targets", "sns {}", WARNING, "no confirmed")
-    ),
+    broken("a topic without subscribers", unsubscribe, ("targets", "sns {}", WARNING, "no confirmed")),
     broken(
         "a queue of another Region",
         target("orders", lambda world: world.queue("orders").replace("us-east-1", "eu-west-1")),

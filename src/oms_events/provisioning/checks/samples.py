@@ -17,7 +17,7 @@ from oms_events.events import EncodedEvent, build_event, encode
 from oms_events.oms import builders
 from oms_events.oms.catalogue import EventFamily, EventType
 from oms_events.provisioning.checks.configuration import CheckedConfiguration
-from oms_events.provisioning.checks.report import Finding, problem
+from oms_events.provisioning.checks.report import Finding, problem, warning
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 from oms_events.publishers.eventbridge.entries import Entry
 from oms_events.publishers.eventbridge.mapping import EventMapper
@@ -27,6 +27,7 @@ from oms_events.routing.rules import RuleSet
 from oms_events.routing.strategies import make_plan
 
 _AREA: Final = "events"
+_PLATFORMS: Final = frozenset(platform.value for platform in Platform)
 _EVENT_ID: Final = "00000000-0000-4000-8000-000000000000"
 """EventBridge gives each event an id of its own."""
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -129,7 +130,7 @@ def routed(configuration: CheckedConfiguration, samples: Sequence[Sample]) -> Ro
     refuses = configuration.router.unrouted == "refuse"
     by_platform: dict[str, list[Sample]] = {name: [] for name in platforms}
     findings = []
-    for sample in samples:
+    for sample in samples if platforms else ():
         rule = rules.decide(sample.event)
         try:
             plan = make_plan(rule, registered=platforms, primary=None if rule is None and refuses else primary)
@@ -138,6 +139,11 @@ def routed(configuration: CheckedConfiguration, samples: Sequence[Sample]) -> Ro
             continue
         for name in plan.platforms:
             by_platform.get(name, []).append(sample)
+        # Platforms of the user's own are none of ours to look at.
+        if not by_platform.keys() & set(plan.platforms) and _PLATFORMS.issuperset(plan.platforms):
+            message = f"routing rule {plan.rule} sends it to {', '.join(plan.platforms)}, not configured here"
+            remedy = "configure the platform, or change the rule, unless you never send it: publishing it fails"
+            findings.append(warning(_AREA, sample.name, message, remedy))
     return Routed(
         by_platform.get(Platform.EVENTBRIDGE.value, ()), by_platform.get(Platform.NATS.value, ()), findings
     )
