@@ -27,7 +27,7 @@ _EXAMPLE = re.compile(
     r"(<!-- example: ([\w.-]+)(?:#([\w-]+))? -->\n```(\w+)\n).*?(^```$)", re.DOTALL | re.MULTILINE
 )
 _ANY = re.compile(r"<!-- /?(?:generated|example)\b[^>]*>")
-_MARK = re.compile(r"^\s*# \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
+_MARK = re.compile(r"^[^\S\n]*# \[(?:start|end):[\w-]+\]\n", re.MULTILINE)
 
 
 class StaleError(Exception):

@@ -30,7 +30,7 @@ from oms_events.devstack import DevstackError
 from oms_events.instrumentation import hooks
 from oms_events.instrumentation.prometheus import PrometheusHook
 from oms_events.oms import EventFamily, EventType, create_schema_change_event
-from oms_events.provisioning.specs.base import Arn, Name, ResourceSpec, Spec
+from oms_events.provisioning.specs.base import Arn, Name, ResourceSpec, Spec, arn_of, name_of
 from oms_events.provisioning.specs.permissions import NOT_EMPTY, ConditionValues, PolicyResource
 from oms_events.provisioning.specs.stack import Outputs
 from oms_events.publishers.eventbridge.mapping import EventMapper
@@ -66,6 +66,9 @@ _WRITTEN: Final = {
     )
 }
 """How people write what a validator reads."""
+
+_WRITTEN_OF: Final = {arn_of.__qualname__: "ARN or reference", name_of.__qualname__: "name or reference"}
+"""The same for validators that a function makes anew for each field, by its name."""
 
 
 # ------------------------------------------------------------------ configuration
@@ -121,9 +124,14 @@ def _field_type(field: Any) -> str:
 
 
 def _written(metadata: Iterable[Any]) -> str | None:
-    return next(
-        (_WRITTEN[item] for item in metadata if isinstance(item, PlainValidator) and item in _WRITTEN), None
-    )
+    readers = [item for item in metadata if isinstance(item, PlainValidator)]
+    texts = (_WRITTEN.get(item) or _WRITTEN_OF.get(_maker(item.func)) for item in readers)
+    return next((text for text in texts if text), None)
+
+
+def _maker(function: Any) -> str:
+    """The name of the function that `function` was made in, or its own."""
+    return function.__qualname__.partition(".")[0] if inspect.isfunction(function) else ""
 
 
 def _type(annotation: Any) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import open_control
 from oms_events._aws.session import _make_session, open_client
+from oms_events.devstack import FaultProxy, Reset, ServerError, Throttle
 from oms_events.errors import ConfigurationError
 
 PROFILES = """\
@@ -76,3 +78,17 @@ def test_many_sessions_do_not_lengthen_the_way_of_the_loader_they_share() -> Non
     first = paths()
     assert paths() == first
     assert len(set(first)) == len(first)
+
+
+@pytest.mark.parametrize("fault", [Throttle(), ServerError(status=503), Reset()])
+async def test_a_control_client_calls_again_after_a_fault(oms_fault_proxy: FaultProxy, fault: Any) -> None:
+    oms_fault_proxy.script(fault, operation="ListTables")
+    config = AwsConfig(
+        aws_region="us-east-1",
+        endpoint_url=oms_fault_proxy.endpoint_url,
+        aws_access_key_id=SecretStr("test"),
+        aws_secret_access_key=SecretStr("test"),
+    )
+    async with open_control(config, "dynamodb") as control:
+        assert "TableNames" in await control.call("ListTables")
+    assert len(oms_fault_proxy.calls_of("ListTables")) == 2

@@ -189,7 +189,7 @@ def test_every_permission_of_a_presets_roles_is_on_the_page(preset: str, generat
 def test_every_call_of_deploying_is_on_the_page_of_permissions() -> None:
     folder = Path(oms_events.__file__).parent / "provisioning/deployment"
     source = "".join(_read(path) for path in folder.glob("*.py"))
-    calls = set(re.findall(r'\.(?:call|pages)\(\s*"(\w+)"', source))
+    calls = set(re.findall(r'\.(?:begin|call|pages)\(\s*"(\w+)"', source))
     # The action for old versions has another name than the call.
     actions = {"ListBucketVersions" if call == "ListObjectVersions" else call for call in calls}
     page = _read(DOCS / "reference/permissions.md").partition("\n## To deploy\n")[2]

@@ -21,7 +21,7 @@ STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/orders/stream/1"
 FIFO_ARN = "arn:aws:sqs:us-east-1:123456789012:late.fifo"
 
 plain = QueueSpec(name="plain")
-fifo = QueueSpec(name="late.fifo", key="late", fifo=True)
+fifo = QueueSpec(name="late.fifo", key="late", fifo=True, content_based_deduplication=True)
 
 
 def function(**values: Any) -> FunctionSpec:
@@ -66,6 +66,13 @@ def test_a_fifo_queue_is_refused_where_aws_takes_standard_ones(values: Mapping[s
     ("values", "said"),
     [
         ({"rules": (rule(arn=fifo.arn),)}, "message_group_id is missing"),
+        (
+            {
+                "queues": (plain, fifo.model_copy(update={"content_based_deduplication": False})),
+                "rules": (rule(arn=fifo.arn, message_group_id="g"),),
+            },
+            "set content_based_deduplication of the queue 'late'",
+        ),
         ({"rules": (rule(message_group_id="g"),)}, "message_group_id is for FIFO queues"),
         (
             {"queues": (plain, fifo.model_copy(update={"dead_letter": plain.arn}))},

@@ -220,13 +220,17 @@ OURS_FAILED = (
 OURS_DONE = (event(1, "UPDATE_IN_PROGRESS"), event(3, "UPDATE_COMPLETE"))
 
 
+def without_token(made: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in made.items() if name != "ClientRequestToken"}
+
+
 @pytest.mark.parametrize("token", ["of-others", ""], ids=["token", "no token"])
 async def test_what_others_do_before_the_next_look_does_not_count(
     aws: CloudFormation, clock: ManualClock, token: str
 ) -> None:
     def theirs(number: int, status: str, *more: str) -> Mapping[str, str]:
-        made = event(number, status, *more, token=token or "none")
-        return {name: value for name, value in made.items() if value != "none"}
+        made = event(number, status, *more, token=token)
+        return made if token else without_token(made)
 
     began = theirs(4, "UPDATE_IN_PROGRESS")
     bad = (began, theirs(5, "UPDATE_FAILED", "Theirs", "bad"), theirs(6, "UPDATE_ROLLBACK_COMPLETE"))
@@ -244,6 +248,24 @@ async def test_what_others_do_before_the_next_look_does_not_count(
     aws.answer("DescribeStackEvents", BEFORE, events(*OURS_DONE, began))
     aws.answer("DescribeStacks", stack("UPDATE_COMPLETE"), stack("UPDATE_IN_PROGRESS"))
     assert (await through(clock, apply(PLAN, **aws.here, clock=clock))).status == "UPDATE_COMPLETE"
+
+
+async def test_what_others_did_just_before_does_not_count(aws: CloudFormation, clock: ManualClock) -> None:
+    theirs = [without_token(event(1, "UPDATE_IN_PROGRESS")), without_token(event(2, "UPDATE_COMPLETE"))]
+    ours = (event(3, "UPDATE_IN_PROGRESS"), event(4, "UPDATE_FAILED", "Queue", "no"))
+    aws.answer("DescribeStackEvents", BEFORE, events(*theirs, *ours, event(5, "UPDATE_ROLLBACK_COMPLETE")))
+    error = await fail(clock, apply(PLAN, **aws.here, clock=clock), DeploymentError)
+    assert error.status == "UPDATE_ROLLBACK_COMPLETE"
+
+
+async def test_without_tokens_an_operation_ends_with_the_first_end(
+    aws: CloudFormation, clock: ManualClock
+) -> None:
+    later = (event(4, "UPDATE_IN_PROGRESS"), event(5, "UPDATE_COMPLETE"))
+    aws.answer("DescribeStackEvents", BEFORE, events(*map(without_token, (*OURS_FAILED, *later))))
+    told: list[StackEvent] = []
+    error = await fail(clock, apply(PLAN, **aws.here, clock=clock, on_event=told.append), DeploymentError)
+    assert (error.status, told[-1].id) == ("UPDATE_ROLLBACK_COMPLETE", "event-3")
 
 
 async def test_an_operation_that_never_shows_is_not_waited_for_without_end(

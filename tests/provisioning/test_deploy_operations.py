@@ -135,8 +135,9 @@ async def test_a_deployment_that_only_lacks_protection_says_so(
 async def test_an_answer_that_was_lost_does_not_make_it_a_second_deployment(
     aws: CloudFormation, clock: ManualClock
 ) -> None:
-    aws.answer("DescribeStackEvents", BEFORE, events(event(1, "UPDATE_COMPLETE")))
-    aws.answer("ExecuteChangeSet", Refusal("InternalFailure", "", 500), Refusal("TokenAlreadyExistsException"))
+    # Its events come late.
+    aws.answer("DescribeStackEvents", *[BEFORE] * 9, events(event(1, "UPDATE_COMPLETE")))
+    aws.answer("ExecuteChangeSet", LOST, Refusal("TokenAlreadyExistsException"))
     assert (await through(clock, apply(PLAN, **aws.here, clock=clock))).status == "UPDATE_COMPLETE"
     first, second = aws.asked("ExecuteChangeSet")
     assert first["ClientRequestToken"] == second["ClientRequestToken"]

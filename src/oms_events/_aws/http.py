@@ -21,10 +21,15 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no t
 
     async def send(self, request: Any) -> Any:
         # Only the JSON services have this header: a role assumed on the way (STS) must not set the mark.
-        if "X-Amz-Target" in request.headers:
-            body = request.body.encode() if isinstance(request.body, str) else request.body
-            request.body = _MarkedBody(body, CURRENT_SENDING.get())
-        return await super().send(request)
+        if "X-Amz-Target" not in request.headers:
+            return await super().send(request)
+        given = request.body
+        request.body = _MarkedBody(given.encode() if isinstance(given, str) else given, CURRENT_SENDING.get())
+        try:
+            return await super().send(request)
+        finally:
+            # botocore rewinds it before a retry.
+            request.body = given
 
     def _get_ssl_context(self) -> ssl.SSLContext:
         context: ssl.SSLContext = super()._get_ssl_context()

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import ClientSession, web
 
-Alter = Callable[[bytes, bytes], bytes]
-"""Makes an answer of request and answer."""
+Alter = Callable[[bytes, bytes], bytes | None]
+"""Makes an answer of request and answer; None denies it."""
 
 
 @asynccontextmanager
@@ -22,11 +22,11 @@ async def altered(upstream: str, operation: str, alter: Alter) -> AsyncIterator[
         ) as answer:
             content = await answer.read()
             told = f"{request.headers.get('X-Amz-Target', '')} {request.path} {body.decode()}"
-            return web.Response(
-                status=answer.status,
-                content_type=answer.content_type,
-                body=alter(body, content) if operation in told else content,
-            )
+            changed = alter(body, content) if operation in told else content
+            if changed is None:
+                denied = {"__type": "AccessDeniedException", "message": "not authorized"}
+                return web.json_response(denied, status=400)
+            return web.Response(status=answer.status, content_type=answer.content_type, body=changed)
 
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", forward)

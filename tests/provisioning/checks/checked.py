@@ -22,6 +22,9 @@ from oms_events.provisioning.checks.report import Report
 ACCOUNT, REGION = "000000000000", "us-east-1"
 CA = str(Path(__file__).parents[2] / "aws" / "certificates" / "ca.pem")
 """Not used, but read by every client: that of all authorities takes more time than all calls of a check."""
+CALLER = "caller"
+"""The user whose credentials the session has."""
+
 CREATED, SCHEMA, SYSTEM = "shop.order.created", "com.foundry.oms.schema.created", "com.foundry.oms.system.error"
 SUBJECT = "oms.schema.created"
 EVENTS = [
@@ -166,8 +169,9 @@ class World:
         await self.clients["events"].put_targets(Rule=rule, EventBusName=self.name, Targets=[target])
 
     async def set_user(self, *statements: dict[str, Any]) -> None:
+        """What the caller may do, in all worlds; made whole again when this one ends."""
         await self.clients["iam"].put_user_policy(
-            UserName=self.name, PolicyName="all", PolicyDocument=policy(*statements)
+            UserName=CALLER, PolicyName="all", PolicyDocument=policy(*statements)
         )
 
     async def table(self, operation: str, *, table: str = "outbox", **parameters: Any) -> None:

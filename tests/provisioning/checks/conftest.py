@@ -19,8 +19,21 @@ from oms_events.devstack import AwsEmulator, NatsServer
 from oms_events.devstack.background import run_in_thread
 from oms_events.idempotency.config import IdempotencyConfig
 from oms_events.provisioning.checks.configuration import CheckedConfiguration
-from tests.provisioning.checks.checked import ACCOUNT, BUS, CA, RULES, STREAM, World, Worlds, allowing, at, policy
+from tests.provisioning.checks.checked import (
+    ACCOUNT,
+    BUS,
+    CA,
+    CALLER,
+    RULES,
+    STREAM,
+    World,
+    Worlds,
+    allowing,
+    at,
+    policy,
+)
 
+EVERYTHING = {"Effect": "Allow", "Action": ["events:*", "dynamodb:*"], "Resource": "*"}
 SERVICES = ("dynamodb", "events", "iam", "kms", "lambda", "logs", "sns", "sqs")
 
 
@@ -75,8 +88,25 @@ async def function(clients: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="package")
+async def session(clients: dict[str, Any], emulator: AwsEmulator) -> aioboto3.Session:
+    """Credentials of the caller, the same for all: a session reads the services' models once."""
+    await clients["iam"].create_user(UserName=CALLER)
+    key = (await clients["iam"].create_access_key(UserName=CALLER))["AccessKey"]
+    return aioboto3.Session(
+        region_name=emulator.region,
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+    )
+
+
+@pytest.fixture(scope="package")
 def worlds(
-    clients: dict[str, Any], emulator: AwsEmulator, oms_nats_server: NatsServer, function: str, log_policy: None
+    clients: dict[str, Any],
+    session: aioboto3.Session,
+    emulator: AwsEmulator,
+    oms_nats_server: NatsServer,
+    function: str,
+    log_policy: None,
 ) -> Worlds:
     """Makes a world with some parts of a configuration, or with all."""
 
@@ -95,20 +125,14 @@ def worlds(
             aws=at(emulator.endpoint_url),
             **{part: values[part] for part in parts or values},
         )
-        await clients["iam"].create_user(UserName=name)
-        key = (await clients["iam"].create_access_key(UserName=name))["AccessKey"]
-        session = aioboto3.Session(
-            region_name=emulator.region,
-            aws_access_key_id=key["AccessKeyId"],
-            aws_secret_access_key=key["SecretAccessKey"],
-        )
         client = await nats.connect(oms_nats_server.url)
         world = World(clients, name, function, session, configuration, client.jetstream())
         try:
             await world.make()
-            await world.set_user({"Effect": "Allow", "Action": ["events:*", "dynamodb:*"], "Resource": "*"})
+            await world.set_user(EVERYTHING)
             yield world
         finally:
+            await world.set_user(EVERYTHING)
             with contextlib.suppress(nats.js.errors.NotFoundError):
                 await world.js.delete_stream(name)
             await client.close()

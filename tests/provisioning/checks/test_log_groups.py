@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from oms_events.devstack import AwsEmulator
+from oms_events.provisioning.checks.report import Level
+from tests.provisioning.checks.altered import Alter, altered
 from tests.provisioning.checks.broken import NOT_CHECKED, PROBLEM, Act, Broken, assert_exactly, broken, target
-from tests.provisioning.checks.checked import ACCOUNT, World, Worlds, allowing, policy
+from tests.provisioning.checks.checked import ACCOUNT, World, Worlds, allowing, at, policy
 
 GROUP = ("targets", "logs /other/{}")
 Making = Callable[[str, str], dict[str, Any]]
@@ -104,3 +108,29 @@ async def test_of_a_log_group_exactly_what_is_wrong_is_told(worlds: Worlds, case
             for one in (await logs.describe_resource_policies())["resourcePolicies"]:
                 if one["policyName"].startswith(world.name):
                     await logs.delete_resource_policy(policyName=one["policyName"])
+
+
+def denied_by_itself(request: bytes, answer: bytes) -> bytes:
+    if b'"RESOURCE"' not in request:
+        return answer
+    document = policy(denying("*", ""))
+    return json.dumps({"resourcePolicies": [{"policyDocument": document, "policyScope": "RESOURCE"}]}).encode()
+
+
+def not_told(request: bytes, answer: bytes) -> bytes | None:
+    return None if b'"RESOURCE"' in request else answer
+
+
+@pytest.mark.parametrize(
+    ("alter", "level", "text"),
+    [
+        (denied_by_itself, PROBLEM, "allow logs:PutLogEvents and logs:CreateLogStream"),
+        (not_told, NOT_CHECKED, "policies of the log group itself"),
+    ],
+)
+async def test_a_log_group_has_policies_of_its_own(
+    bus_world: World, emulator: AwsEmulator, alter: Alter, level: Level, text: str
+) -> None:
+    async with altered(emulator.endpoint_url, "Logs_20140328.DescribeResourcePolicies", alter) as url:
+        report = await bus_world.check(aws=at(url))
+    assert_exactly(report, [("targets", "logs /aws/events/{}", level, text)], bus_world.name)
