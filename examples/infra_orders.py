@@ -9,6 +9,7 @@ from typing import Any
 import aioboto3
 
 from oms_events import (
+    DataLossRefusedError,
     DynamoDBOutbox,
     EventBridgeConfig,
     OutboxConfig,
@@ -16,7 +17,6 @@ from oms_events import (
     create_oms_multi_platform_router,
 )
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import DataLossRefusedError
 from oms_events.outbox.schema import TABLE
 from oms_events.provisioning import (
     AwsConfig,

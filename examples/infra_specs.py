@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oms_events.errors import SpecError
+from oms_events import SpecError
 from oms_events.provisioning import (
     AlarmSpec,
     AlarmWidget,

@@ -71,7 +71,7 @@ def test_a_fifo_queue_is_refused_where_aws_takes_standard_ones(values: Mapping[s
                 "queues": (plain, fifo.model_copy(update={"content_based_deduplication": False})),
                 "rules": (rule(arn=fifo.arn, message_group_id="g"),),
             },
-            "set content_based_deduplication of the queue 'late'",
+            "set content_based_deduplication of queue 'late'",
         ),
         ({"rules": (rule(message_group_id="g"),)}, "message_group_id is for FIFO queues"),
         (

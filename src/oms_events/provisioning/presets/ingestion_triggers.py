@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from oms_events.errors import ConfigurationError, SpecError
 from oms_events.provisioning.presets.base import Preset
@@ -272,13 +272,7 @@ class IngestionTriggersPreset(Preset):
             allowed_sources=SOURCES if self.allowed_accounts else (),
         )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._contradictions()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _contradictions(self) -> Iterator[str]:
+    def _problems_together(self) -> Iterator[str]:
         try:
             self._request()
         except ConfigurationError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from oms_events.idempotency.schema import table_shape
 from oms_events.oms.catalogue import EventType
@@ -284,12 +284,6 @@ class OmsPreset(Preset):
         if _BUS_NAME.fullmatch(name) is None:
             raise ValueError(f"a bus's name is 1 to {MAX_BUS_NAME} letters, digits, '.', '-' and '_'")
         return name
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._problems_together()):
-            raise ValueError("; ".join(problems))
-        return self
 
     def _problems_together(self) -> Iterator[str]:
         if _NAME.fullmatch(self._name) is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from oms_events.provisioning.specs.base import (
     Arn,
@@ -216,11 +216,9 @@ class AlarmSpec(ResourceSpec):
             raise ValueError("an action stands twice; name each once")
         return actions
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := [*self._watch_problems(), *self._window_problems()]:
-            raise ValueError("; ".join(problems))
-        return self
+    def _problems_together(self) -> Iterator[str]:
+        yield from self._watch_problems()
+        yield from self._window_problems()
 
     def _watch_problems(self) -> Iterator[str]:
         single = [name for name in ("namespace", "metric_name", "dimensions") if getattr(self, name)]

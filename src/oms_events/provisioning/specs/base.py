@@ -46,6 +46,17 @@ class Spec(ConfigModel):
         values = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**(values | dict(update or {})))
 
+    def _problems_together(self) -> Iterator[str]:
+        """What its fields cannot be together, each with its remedy; asked when each field by itself is well."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if problems := list(self._problems_together()):
+            # One cause can show in several places.
+            raise ValueError("; ".join(dict.fromkeys(problems)))
+        return self
+
     @classmethod
     def _subject(cls, values: dict[str, Any]) -> str:
         name = values.get("name") or values.get("key") or values.get("id")
@@ -66,11 +77,9 @@ class Reference(Spec):
     def key(self) -> str:
         return self.ref.partition(":")[2]
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _problems_together(self) -> Iterator[str]:
         if not self.kind or not self.key:
-            raise ValueError(f"ref = {self.ref!r}: write kind and key of a spec, such as 'queue:orders-dlq'")
-        return self
+            yield f"ref = {self.ref!r}: write kind and key of a spec, such as 'queue:orders-dlq'"
 
 
 def check_arn(text: str) -> str:

@@ -67,7 +67,7 @@ def _group_problems(rules: Sequence[RuleSpec], known: dict[str, QueueSpec]) -> I
             queue = known.get(target.arn.ref) if isinstance(target.arn, Reference) else None
             if queue is not None and queue.fifo and not queue.content_based_deduplication:
                 # aws/aws-cdk, issue 36498: rules give no deduplication id.
-                yield f"{where}: set content_based_deduplication of the queue {queue.key!r}, or nothing ever arrives"
+                yield f"{where}: set content_based_deduplication of queue {queue.key!r}, or nothing arrives"
             if target.message_group_id is not None and not is_fifo:
                 yield f"{where}: message_group_id is for FIFO queues; leave it out"
 

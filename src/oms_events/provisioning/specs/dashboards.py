@@ -107,13 +107,7 @@ class MetricWidget(WidgetSpec):
     def _check_period(cls, period: int) -> int:
         return check_period(period)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._line_problems()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _line_problems(self) -> Iterator[str]:
+    def _problems_together(self) -> Iterator[str]:
         count = len(self.metrics) + len(self.expressions)
         if not 1 <= count <= MAX_METRICS:
             yield f"{count} metrics and expressions: a widget shows 1 to {MAX_METRICS}"

@@ -292,12 +292,6 @@ class FunctionSpec(ResourceSpec):
     def _check_retention(cls, days: int | None) -> int | None:
         return None if days is None else check_retention(days)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._problems_together()):
-            raise ValueError("; ".join(problems))
-        return self
-
     def _problems_together(self) -> Iterator[str]:
         if self.code.image_uri is not None:
             if self.layers:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from oms_events.provisioning.specs.base import (
     PSEUDO,
@@ -142,11 +142,8 @@ class StreamSourceSpec(Spec):
             raise ValueError("is at least 60, or -1 for no limit")
         return seconds
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._queue_problems() if self.is_queue else self._stream_problems()):
-            raise ValueError("; ".join(problems))
-        return self
+    def _problems_together(self) -> Iterator[str]:
+        yield from self._queue_problems() if self.is_queue else self._stream_problems()
 
     def _queue_problems(self) -> Iterator[str]:
         if given := [name for name in _OF_STREAMS if getattr(self, name) is not None]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, field_validator
 
 from oms_events._config import fields_by_name
 from oms_events.provisioning.specs.actions import SLIPS, WITHOUT_RESOURCE
@@ -163,13 +163,7 @@ class StatementSpec(Spec):
             statement["Condition"] = condition_block(self.conditions, scope)
         return statement
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._width_problems()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _width_problems(self) -> Iterator[str]:
+    def _problems_together(self) -> Iterator[str]:
         without = [action for action in self.actions if action in WITHOUT_RESOURCE]
         named = ", ".join(action for action in self.actions if action not in WITHOUT_RESOURCE)
         if EVERYTHING in self.resources:

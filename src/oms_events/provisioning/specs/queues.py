@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from oms_events.provisioning.specs.base import Grant, Json, KeyArn, QueueArn, Resource, ResourceSpec, Scope
 from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
@@ -77,13 +77,7 @@ class QueueSpec(ResourceSpec):
         properties = {"Queues": [self.value_of("url")], "PolicyDocument": document}
         return {f"{self.logical_id}Policy": Resource(type="AWS::SQS::QueuePolicy", properties=properties)}
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._name_problems()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _name_problems(self) -> Iterator[str]:
+    def _problems_together(self) -> Iterator[str]:
         if _NAME.fullmatch(self.name.removesuffix(_FIFO)) is None or len(self.name) > 80:
             yield f"name = {self.name!r}: a queue's name is 1 to 80 letters, digits, '-' and '_'"
         if self.fifo != self.name.endswith(_FIFO):

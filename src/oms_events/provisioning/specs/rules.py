@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from oms_events.provisioning.specs.base import (
     Grant,
@@ -120,13 +120,7 @@ class RuleSpec(ResourceSpec):
     def _check_schedule(cls, schedule: str | None) -> str | None:
         return None if schedule is None else str(parse_schedule(schedule))
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._what_is_wrong()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _what_is_wrong(self) -> Iterator[str]:
+    def _problems_together(self) -> Iterator[str]:
         if (self.pattern is None) == (self.schedule is None):
             yield "give pattern or schedule, one of them"
         if self.schedule is not None and self.bus != DEFAULT_BUS:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator
 
 from oms_events.provisioning.specs.alarms import AlarmSpec
 from oms_events.provisioning.specs.base import Reference, ResourceSpec, Spec
@@ -109,18 +109,12 @@ class StackSpec(Spec):
                 raise ValueError(f"{key!r}: a tag's value is at most {MAX_TAG_VALUE} characters; shorten it")
         return tags
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _problems_together(self) -> Iterator[str]:
         if not any(True for _ in self.specs()):
-            raise ValueError(
-                "has no resources, and CloudFormation takes no empty stack; give it one spec at least"
-            )
-        if problems := [*self._doubles(), *self._dangling(), *self._output_problems()]:
-            # One problem of one spec can show in several places.
-            raise ValueError("; ".join(dict.fromkeys(problems)))
-        if problems := list(problems_between(self.queues, self.buses, self.rules, self.functions, self.topics)):
-            raise ValueError("; ".join(problems))
-        return self
+            yield "has no resources, and CloudFormation takes no empty stack; give it one spec at least"
+        problems = [*self._doubles(), *self._dangling(), *self._output_problems()]
+        # The rest follows references.
+        yield from problems or problems_between(self.queues, self.buses, self.rules, self.functions, self.topics)
 
     def _doubles(self) -> Iterator[str]:
         specs = list(self.specs())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from oms_events._aws.tables import (
     AttributeType,
@@ -101,13 +101,7 @@ class IndexSpec(Spec):
             local=shape.is_local,
         )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._found()):
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _found(self) -> Iterator[str]:
+    def _problems_together(self) -> Iterator[str]:
         if self.hash_key == self.range_key:
             yield f"range_key = {self.range_key!r} is its hash key too; give another attribute, or none"
         if (self.projection == "include") != bool(self.attributes):
@@ -216,11 +210,9 @@ class TableSpec(ResourceSpec):
     def _global_indexes(self) -> tuple[IndexSpec, ...]:
         return tuple(index for index in self.indexes if not index.local)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := [*self._key_problems(), *self._index_problems()]:
-            raise ValueError("; ".join(problems))
-        return self
+    def _problems_together(self) -> Iterator[str]:
+        yield from self._key_problems()
+        yield from self._index_problems()
 
     def _key_problems(self) -> Iterator[str]:
         if self.hash_key == self.range_key:

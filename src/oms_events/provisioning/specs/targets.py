@@ -190,12 +190,6 @@ class TargetSpec(Spec):
             raise ValueError("is no JSON path; write one such as '$.detail'")
         return path
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._problems_together()):
-            raise ValueError("; ".join(problems))
-        return self
-
     def _problems_together(self) -> Iterator[str]:
         inputs = [name for name in ("input", "input_path", "input_transformer") if getattr(self, name) is not None]
         if len(inputs) > 1:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from oms_events.provisioning.specs.base import (
     Grant,
@@ -88,12 +88,6 @@ class SubscriptionSpec(Spec):
         # Two addresses may differ in signs only, which a logical id does not take.
         digest = hashlib.sha256(self.endpoint.encode()).hexdigest()[:_DIGEST_LENGTH]
         return logical_id("to", self.protocol, self.endpoint)[:_ID_LENGTH] + digest
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problems := list(self._problems_together()):
-            raise ValueError("; ".join(problems))
-        return self
 
     def _problems_together(self) -> Iterator[str]:
         if isinstance(self.endpoint, Reference):
