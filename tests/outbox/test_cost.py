@@ -283,10 +283,13 @@ async def test_a_record_of_one_kb_costs_half_of_a_larger_one(ground: Ground) -> 
             await relayed(ground)
             return schema.item_size(item), meter.written("TransactWriteItems")
 
-        empty, _ = await record_of("")
-        found, written = await record_of("x" * (size - empty))
-        assert found == size
-        return written
+        for _ in range(20):
+            empty, _ = await record_of("")
+            found, written = await record_of("x" * (size - empty))
+            # The numbers of a record, times among them, have a digit more or less now and then.
+            if found == size:
+                return written
+        raise AssertionError(f"no record of {size} bytes, the last had {found}")
 
     assert [await costs(1024), await costs(1028)] == [2, 4]
 

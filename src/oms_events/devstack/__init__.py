@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from oms_events.devstack.aws import AwsEmulator
 from oms_events.devstack.background import run_in_thread
 from oms_events.devstack.faults import (
@@ -17,14 +19,16 @@ from oms_events.devstack.faults import (
     ServerError,
     Throttle,
 )
-from oms_events.devstack.left_out import make_left_out, remove_left_out
 from oms_events.devstack.nats import NatsServer, NatsTls
 from oms_events.devstack.processes import DevstackError
 from oms_events.devstack.proxy import FaultProxy
 from oms_events.devstack.server import free_port
 from oms_events.devstack.stack import DevStack
-from oms_events.devstack.taken_names import refuse_taken_names
 from oms_events.devstack.templates import Adapted, LeftOut, adapt, is_emulator
+
+if TYPE_CHECKING:
+    from oms_events.devstack.left_out import make_left_out, remove_left_out
+    from oms_events.devstack.taken_names import refuse_taken_names
 
 __all__ = [
     "Adapted",
@@ -54,3 +58,16 @@ __all__ = [
     "remove_left_out",
     "run_in_thread",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # They need the package's way to AWS, which would cost every test run of every user a part of a second.
+    if name in ("make_left_out", "remove_left_out"):
+        from oms_events.devstack import left_out
+
+        return getattr(left_out, name)
+    if name == "refuse_taken_names":
+        from oms_events.devstack.taken_names import refuse_taken_names
+
+        return refuse_taken_names
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
