@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
@@ -12,6 +13,9 @@ from oms_events.errors import ConfigurationError
 
 MAX_DEPTH: Final = 100
 """Levels of lists and objects in each other: more than AWS takes anywhere, and few enough for recursion."""
+
+_CLOSE: Final = 0.7
+"""How alike names are of which one was probably meant, as `difflib` counts: 1 is the same."""
 
 _MIN_INTEGER: Final = -(2**63)
 _MAX_INTEGER: Final = 2**64 - 1
@@ -53,8 +57,10 @@ class ConfigModel(BaseModel):
                 where = f"{field}: {cause.subject}" if field else cause.subject
                 yield from (f"{where}: {inner}" for inner in cause.problems)
             elif problem["type"] == "extra_forbidden":
-                known = ", ".join(sorted(cls.model_fields))
-                yield f"unknown field {field!r}; known fields: {known}"
+                hint = (
+                    suggestion(field, cls.model_fields) or f"known fields: {', '.join(sorted(cls.model_fields))}"
+                )
+                yield f"unknown field {field!r}; {hint}"
             elif problem["type"] == "missing":
                 yield f"field {field!r} is missing; give it a value"
             elif problem["type"] == "union_tag_not_found":
@@ -70,6 +76,12 @@ class ConfigModel(BaseModel):
     def _is_secret(cls, location: tuple[int | str, ...]) -> bool:
         field = cls.model_fields.get(str(location[0]))
         return field is None or "Secret" in str(field.annotation)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str | None:
+    """Asks whether the one of the known names was meant that is most like this; None when none is."""
+    close = get_close_matches(name, sorted(known), n=1, cutoff=_CLOSE)
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 def fields_by_name(values: Mapping[Any, Any]) -> dict[str, Any]:

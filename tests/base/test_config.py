@@ -29,6 +29,12 @@ def test_all_problems_are_reported_together_with_field_value_and_remedy() -> Non
     assert "unknown field 'colour'; known fields: count, inner, password" in text
 
 
+def test_an_unknown_field_that_is_nearly_a_known_one_gets_that_one_proposed() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Sample(count=1, pasword="x")  # type: ignore[call-arg]
+    assert caught.value.problems == ("unknown field 'pasword'; did you mean 'password'?",)
+
+
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ConfigurationError, match="field 'count' is missing"):
         Sample()  # type: ignore[call-arg]

@@ -77,6 +77,12 @@ async def first_in_queue(stack: dict[str, Any]) -> dict[str, Any]:
         aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
     )
     async with session.client("sqs", endpoint_url=env["AWS_ENDPOINT_URL"]) as sqs:
+        which = {"QueueUrl": stack["queue_url"], "AttributeNames": ["Policy", "QueueArn"]}
+        attributes = (await sqs.get_queue_attributes(**which))["Attributes"]
+        (allowed,) = json.loads(attributes["Policy"])["Statement"]
+        assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+        assert (allowed["Action"], allowed["Resource"]) == ("sqs:SendMessage", attributes["QueueArn"])
+        assert ":rule/oms-events/" in allowed["Condition"]["ArnEquals"]["aws:SourceArn"]
         answer = await sqs.receive_message(QueueUrl=stack["queue_url"], WaitTimeSeconds=5)
     message: dict[str, Any] = json.loads(answer["Messages"][0]["Body"])
     return message

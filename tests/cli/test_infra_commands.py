@@ -20,6 +20,7 @@ import pytest
 import yaml
 from click.testing import Result
 
+from oms_events.cli.infra.showing import flat
 from oms_events.devstack import AwsEmulator
 from oms_events.provisioning.sources import read_source
 from oms_events.provisioning.synthesis import synthesize
@@ -228,11 +229,43 @@ def test_the_emulators_gaps_are_told_and_filled(deployed: Infra) -> None:
     deployed.add_archive()
     result = deployed("apply", deployed.file, "--yes")
     assert result.exit_code == 0, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("the AWS emulator")]
-    assert "AWS::Events::Archive): made through the service's own API" in line
+    notice = "the AWS emulator's CloudFormation lacks parts of 2 resources; they are made through their services"
+    assert f"{notice} (--debug lists them)" in result.stderr.splitlines()
+    assert "AWS::Events::Archive" not in "".join(re.findall("left out by.*", result.stderr))
+    unchanged = deployed("plan", deployed.file, "--debug")
+    assert (unchanged.exit_code, notice in unchanged.stderr) == (0, False)
+    deployed.set_delay(5)
+    listed = deployed("plan", deployed.file, "--debug").stderr
+    assert notice in listed
+    assert "(AWS::Events::Archive): made through the service's own API" in listed
     assert deployed.has_archive()
     assert deployed("destroy", deployed.file, "--yes").exit_code == 0
     assert not deployed.has_archive()
+
+
+def test_a_bus_that_exists_outside_the_stack_is_told_by_the_plan(infra: Infra) -> None:
+    infra.add_archive()
+    infra.ask_aws("events", "create_event_bus", Name=infra.name)
+    try:
+        result = infra("plan", infra.file)
+    finally:
+        infra.ask_aws("events", "delete_event_bus", Name=infra.name)
+    assert result.exit_code == 1
+    assert f"'{infra.name}' exists, and not as a part of the stack" in result.stderr
+    assert "--set event_bus_name=" in result.stderr
+
+
+def test_a_stack_that_is_not_there_says_where_its_name_is_from(infra: Infra) -> None:
+    hint = "(the name is that of SOURCE: give the same --set as at apply, or --stack-name)"
+    assert hint in infra("outputs", infra.file).stderr
+    named = infra("outputs", infra.file, "--stack-name", infra.name)
+    assert (named.exit_code, hint in named.stderr) == (1, False)
+
+
+def test_outputs_in_maps_are_printed_by_their_whole_path() -> None:
+    assert dict(flat({"a": "1", "b": {"c": {"d": "2", "e": "3"}, "f": "4"}})) == {
+        "a": "1", "b.c.d": "2", "b.c.e": "3", "b.f": "4",
+    }  # fmt: skip
 
 
 def test_a_loss_of_data_must_be_allowed(deployed: Infra) -> None:
@@ -240,7 +273,7 @@ def test_a_loss_of_data_must_be_allowed(deployed: Infra) -> None:
     shown = deployed("plan", deployed.file)
     assert (shown.exit_code, "remove (loses data)" in shown.stdout) == (0, True)
     refused = deployed("apply", deployed.file, "--yes")
-    assert (refused.exit_code, "--allow-data-loss allows it" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "1 resource would lose data, and" in refused.stderr) == (1, True)
     assert deployed.ask_aws("dynamodb", "describe_table", TableName=deployed.name)
     assert deployed("apply", deployed.file, "--yes", "--allow-data-loss").exit_code == 0
     assert deployed.name not in deployed.ask_aws("dynamodb", "list_tables")["TableNames"]
@@ -270,6 +303,7 @@ def test_drift_is_shown_and_ends_with_1(deployed: Infra) -> None:
     found = deployed("drift", deployed.file)
     assert found.exit_code == 1
     assert found.stdout.splitlines()[1].split()[2:] == ["modified", "/DelaySeconds", "3", "9"]
+    assert "1 resource differs" in found.stdout
     (one,) = deployed.json("drift", deployed.file, code=1)
     assert one["differences"] == [{"path": "/DelaySeconds", "expected": "3", "actual": "9"}]
 
@@ -278,11 +312,15 @@ def test_a_stack_with_data_is_destroyed_only_by_force(deployed: Infra) -> None:
     deployed.ask_aws("dynamodb", "put_item", TableName=deployed.name, Item={"pk": {"S": "1"}})
     refused = deployed("destroy", deployed.file, "--yes")
     assert (refused.exit_code, "--force deletes it" in refused.stderr) == (1, True)
+    assert "was not deleted, for 1 reason: " in refused.stderr
     assert f"table {deployed.name} has items" in refused.stderr
     assert deployed("outputs", deployed.file).exit_code == 0
     done = deployed("destroy", deployed.file, "--yes", "--force")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == f"stack {deployed.name}: DELETE_COMPLETE"
+    followed = re.search(r"follow --stack-name (arn:\S+)`", done.stderr.splitlines()[-1])
+    assert followed is not None
+    assert deployed.json("follow", "--stack-name", followed[1])["status"] == "DELETE_COMPLETE"
     assert deployed("destroy", deployed.file, "--yes").exit_code == 1
 
 

@@ -504,11 +504,13 @@ TAKEN = {
     ),
     "sqs": ("create_queue", {"QueueName": "left-queue"}, None, "QueueName"),
     "logs": ("create_log_group", {"logGroupName": "left/group"}, "delete_log_group", "logGroupName"),
+    "events": ("create_event_bus", {"Name": "left-bus"}, "delete_event_bus", "Name"),
 }
 WANTED = {
     "dynamodb": table(),
     "sqs": resource("SQS::Queue", QueueName="left-queue"),
     "logs": resource("Logs::LogGroup", LogGroupName="left/group"),
+    "events": resource("Events::EventBus", Name="left-bus"),
 }
 
 
@@ -537,7 +539,7 @@ async def test_names_of_the_stack_itself_are_not_refused(oms_aws_emulator: AwsEm
     resources["Function"] = everything()["Function"]
     async with deployed(Template("left-own", {"Resources": resources}), oms_aws_emulator) as stack:
         await refuse_taken_names(stack.adapted, stack.name, stack.config, session=stack.session)
-        with pytest.raises(ProvisioningError, match=r"Dynamodb: .*Sqs: .*Logs: .*Role: .*Function: "):
+        with pytest.raises(ProvisioningError, match=r"Dynamodb: .*Sqs: .*Logs: .*Events: .*Role: .*Function: "):
             await refuse_taken_names(stack.adapted, "left-other", stack.config, session=stack.session)
 
 

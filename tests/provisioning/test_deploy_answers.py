@@ -96,14 +96,14 @@ FAILED_CREATE = (
 
 
 @pytest.mark.parametrize(
-    ("last", "rolled_back", "remedy"),
+    ("last", "rolled_back", "ended", "remedy"),
     [
-        ("DELETE_COMPLETE", True, "all is as it was before"),
-        ("ROLLBACK_COMPLETE", False, "infra destroy`, then deploy"),
+        ("DELETE_COMPLETE", True, "could not be created, and was taken back", "all is as it was before"),
+        ("ROLLBACK_COMPLETE", False, "ended in ROLLBACK_COMPLETE", "infra destroy`, then deploy"),
     ],
 )
 async def test_a_creation_that_fails_names_the_first_resource_and_why(
-    aws: CloudFormation, clock: ManualClock, last: str, rolled_back: bool, remedy: str
+    aws: CloudFormation, clock: ManualClock, last: str, rolled_back: bool, ended: str, remedy: str
 ) -> None:
     reviewed = event(0, "REVIEW_IN_PROGRESS")
     aws.answer("DescribeStackEvents", events(reviewed), events(reviewed, *FAILED_CREATE[:-1], event(6, last)))
@@ -112,7 +112,7 @@ async def test_a_creation_that_fails_names_the_first_resource_and_why(
     assert (error.status, error.rolled_back) == (last, rolled_back)
     assert remedy in str(error)
     assert list(error.failures) == ["Queue (AWS::SQS::Queue): Invalid value for the parameter RedrivePolicy."]
-    assert f"ended in {last}: Queue (AWS::SQS::Queue): Invalid value" in str(error)
+    assert f"{ended}: Queue (AWS::SQS::Queue): Invalid value" in str(error)
     assert "UpdateTerminationProtection" not in aws.changes
 
 

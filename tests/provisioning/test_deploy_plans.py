@@ -23,6 +23,7 @@ from oms_events.provisioning import specs
 from oms_events.provisioning.deployment.changes import Action, PropertyChange, discard, plan
 from oms_events.provisioning.deployment.deploy import apply, deploy
 from oms_events.provisioning.deployment.holdings import HOLDS_DATA, HOLDS_NOTHING
+from oms_events.provisioning.presets.oms import OmsPreset
 from oms_events.provisioning.template import Template
 from oms_events.testing.clock import ManualClock
 from tests.provisioning.cloudformation import (
@@ -333,3 +334,11 @@ async def test_a_plan_that_loses_data_is_applied_only_if_that_is_allowed(
     aws.answer("DescribeStackEvents", BEFORE, events(event(1, "UPDATE_COMPLETE")), BEFORE)
     done = await through(clock, deploy(TEMPLATE, **aws.here, clock=clock, allow_data_loss=True))
     assert done.status == "UPDATE_COMPLETE"
+
+
+@pytest.mark.parametrize("given", [OmsPreset().stack(), OmsPreset()])
+async def test_what_is_no_template_and_no_plan_is_told_with_what_to_give(aws: CloudFormation, given: Any) -> None:
+    for call, wanted in ((plan, "a Template"), (deploy, "a Template"), (apply, "a Plan")):
+        text = f"^{call.__name__} takes {wanted}, not {type(given).__name__}: give it "
+        with pytest.raises(TypeError, match=text):
+            await call(given, **aws.here)

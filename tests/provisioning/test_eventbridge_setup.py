@@ -143,9 +143,10 @@ def test_what_cannot_work_is_told_in_a_line(command: Command, options: list[str]
     assert [word for word in words if word not in command.err] == []
 
 
-def test_unknown_options_are_refused(command: Command) -> None:
+@pytest.mark.parametrize("options", [["--bus", "x"], ["--event-bus", "x"], ["--dry"]])
+def test_unknown_and_shortened_options_are_refused(command: Command, options: list[str]) -> None:
     with pytest.raises(SystemExit) as refused:
-        command("--bus", "x")
+        command(*options)
     assert refused.value.code == 2
 
 
@@ -171,7 +172,10 @@ def test_it_runs_as_a_module() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "python -m oms_events.provisioning.eventbridge_setup" in done.stdout
+    told = " ".join(done.stdout.split())
+    assert "python -m oms_events.provisioning.eventbridge_setup" in told
+    assert "the embedded emulator needs --no-archive --no-alarms" in told
+    assert "a new stack is made at once" in told
 
 
 async def test_from_python_it_gives_the_outputs_and_never_loses_data(oms_aws_emulator: AwsEmulator) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from oms_events.errors import SpecError
 from oms_events.provisioning.specs.actions import SLIPS, WITHOUT_RESOURCE
+from oms_events.provisioning.specs.base import check_arn
 from oms_events.provisioning.specs.buckets import BucketSpec
 from oms_events.provisioning.specs.logs import LogGroupSpec
 from oms_events.provisioning.specs.roles import (
@@ -111,7 +112,12 @@ def test_a_role_refuses_what_iam_would_refuse(
         ({"resources": [7]}, "7 is neither an ARN nor a reference"),
         ({"resources": [{"ref": "bus:orders", "attribute": "name"}]}, "a policy takes ARNs"),
         ({"resources": [{"ref": "table:x", "suffix": "index"}]}, "a suffix begins with '/' or ':'"),
-        ({"why": ""}, "why"),
+        (
+            {"why": "", "any_resource": True, "resources": ["*"], "actions": ["a:B"]},
+            "any_resource = true needs `why`",
+        ),
+        ({"resources": ["arn:aws:sqs:us-east-1:12345:x"]}, "'12345' is no account; write its 12 digits"),
+        ({"resources": ["arn:aws:sqs:us-east-1:${AWS::Region}:x"]}, "is no account"),
         ({"why": "first line\nsecond line"}, "why"),
         ({"conditions": {"Equals": {"aws:x": "y"}}}, "'Equals' is no operator of IAM"),
         ({"conditions": {"StringEquals": {}}}, "StringEquals has no keys"),
@@ -205,9 +211,31 @@ def test_a_policy_variable_in_a_suffix_stays_one() -> None:
     assert findings(template(role(statements=(own,)), tables=(tickets,))) == []
 
 
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:s3:::orders/*",
+        "arn:aws:iam::aws:policy/ReadOnlyAccess",
+        "arn:aws:sqs:us-east-1:${AWS::AccountId}:orders",
+        "arn:aws:automate:us-east-1:ec2:stop",
+    ],
+)
+def test_an_arn_has_the_account_that_aws_gives_it(arn: str) -> None:
+    assert check_arn(arn) == arn
+
+
+def test_a_statement_needs_no_reason() -> None:
+    assert StatementSpec(actions=("events:PutEvents",), resources=(BUS,)).why == ""
+
+
 def test_all_problems_of_a_role_are_told_at_once() -> None:
     with pytest.raises(SpecError) as raised:
-        role(statements=({"actions": ["a"], "resources": ["*"], "why": ""}, {**publish, "actions": ["events:*"]}))
+        role(
+            statements=(
+                {"actions": ["a"], "resources": ["*"], "why": "a\nb"},
+                {**publish, "actions": ["events:*"]},
+            )
+        )
     said = raised.value.problems
     assert ["statements.0" in problem for problem in said] == [True, True, False]
     assert "statements.1: StatementSpec: actions: 'events:*'" in said[2]

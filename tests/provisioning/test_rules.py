@@ -35,7 +35,12 @@ def targets(count: int) -> tuple[TargetSpec, ...]:
     ("values", "field", "remedy"),
     [
         ({"name": "a" * 65}, "name", "shorten"),
-        ({"name": "orders/new", "key": "x"}, "name", "letters"),
+        ({"name": "orders/new", "key": "x"}, "name", "letters, digits, '.', '-' and '_'; change it"),
+        (
+            {"targets": TargetSpec(id="t", arn=FUNCTION)},
+            "targets: ",
+            "give a list, such as targets=(TargetSpec(...),)",
+        ),
         ({"description": "d" * 513}, "description", "512"),
         ({"pattern": None}, "pattern", "give pattern or schedule"),
         ({"schedule": "rate(1 hour)"}, "schedule", "one of them"),
@@ -160,7 +165,13 @@ def test_the_default_retry_policy_is_the_services_own() -> None:
         (QueueSpec, {"name": "a", "fifo": True}, "name", ".fifo"),
         (QueueSpec, {"name": "a.fifo"}, "fifo", ".fifo"),
         (QueueSpec, {"name": "a" * 76 + ".fifo", "fifo": True}, "name", "80"),
-        (QueueSpec, {"name": "a", "retention_seconds": 1_209_601}, "retention_seconds", "1209600"),
+        (
+            QueueSpec,
+            {"name": "a", "retention_seconds": 1_209_601},
+            "retention_seconds = 1209601",
+            "at most 14 days; write 60 to 1209600",
+        ),
+        (QueueSpec, {"name": "a", "retention_seconds": 59}, "retention_seconds = 59", "60 to"),
         (QueueSpec, {"name": "a", "content_based_deduplication": True}, "content_based_deduplication", "fifo"),
         (QueueSpec, {"name": "a", "delay_seconds": 901}, "delay_seconds", "900"),
         (QueueSpec, {"name": "a", "dead_letter": "a-dlq"}, "dead_letter", "ARN"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from oms_events.errors import SpecError
+from oms_events.errors import ConfigurationError, SpecError
 from oms_events.provisioning.sources import read_source
 
 FILE = """\
@@ -96,3 +96,14 @@ def test_a_value_without_end_is_text(file: str) -> None:
     assert read_source(file, ["description=" + "[" * 1000]).description == "[" * 1000
     with pytest.raises(SpecError, match="description"):
         read_source(file, ["description=" + "[" * 100_000])
+
+
+def test_a_preset_that_is_nearly_known_gets_that_one_proposed(tmp_path: Path) -> None:
+    path = tmp_path / "stack.toml"
+    for name, words in (("ticket_events", "did you mean 'ticket-events'?"), ("xyz", "ingestion-triggers")):
+        path.write_text(f'preset = "{name}"\n')
+        for source in (name, str(path)):
+            with pytest.raises(ConfigurationError) as refused:
+                read_source(source)
+            assert words in str(refused.value)
+            assert ("did you mean" in str(refused.value)) == (name != "xyz")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from oms_events.errors import SpecError
+from oms_events.provisioning.presets.oms import OmsPreset
 from oms_events.provisioning.specs.base import Reference
 from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
 from oms_events.provisioning.specs.queues import QueueSpec
@@ -228,3 +229,8 @@ def test_patterns_may_name_the_account_and_the_region() -> None:
     assert made["EventPattern"] == {
         "detail": {"bucket": {"name": [{"Fn::Sub": "in-${AWS::AccountId}"}, {"prefix": "${x}"}]}}
     }
+
+
+def test_a_preset_must_be_made_a_stack_first() -> None:
+    with pytest.raises(TypeError, match=r"takes a StackSpec, not OmsPreset: call .stack\(\) of the preset"):
+        synthesize(OmsPreset())  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def properties(spec: TableSpec) -> Mapping[str, Any]:
         ({"billing": "on-demand"}, "billing = 'on-demand'", "{read: 5, write: 5}"),
         ({"billing": {"read": 5}}, "billing: ProvisionedSpec", "field 'write' is missing"),
         ({"billing": {"read": 0, "write": 1}}, "read = 0", "greater than or equal to 1"),
-        ({"billing": {"max_reads": 1}}, "billing: OnDemandSpec", "known fields: max_read, max_write"),
+        ({"billing": {"max_reads": 1}}, "billing: OnDemandSpec", "did you mean 'max_read'?"),
         (
             {"billing": {"read": 1, "write": 1, "autoscaling": {"min": 9, "max": 5}}},
             "min = 9 is above max = 5",

@@ -48,7 +48,7 @@ def test_what_is_written_as_json_is_read_again() -> None:
         ({"symbols": ["AAPL", "A B", ""]}, "symbols: 'A B', ''", "1 to 20 letters"),
         ({"symbols": ["A"] * 101}, "symbols", "at most 100"),
         ({"trigger_type": "cron"}, "trigger_type = 'cron'", "'schedule', 'event', 's3' or 'manual'"),
-        ({"symbol": "AAPL"}, "unknown field 'symbol'", "known fields"),
+        ({"symbol": "AAPL"}, "unknown field 'symbol'", "did you mean 'symbols'?"),
     ],
 )
 def test_a_value_that_no_request_may_have_is_refused(values: Mapping[str, Any], field: str, remedy: str) -> None:

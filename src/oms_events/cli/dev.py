@@ -73,11 +73,27 @@ async def _make_bus(events: Any, sqs: Any) -> str:
     await events.call("CreateEventBus", {"Name": BUS})
     queue_url: str = (await sqs.call("CreateQueue", {"QueueName": QUEUE}))["QueueUrl"]
     answer = await sqs.call("GetQueueAttributes", {"QueueUrl": queue_url, "AttributeNames": ["QueueArn"]})
+    queue_arn = answer["Attributes"]["QueueArn"]
     pattern = json.dumps({"source": [{"prefix": ""}]})
-    await events.call("PutRule", {"Name": QUEUE, "EventBusName": BUS, "EventPattern": pattern})
-    target = {"Id": QUEUE, "Arn": answer["Attributes"]["QueueArn"]}
+    rule = await events.call("PutRule", {"Name": QUEUE, "EventBusName": BUS, "EventPattern": pattern})
+    # The emulator delivers without it, but AWS would not, and `infra check` says so.
+    policy = json.dumps(_policy(queue_arn, rule["RuleArn"]))
+    await sqs.call("SetQueueAttributes", {"QueueUrl": queue_url, "Attributes": {"Policy": policy}})
+    target = {"Id": QUEUE, "Arn": queue_arn}
     await events.call("PutTargets", {"Rule": QUEUE, "EventBusName": BUS, "Targets": [target]})
     return queue_url
+
+
+def _policy(queue_arn: str, rule_arn: str) -> dict[str, Any]:
+    """The queue's policy: it takes events of the rule, and of no other."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def _announce(stack: DevStack, queue_url: str, *, as_json: bool) -> None:

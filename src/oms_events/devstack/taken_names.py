@@ -1,4 +1,4 @@
-"""Keeps the emulator's CloudFormation from making what exists: it would put an empty one in its place."""
+"""Keeps the emulator's CloudFormation from making what exists: it would put an empty one in its place, or fail."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from oms_events.errors import ProvisioningError
 # Type: the property with its name, and the call that fails when there is none, with the name as the parameter.
 _LOOKS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "AWS::DynamoDB::Table": ("TableName", "dynamodb", "DescribeTable", "TableName"),
+    "AWS::Events::EventBus": ("Name", "events", "DescribeEventBus", "Name"),
     "AWS::IAM::Role": ("RoleName", "iam", "GetRole", "RoleName"),
     "AWS::Lambda::Function": ("FunctionName", "lambda", "GetFunction", "FunctionName"),
     "AWS::Logs::LogGroup": ("LogGroupName", "logs", "DescribeLogStreams", "logGroupName"),
@@ -25,8 +26,9 @@ _LOOKS: Final[Mapping[str, tuple[str, str, str, str]]] = {
 async def refuse_taken_names(adapted: Adapted, stack_name: str, config: AwsConfig, *, session: Any = None) -> None:
     """Raises `ProvisioningError` when the stack would make a resource whose name exists outside it, as AWS does.
 
-    Call it before every deployment: the emulator deploys over tables, queues, log groups, functions and roles, and
-    what they held is gone. Names that only CloudFormation can tell (`Fn::Sub`) are not looked at.
+    Call it before every plan: the emulator deploys over tables, queues, log groups, functions and roles, and what
+    they held is gone; that an event bus exists, it tells only while it deploys. Names that only CloudFormation can
+    tell (`Fn::Sub`) are not looked at.
     """
     async with AsyncExitStack() as stack:
         services = Services(stack, config, session)
@@ -39,8 +41,9 @@ async def refuse_taken_names(adapted: Adapted, stack_name: str, config: AwsConfi
         ]
     if taken:
         raise ProvisioningError(
-            f"stack {stack_name!r} was not deployed: {'; '.join(taken)}, and not as a part of the stack; give it "
-            "another name, or delete what is there"
+            f"stack {stack_name!r} cannot be deployed, and nothing was done: {'; '.join(taken)}, and not as a "
+            "part of the stack; give another name (for the bus of the preset oms: --set event_bus_name=...), or "
+            "delete what is there"
         )
 
 

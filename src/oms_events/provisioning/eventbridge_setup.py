@@ -173,9 +173,12 @@ def _result_lines(preset: OmsPreset, config: AwsConfig, found: Mapping[str, Any]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m oms_events.provisioning.eventbridge_setup",
+        # An option that was cut short would mean another one once there are more.
+        allow_abbrev=False,
         description="Makes the event bus of the OMS on AWS with its rules, role, alarms, dashboard, archive, "
         "dead-letter queue and tables, or brings them up to date. It is the preset 'oms' of 'oms-events infra', "
-        "which has more options.",
+        "which has more options. It asks only before something that exists is changed: a new stack is made at "
+        "once. --dry-run shows it before.",
         epilog="Credentials come from the normal AWS chain. Exit codes: 0 all went well; 1 it did not; 2 wrong "
         "options; 130 interrupted by Ctrl-C.",
     )
@@ -187,7 +190,11 @@ def _parser() -> argparse.ArgumentParser:
         help="(default: AWS_REGION, AWS_DEFAULT_REGION, or the profile's)",
     )
     parser.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration files")
-    parser.add_argument("--endpoint-url", metavar="URL", help="where AWS is, such as an emulator")
+    parser.add_argument(
+        "--endpoint-url",
+        metavar="URL",
+        help="where AWS is; the embedded emulator needs --no-archive --no-alarms as well",
+    )
     parser.add_argument("--alarm-topic-arn", metavar="ARN", help="a topic of yours that the alarms notify")
     parser.add_argument(
         "--no-tables", dest="tables", action="store_false", help="without the outbox and idempotency tables"
@@ -198,7 +205,11 @@ def _parser() -> argparse.ArgumentParser:
         "--template-bucket", metavar="NAME", help="a bucket of the region for a template above 51,200 bytes"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
-    parser.add_argument("--yes", action="store_true", help="do not ask before something that is there is changed")
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="do not ask before something that exists is changed; without a terminal it is refused otherwise",
+    )
     return parser
 
 

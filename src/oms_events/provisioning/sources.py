@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from oms_events._config import plain_json
+from oms_events._config import plain_json, suggestion
 from oms_events.errors import ConfigurationError, SpecError
 from oms_events.provisioning.presets.registry import PRESETS
 from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.routing.rulefile import read_document
 
 _PRESET: Final = "preset"
+_NAMES: Final = ", ".join(PRESETS)
 _FILES: Final = (".toml", ".yaml", ".yml")
 _STEP: Final = re.compile(r'\s*(?:"([^"]+)"|([^\s".=](?:[^".=]*[^\s".=])?))\s*([.=])')
 
@@ -52,7 +53,9 @@ def _stack_of(source: str, read: Mapping[str, Any], settings: Sequence[_Setting]
         return StackSpec(**document)
     preset = PRESETS.get(name) if isinstance(name, str) else None
     if preset is None:
-        raise ConfigurationError(source, [f"preset = {name!r}: known presets: {', '.join(PRESETS)}"])
+        hint = isinstance(name, str) and suggestion(name, PRESETS)
+        problem = f"preset = {name!r}: {hint or f'known presets: {_NAMES}'}"
+        raise ConfigurationError(source, [problem])
     return preset(**document).stack()
 
 
@@ -60,7 +63,9 @@ def _read(source: str) -> dict[str, Any]:
     if source in PRESETS:
         return {_PRESET: source}
     if not source.endswith(_FILES):
-        problem = f"is neither a preset ({', '.join(PRESETS)}) nor a file that ends with {', '.join(_FILES)}"
+        hint = suggestion(source, PRESETS)
+        presets, question = ("", f"; {hint}") if hint else (f" ({_NAMES})", "")
+        problem = f"is neither a preset{presets} nor a file that ends with {', '.join(_FILES)}{question}"
         raise ConfigurationError(source, [problem])
     document = read_document(Path(source))
     if not isinstance(document, dict):

@@ -34,8 +34,10 @@ def synthesize(stack: StackSpec) -> Template:
     """The stack as a template that CloudFormation, CDK, SAM or a pipeline can deploy.
 
     It has no parameters and no conditions: everything was decided by the specs. Raises `SpecError` for more than
-    500 resources, for those that need each other, and for policies that are longer than AWS takes them.
+    500 resources, for those that need each other, and for policies that are longer than AWS takes them. Raises
+    `TypeError` for what is no StackSpec.
     """
+    _check_type(stack)
     scope = _Scope(stack)
     resources = _resources(stack, scope)
     if len(resources) > MAX_RESOURCES:
@@ -65,6 +67,11 @@ def synthesize(stack: StackSpec) -> Template:
         tags=dict(stack.tags),
         termination_protection=stack.termination_protection,
     )
+
+
+def _check_type(stack: object) -> None:
+    if not isinstance(stack, StackSpec):
+        raise TypeError(f"synthesize takes a StackSpec, not {type(stack).__name__}: call .stack() of the preset")
 
 
 class _Scope:

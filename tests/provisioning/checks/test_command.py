@@ -38,8 +38,8 @@ async def deployed(worlds: Worlds, emulator: AwsEmulator, tmp_path: Path) -> Asy
         yield world.name, [*options, "--idempotency-table", f"{world.name}-idempotency"]
 
 
-def run_command(*arguments: str) -> Result:
-    wanted = clean({})
+def run_command(*arguments: str, **own: str) -> Result:
+    wanted = clean(own)
     env = {**dict.fromkeys(os.environ.keys() - wanted.keys()), **wanted}
     return CliRunner(env=env).invoke(app, ["infra", "check", *arguments])
 
@@ -79,6 +79,37 @@ def test_the_command_may_be_strict_about_what_could_not_be_checked(deployed: tup
     # The test's credentials are the root user's, which nobody can simulate.
     wrong = {(one["area"], one["level"]) for one in report["findings"] if one["level"] not in {"ok", "warning"}}
     assert wrong == {("permissions", "not checked")}
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("[eventbridge]\nevent_bus_name = 'shop'\n", "region"),
+        ("[outbox]\ntable_name = 'shop'\n", "region"),
+        ("[eventbridge]\nevent_bus_name = 'shop'\naws_region = 'us-east-1'\nprofile_name = 'nobody'\n", "nobody"),
+    ],
+)
+def test_the_command_refuses_what_does_not_say_who_looks_and_where(
+    tmp_path: Path, section: str, words: str
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(section)
+    # Whoever runs the tests may have a region of their own.
+    result = run_command("--config", str(file), AWS_CONFIG_FILE=os.devnull)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert words in result.stderr
+
+
+def test_the_remedy_for_a_missing_bus_makes_that_bus(tmp_path: Path, emulator: AwsEmulator) -> None:
+    file = tmp_path / "settings.toml"
+    keys = "aws_access_key_id = 'test'\naws_secret_access_key = 'test'\n"
+    file.write_text(f"[eventbridge]\nevent_bus_name = 'nope'\naws_region = 'us-east-1'\n{keys}")
+    result = run_command("--config", str(file), "--endpoint-url", emulator.endpoint_url, "--json")
+    assert result.exit_code == 1, result.output
+    bus = next(one for one in json.loads(result.stdout)["findings"] if one["area"] == "bus")
+    assert "`oms-events infra apply oms --set event_bus_name=nope`" in bus["remedy"]
 
 
 def test_the_command_refuses_samples_that_are_no_events(deployed: tuple[str, list[str]], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ends_cleanly, run
 from oms_events.cli.infra.emulated import Deployable, deployable
 from oms_events.cli.infra.options import ask, asks_first, require_answer, takes_aws, takes_template
-from oms_events.cli.infra.showing import describe_plan, show_end, show_event, show_plan
+from oms_events.cli.infra.showing import counted, describe_plan, show_end, show_event, show_plan
 from oms_events.cli.output import print_json, tell
 from oms_events.errors import DataLossRefusedError, ProvisioningError
 from oms_events.provisioning.deployment.changes import Plan
@@ -56,7 +56,8 @@ def synth(*, template: Template, form: str, output: Path | None, as_json: bool) 
         click.echo(text, nl=False)
     else:
         output.write_text(text, encoding="utf-8")
-        tell(f"wrote {output}: {len(template.resources)} resources, {len(template.body.encode()):,} bytes")
+        resources = counted(len(template.resources), "resource")
+        tell(f"wrote {output}: {resources}, {len(template.body.encode()):,} bytes")
 
 
 @click.command()
@@ -107,7 +108,7 @@ def apply(
         show_plan(made, as_json=as_json)
         if made.data_loss and not allow_data_loss:
             raise DataLossRefusedError(
-                f"{len(made.data_loss)} resources would lose their data, and nothing was done: "
+                f"{counted(len(made.data_loss), 'resource')} would lose data, and nothing was done: "
                 "--allow-data-loss allows it",
                 reasons=made.data_loss,
             )
@@ -129,7 +130,10 @@ def apply(
 
 async def _planned(template: Template, config: AwsConfig, bucket: str | None) -> tuple[Deployable, Plan]:
     ready = await deployable(template, config)
-    return ready, await provisioning.plan(ready.template, config, template_bucket=bucket)
+    made = await provisioning.plan(ready.template, config, template_bucket=bucket)
+    if not made.is_empty:
+        ready.tell_left_out()
+    return ready, made
 
 
 def _discard(made: Plan, config: AwsConfig) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
+from oms_events.cli.infra.showing import counted
 from oms_events.cli.output import tell
 from oms_events.devstack.left_out import make_left_out, remove_left_out
 from oms_events.devstack.taken_names import refuse_taken_names
@@ -15,6 +17,8 @@ from oms_events.provisioning.deployment.progress import OnEvent
 from oms_events.provisioning.deployment.stacks import StackState
 from oms_events.provisioning.template import Template
 
+_log = logging.getLogger("oms_events")
+
 
 @dataclass(frozen=True, slots=True)
 class Deployable:
@@ -23,6 +27,22 @@ class Deployable:
     template: Template
     adapted: Adapted | None = None
 
+    def tell_left_out(self) -> None:
+        """Tells in one line that the emulator's CloudFormation leaves something out, and logs what."""
+        left_out = () if self.adapted is None else self.adapted.left_out
+        if not left_out:
+            return
+        for part in left_out:
+            # As a warning, which --debug shows without a level being set, and nothing else does.
+            _log.warning("left out by the AWS emulator's CloudFormation: %s", part)
+        missing = len({part.logical_id for part in left_out if not part.supplied})
+        but = f", but for {missing} the emulator cannot do it" if missing else ""
+        tell(
+            "the AWS emulator's CloudFormation lacks parts of "
+            f"{counted(len({part.logical_id for part in left_out}), 'resource')}; they are made through their "
+            f"services{but} (--debug lists them)"
+        )
+
     async def complete(self, config: AwsConfig) -> None:
         """After a deployment: makes what the emulator's CloudFormation left out."""
         if self.adapted is not None:
@@ -30,7 +50,7 @@ class Deployable:
 
 
 async def deployable(template: Template, config: AwsConfig) -> Deployable:
-    """The template itself, or, for the emulator, what it takes of it: the difference is told in one line.
+    """The template itself, or, for the emulator, what it takes of it.
 
     Raises `ProvisioningError` for names that exist outside the stack, over which the emulator would deploy.
     """
@@ -38,8 +58,6 @@ async def deployable(template: Template, config: AwsConfig) -> Deployable:
         return Deployable(template)
     adapted = adapt(template.document)
     await refuse_taken_names(adapted, template.stack_name, config)
-    if adapted.left_out:
-        tell(f"the AWS emulator's CloudFormation lacks a part: {'; '.join(map(str, adapted.left_out))}")
     return Deployable(replace(template, document=adapted.document), adapted)
 
 

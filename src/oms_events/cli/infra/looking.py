@@ -12,7 +12,7 @@ from oms_events import provisioning
 from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ExitCode, ends_cleanly, run
 from oms_events.cli.infra.options import takes_aws, takes_stack
-from oms_events.cli.infra.showing import flat, show_end, show_event
+from oms_events.cli.infra.showing import counted, flat, show_end, show_event
 from oms_events.cli.output import print_fields, print_json, print_table
 from oms_events.provisioning.deployment.drift import Drift
 
@@ -49,7 +49,8 @@ def drift(*, stack_name: str, config: AwsConfig, as_json: bool) -> None:
         rows = [row for one in found for row in _rows(one)]
         print_table(("resource", "type", "drift", "property", "expected", "actual"), rows)
     if not as_json:
-        click.echo(f"stack {stack_name}: {f'{len(found)} resources differ' if found else 'as its template says'}")
+        differ = f"{counted(len(found), 'resource')} {'differs' if len(found) == 1 else 'differ'}"
+        click.echo(f"stack {stack_name}: {differ if found else 'as its template says'}")
     sys.exit(ExitCode.FAILED if found else ExitCode.OK)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from oms_events._aws.config import AwsConfig
+from oms_events.errors import StackNotFoundError
 from oms_events.provisioning.sources import read_source
 from oms_events.provisioning.synthesis import synthesize
 
@@ -65,7 +66,13 @@ def takes_stack(command: Command) -> Command:
     def with_stack(*, source: str | None, settings: Sequence[str], stack_name: str | None, **options: Any) -> None:
         if source is not None:
             named = read_source(source, settings).name
-            command(stack_name=stack_name or named, **options)
+            try:
+                command(stack_name=stack_name or named, **options)
+            except StackNotFoundError as error:
+                if stack_name is not None:
+                    raise
+                hint = "the name is that of SOURCE: give the same --set as at apply, or --stack-name"
+                raise StackNotFoundError(f"{error} ({hint})", code=error.code) from error
         elif settings:
             raise click.UsageError("--set is for SOURCE, a preset or a file; give it too")
         elif stack_name:

@@ -11,7 +11,7 @@ from oms_events._aws.config import AwsConfig
 from oms_events.cli.common import ends_cleanly, run
 from oms_events.cli.infra.emulated import destroy_with_left_out
 from oms_events.cli.infra.options import ask, asks_first, require_answer, takes_aws, takes_stack
-from oms_events.cli.infra.showing import show_deletion, show_end, show_event
+from oms_events.cli.infra.showing import counted, show_deletion, show_end, show_event
 from oms_events.cli.output import tell
 from oms_events.errors import DataLossRefusedError
 
@@ -37,11 +37,12 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
     show_deletion(found, as_json=as_json)
     if found.reasons and not force:
         raise DataLossRefusedError(
-            f"stack {found.stack_name!r} was not deleted, for {len(found.reasons)} reasons: --force deletes it "
-            "nevertheless",
+            f"stack {found.stack_name!r} was not deleted, for {counted(len(found.reasons), 'reason')}: "
+            "--force deletes it nevertheless",
             reasons=found.reasons,
         )
-    ask(f"delete stack {found.stack_name} with these {len(found.resources)} resources?", yes=yes)
+    resources = counted(len(found.resources), "resource")
+    ask(f"delete stack {found.stack_name} with {resources}?", yes=yes)
     try:
         state = run(destroy_with_left_out(found, config, force=force, on_event=show_event))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -51,3 +52,5 @@ def destroy(*, stack_name: str, config: AwsConfig, yes: bool, force: bool, as_js
         )
         raise
     show_end(state, as_json=as_json)
+    # Its name finds it no more.
+    tell(f"see its end again with `oms-events infra follow --stack-name {state.id}`")

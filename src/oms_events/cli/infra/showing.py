@@ -42,7 +42,7 @@ def show_deletion(found: Deletion, *, as_json: bool) -> None:
     with _beside_json(as_json):
         if rows:
             print_table(("action", "resource", "type", "name"), rows)
-        click.echo(f"stack {found.stack_name}: {len(rows)} resources")
+        click.echo(f"stack {found.stack_name}: {counted(len(rows), 'resource')}")
     for reason in found.reasons:
         tell(reason)
 
@@ -118,10 +118,15 @@ def _short(value: str | None) -> str:
     return text if len(text) <= _SHOWN_VALUE else f"{text[: _SHOWN_VALUE - 3]}..."
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words that agree with it."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def flat(outputs: dict[str, Any]) -> Iterator[tuple[str, object]]:
     """Outputs as lines: the entries of a map by their path."""
     for name, value in outputs.items():
         if isinstance(value, dict):
-            yield from ((f"{name}.{key}", item) for key, item in value.items())
+            yield from ((f"{name}.{path}", item) for path, item in flat(value))
         else:
             yield name, value

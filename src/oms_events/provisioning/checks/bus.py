@@ -39,7 +39,8 @@ async def check_bus(services: Services, name: str) -> AsyncIterator[Finding]:
             "bus",
             name,
             "does not exist: EventBridge answers success to whoever sends events there, and drops them",
-            "make it (`oms-events infra apply oms`), or check event_bus_name and aws_region",
+            f"make it (`oms-events infra apply oms --set event_bus_name={_bus_name(name)}`), or check "
+            "event_bus_name and aws_region",
         )
         return
     yield ok("bus", name, f"exists ({bus['Arn']})")

@@ -49,8 +49,9 @@ async def check(
 
     `events` are samples of what is sent, one of each type and shape: two of each type of the OMS without. A
     `session` brings its own credentials, which look at everything then. Each check stands alone: one that is
-    denied or fails is a finding "not checked". Raises `ConfigurationError` when `events` is empty,
-    `InvalidEventError` for what is no event, `RuleError` for rules that cannot stand together. Changes nothing.
+    denied or fails is a finding "not checked". Raises `ConfigurationError` when `events` is empty and for a
+    region, profile or file that is missing, `InvalidEventError` for what is no event, `RuleError` for rules that
+    cannot stand together. Changes nothing.
     """
     going = routed(configuration, oms_samples() if events is None else samples_of(events))
     findings = list(going.findings)

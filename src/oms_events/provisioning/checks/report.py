@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from oms_events.errors import AccessError, OmsEventsError
+from oms_events.errors import AccessError, ConfigurationError, OmsEventsError
 
 _NAMED: Final = 3
 """So many names stand in one message."""
@@ -101,17 +101,31 @@ def fault_of(error: OmsEventsError, what: str = "") -> Fault:
 
 
 async def collected(area: str, subject: str, findings: AsyncIterator[Finding]) -> list[Finding]:
-    """The findings of one check; one that fails on its way says so after what it found before."""
+    """The findings of one check; one that fails on its way says so after what it found before.
+
+    Raises `ConfigurationError`: who looks, and where, is wrong, and that says nothing of what is deployed.
+    """
     found: list[Finding] = []
     try:
         async for finding in findings:
             found.append(finding)  # noqa: PERF401 - what came before an error counts
+    except ConfigurationError:
+        raise
     except OmsEventsError as error:
         found.append(failed(area, subject, error))
     return found
 
 
 async def together(checks: Iterable[tuple[str, str, AsyncIterator[Finding]]]) -> list[Finding]:
-    """The findings of checks that run at the same time, in the order of the checks (area, subject, check)."""
-    found = await asyncio.gather(*(collected(*check) for check in checks))
-    return [finding for part in found for finding in part]
+    """The findings of checks that run at the same time, in the order of the checks (area, subject, check).
+
+    Raises what `collected` raises, once all of them have ended.
+    """
+    # An error must not leave the others running: their clients are closed next.
+    parts = await asyncio.gather(*(collected(*check) for check in checks), return_exceptions=True)
+    found: list[Finding] = []
+    for part in parts:
+        if isinstance(part, BaseException):
+            raise part
+        found += part
+    return found

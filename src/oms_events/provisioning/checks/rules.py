@@ -29,7 +29,7 @@ async def check_rules(services: Services, bus: str, matcher: Matcher) -> AsyncIt
             _AREA,
             bus,
             "the bus has no rules: all events that are sent there are dropped",
-            "make rules (`oms-events infra apply oms`)",
+            "make rules, in the stack that made the bus",
         )
         return
     targets = await asyncio.gather(*(_targets(services, bus, rule) for rule in rules))

@@ -133,8 +133,9 @@ async def plan(
     to, `DeploymentError` when CloudFormation refuses what the template would do, `ConfigurationError` for a
     template that is too large, `AccessError`, and `ProvisioningError` with AWS's words for a bad template.
     When it fails or is cancelled, what was made for it is removed, in at most ten seconds; what could not be
-    removed is logged, and does nothing.
+    removed is logged, and does nothing. `TypeError` for what is no `Template`.
     """
+    require_template("plan", template)
     async with open_control(config, SERVICE, session=session) as control:
         stack = await find_stack(control, template.stack_name)
         if stack is not None and (problem := state_error(stack.name, stack.status)) is not None:
@@ -175,6 +176,15 @@ async def discard(plan: Plan, config: AwsConfig, *, clock: Clock | None = None, 
         return
     async with open_control(config, SERVICE, session=session) as control:
         await _discard(control, plan, Pause(clock or SystemClock()))
+
+
+def require_template(call: str, given: object) -> None:
+    """Raises `TypeError` for what is no template: a spec or a preset looks much like one."""
+    if not isinstance(given, Template):
+        raise TypeError(
+            f"{call} takes a Template, not {type(given).__name__}: give it synthesize(stack), "
+            "for a preset synthesize(preset.stack())"
+        )
 
 
 async def _template_source(

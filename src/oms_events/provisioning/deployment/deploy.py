@@ -14,7 +14,7 @@ from oms_events.errors import (
     ProvisioningError,
     StackBusyError,
 )
-from oms_events.provisioning.deployment.changes import Plan, discard, plan
+from oms_events.provisioning.deployment.changes import Plan, discard, plan, require_template
 from oms_events.provisioning.deployment.progress import OnEvent, Operation
 from oms_events.provisioning.deployment.stacks import (
     DELETED,
@@ -44,6 +44,7 @@ async def deploy(
 
     Raises as `plan` and `apply` do. Cancelled once CloudFormation has begun, it goes on there: `follow` it.
     """
+    require_template("deploy", template)
     made = await plan(template, config, template_bucket=template_bucket, clock=clock, session=session)
     try:
         return await apply(
@@ -72,7 +73,9 @@ async def apply(
     `DeploymentError` with the first failing resource's reason; `AccessError`, also when credentials expire
     meanwhile: the deployment then goes on, as it does when this is cancelled, and `follow` shows it. The message
     tells when only termination protection is missing, and when it is not known whether CloudFormation has begun.
+    `TypeError` for what is no `Plan`.
     """
+    _require_plan(plan)
     if plan.data_loss and not allow_data_loss:
         raise DataLossRefusedError(
             f"the plan for stack {plan.stack_name!r} loses data: {'; '.join(plan.data_loss)}; nothing was done, "
@@ -92,6 +95,14 @@ async def apply(
             await _execute(operation, plan)
             state = await operation.result()
         return await _protect(control, state) if plan.protects else state
+
+
+def _require_plan(given: object) -> None:
+    if not isinstance(given, Plan):
+        raise TypeError(
+            f"apply takes a Plan, not {type(given).__name__}: give it what plan(template, config) returned, "
+            "or use deploy(template, config)"
+        )
 
 
 async def _execute(operation: Operation, plan: Plan) -> None:

@@ -289,8 +289,11 @@ def _checked(state: StackState, events: Sequence[StackEvent]) -> StackState:
     end = "all is as it was before" if as_before else remedy(state.status)
     if left and not state.status.endswith("_FAILED"):
         end = f"{left}; delete that, or import it, before you try again" + ("" if as_before else f"; {end}")
+    # The status alone would read as if somebody had wanted it.
+    taken_back = state.status == DELETED and started
+    ended = "could not be created, and was taken back" if taken_back else f"ended in {state.status}"
     raise DeploymentError(
-        f"stack {state.name!r} ended in {state.status}: {why}{taken_remedy(why)}; {end}",
+        f"stack {state.name!r} {ended}: {why}{taken_remedy(why)}; {end}",
         status=state.status,
         failures=failures,
         rolled_back=as_before and not left,

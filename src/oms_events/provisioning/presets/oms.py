@@ -31,7 +31,7 @@ from oms_events.provisioning.specs.dashboards import DashboardSpec
 from oms_events.provisioning.specs.endpoints import EndpointSpec
 from oms_events.provisioning.specs.outputs import OutputItem, OutputValue
 from oms_events.provisioning.specs.permissions import StatementSpec
-from oms_events.provisioning.specs.queues import QueueSpec
+from oms_events.provisioning.specs.queues import MAX_RETENTION_SECONDS, QueueSpec
 from oms_events.provisioning.specs.roles import RoleSpec, ServiceTrust, TrustSpec
 from oms_events.provisioning.specs.rules import RuleSpec
 from oms_events.provisioning.specs.stack import StackSpec
@@ -50,6 +50,7 @@ _METRICS_PREFIX: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _METRICS_NAMESPACE: Final = r"^[A-Za-z0-9._/#-]{1,255}$"
 _NOT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9]+")
 _DAY: Final = 86_400
+_MAX_DLQ_DAYS: Final = MAX_RETENTION_SECONDS // _DAY
 
 MAX_ARCHIVE_PREFIX: Final = 40
 """Characters of a bus's name in that of its archive, which has at most 48 (EventBridge API reference,
@@ -82,7 +83,7 @@ class OmsPreset(Preset):
 
     enable_dlq: bool = True
     """Whether targets without a dead-letter queue get the stack's."""
-    dlq_retention_days: int = Field(default=14, ge=1, le=14)
+    dlq_retention_days: int = _MAX_DLQ_DAYS
     enable_archive: bool = True
     archive_retention_days: int = Field(default=365, ge=0, le=36_500)
     """0 is for ever."""
@@ -277,6 +278,13 @@ class OmsPreset(Preset):
             "idempotency_table_name": _of(idempotency, "name"),
             "idempotency_table_arn": _of(idempotency, "arn"),
         }
+
+    @field_validator("dlq_retention_days")
+    @classmethod
+    def _check_retention(cls, days: int) -> int:
+        if not 1 <= days <= _MAX_DLQ_DAYS:
+            raise ValueError(f"SQS keeps a message for at most {_MAX_DLQ_DAYS} days; write 1 to {_MAX_DLQ_DAYS}")
+        return days
 
     @field_validator("event_bus_name")
     @classmethod

@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Final, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Protocol, Self, TypeVar, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, ModelWrapValidatorHandler, PlainValidator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    model_validator,
+)
 
 from oms_events._config import ConfigModel, fields_by_name, plain_json
 from oms_events.errors import ConfigurationError, SpecError
@@ -25,7 +31,16 @@ _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _KEY_LENGTH: Final = 128
 _NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _WORDS: Final = re.compile(r"[A-Za-z0-9]+")
-_ARN: Final = re.compile(r"arn:(?:aws[\w-]*|\$\{AWS::Partition\}):[a-z0-9-]+:[^\s:]*:[^\s:]*:\S+")
+_ARN: Final = re.compile(
+    r"arn:(?:aws[\w-]*|\$\{AWS::Partition\}):(?P<service>[a-z0-9-]+):[^\s:]*:(?P<account>[^\s:]*):\S+"
+)
+_ACCOUNT: Final = re.compile(r"\d{12}|aws||.*[*?${}].*")
+"""Its digits, `aws` for what AWS gives to all, nothing (S3); wildcards and variables are judged elsewhere."""
+
+_EC2_ACTION: Final = ("automate", "ec2")
+"""What stands in the ARNs of the actions by which an alarm stops or restarts an instance (CloudWatch)."""
+
+_STANDS_FOR: Final = {"${AWS::Partition}": "${AWS::Partition}", "${AWS::AccountId}": "0" * 12}
 PSEUDO: Final = re.compile(r"\$\{AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\}")
 _OTHER: Final = re.compile(r"\$\{(?!AWS::(?:Partition|Region|AccountId|URLSuffix|StackName)\})")
 _LOGICAL_ID_LENGTH: Final = 255
@@ -49,6 +64,20 @@ class Spec(ConfigModel):
     def _problems_together(self) -> Iterator[str]:
         """What its fields cannot be together, each with its remedy; asked when each field by itself is well."""
         yield from ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_lists(cls, values: object) -> object:
+        # Else pydantic takes it apart, for a model can be iterated. (Discriminators take no validator of fields.)
+        given = values if isinstance(values, Mapping) else {}
+        problems = [
+            f"{name}: give a list, such as {name}=({type(given[name]).__name__}(...),)"
+            for name, field in cls.model_fields.items()
+            if get_origin(field.annotation) is tuple and isinstance(given.get(name), Spec)
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return values
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -84,11 +113,16 @@ class Reference(Spec):
 
 def check_arn(text: str) -> str:
     """An ARN, which may have `${AWS::Region}` and its like in it. Raises `ValueError`."""
-    if _ARN.fullmatch(PSEUDO.sub(lambda found: found[0] if "Partition" in found[0] else "x", text)) is None:
+    found = _ARN.fullmatch(PSEUDO.sub(lambda pseudo: _STANDS_FOR.get(pseudo[0], "x"), text))
+    if found is None:
         raise ValueError(
             "is no ARN; write arn:<partition>:<service>:<region>:<account>:<resource> (${AWS::Partition}, "
             "${AWS::Region} and ${AWS::AccountId} may stand for their values), or {ref: 'kind:key'} for a "
             "resource of this stack"
+        )
+    if _ACCOUNT.fullmatch(found["account"]) is None and (found["service"], found["account"]) != _EC2_ACTION:
+        raise ValueError(
+            f"is no ARN: {found['account']!r} is no account; write its 12 digits, or ${{AWS::AccountId}}"
         )
     return text
 

@@ -25,7 +25,8 @@ from oms_events.provisioning.specs.patterns import check_pattern
 EVENTS_SERVICE: Final = "events.amazonaws.com"
 
 _BUS_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,256}")
-_ARCHIVE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,48}")
+_MAX_ARCHIVE_NAME: Final = 48
+_ARCHIVE_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _ACCOUNT: Final = re.compile(r"\d{12}")
 
 
@@ -146,8 +147,11 @@ class ArchiveSpec(ResourceSpec):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if _ARCHIVE_NAME.fullmatch(name) is None:
-            raise ValueError("an archive's name is 1 to 48 letters, digits, '.', '-' and '_'; shorten it")
+        if _ARCHIVE_NAME.fullmatch(name) is None or len(name) > _MAX_ARCHIVE_NAME:
+            remedy = "shorten it" if len(name) > _MAX_ARCHIVE_NAME else "change it"
+            raise ValueError(
+                f"an archive's name is 1 to {_MAX_ARCHIVE_NAME} letters, digits, '.', '-' and '_'; {remedy}"
+            )
         return name
 
     @field_validator("pattern")

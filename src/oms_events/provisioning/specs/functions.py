@@ -35,7 +35,8 @@ MAX_INLINE_BYTES: Final = 4 * 1024 * 1024
 MAX_ENVIRONMENT_BYTES: Final = 4096
 """All names and values together (Lambda quotas)."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_NAME: Final = 64
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _RUNTIME: Final = re.compile(
     r"python3\.(?:9|[1-9]\d)|nodejs(?:18|[2-9]\d)\.x|java(?:8\.al2|[1-9]\d)|dotnet(?:[89]|[1-9]\d)"
     r"|ruby(?:3\.[2-9]|[4-9]\.\d)|provided\.al2(?:023)?"
@@ -250,8 +251,9 @@ class FunctionSpec(ResourceSpec):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if _NAME.fullmatch(name) is None:
-            raise ValueError("a function's name is 1 to 64 letters, digits, '-' and '_'; shorten it")
+        if _NAME.fullmatch(name) is None or len(name) > _MAX_NAME:
+            remedy = "shorten it" if len(name) > _MAX_NAME else "change it"
+            raise ValueError(f"a function's name is 1 to {_MAX_NAME} letters, digits, '-' and '_'; {remedy}")
         return name
 
     @field_validator("runtime")

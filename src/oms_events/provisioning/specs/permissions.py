@@ -134,7 +134,7 @@ Actions = Annotated[tuple[str, ...], NOT_EMPTY, AfterValidator(check_actions)]
 
 
 class StatementSpec(Spec):
-    """What is allowed: `actions`, each by its whole name, on `resources`, under `conditions`, and `why`.
+    """What is allowed: `actions`, each by its whole name, on `resources`, under `conditions`.
 
     `*` and what is as wide (`table/*`) are refused as resources, except where IAM knows none for the actions: the
     library knows that of those that it needs, and `any_resource` says it of others. `conditions` are
@@ -147,8 +147,8 @@ class StatementSpec(Spec):
     any_resource: bool = False
     """Says that IAM knows no resources for the actions (Service Authorization Reference), where the library does
     not know it: `resources` are `*` then."""
-    why: str = Field(max_length=200, pattern=r"^\S[^\n]*$")
-    """What it is for, in a line: the docs' table of permissions shows it."""
+    why: str = Field(default="", max_length=200, pattern=r"^(\S[^\n]*)?$")
+    """What it is for, in a line, for the table of permissions (`permission_rows`); `any_resource` needs it."""
     sid: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9]*$")
 
     def document(self, scope: Scope) -> Json:
@@ -164,6 +164,8 @@ class StatementSpec(Spec):
         return statement
 
     def _problems_together(self) -> Iterator[str]:
+        if self.any_resource and not self.why:
+            yield "any_resource = true needs `why`: say in a line what it is for"
         without = [action for action in self.actions if action in WITHOUT_RESOURCE]
         named = ", ".join(action for action in self.actions if action not in WITHOUT_RESOURCE)
         if EVERYTHING in self.resources:

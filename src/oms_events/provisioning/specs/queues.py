@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from oms_events.provisioning.specs.base import Grant, Json, KeyArn, QueueArn, Resource, ResourceSpec, Scope
 from oms_events.provisioning.specs.policies import grant_statements, policy_document, tls_statement
 
 MAX_RETENTION_SECONDS: Final = 1_209_600
 """14 days (SQS API reference, SetQueueAttributes: MessageRetentionPeriod)."""
+
+_MIN_RETENTION_SECONDS: Final = 60
 
 MAX_MESSAGE_BYTES: Final = 1_048_576
 """SQS quotas: message size."""
@@ -34,7 +36,7 @@ class QueueSpec(ResourceSpec):
     fifo: bool = False
     content_based_deduplication: bool = False
     """FIFO only: a message is known by a hash of its body where it brings no deduplication id."""
-    retention_seconds: int = Field(default=345_600, ge=60, le=MAX_RETENTION_SECONDS)
+    retention_seconds: int = 345_600
     visibility_timeout: int = Field(default=30, ge=0, le=43_200)
     """Seconds that a received message is hidden; for a Lambda function at least six times its timeout."""
     delay_seconds: int = Field(default=0, ge=0, le=900)
@@ -76,6 +78,16 @@ class QueueSpec(ResourceSpec):
         document = policy_document([*grant_statements(grants, arn), tls_statement("sqs:*", arn)])
         properties = {"Queues": [self.value_of("url")], "PolicyDocument": document}
         return {f"{self.logical_id}Policy": Resource(type="AWS::SQS::QueuePolicy", properties=properties)}
+
+    @field_validator("retention_seconds")
+    @classmethod
+    def _check_retention(cls, seconds: int) -> int:
+        if not _MIN_RETENTION_SECONDS <= seconds <= MAX_RETENTION_SECONDS:
+            raise ValueError(
+                f"SQS keeps a message for at most 14 days; write {_MIN_RETENTION_SECONDS} to "
+                f"{MAX_RETENTION_SECONDS} seconds"
+            )
+        return seconds
 
     def _problems_together(self) -> Iterator[str]:
         if _NAME.fullmatch(self.name.removesuffix(_FIFO)) is None or len(self.name) > 80:

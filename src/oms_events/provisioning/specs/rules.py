@@ -30,7 +30,8 @@ MAX_TARGETS: Final = 5
 
 DEFAULT_BUS: Final = "default"
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MAX_NAME: Final = 64
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _BUS: Final = re.compile(r"(?:arn:\S+:event-bus/)?[/A-Za-z0-9._-]{1,256}")
 
 
@@ -106,8 +107,9 @@ class RuleSpec(ResourceSpec):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if _NAME.fullmatch(name) is None:
-            raise ValueError("a rule's name is 1 to 64 letters, digits, '.', '-' and '_'; shorten it")
+        if _NAME.fullmatch(name) is None or len(name) > _MAX_NAME:
+            remedy = "shorten it" if len(name) > _MAX_NAME else "change it"
+            raise ValueError(f"a rule's name is 1 to {_MAX_NAME} letters, digits, '.', '-' and '_'; {remedy}")
         return name
 
     @field_validator("pattern")
