@@ -94,7 +94,13 @@ BROKEN = [
         lambda world: only(
             world, "dynamodb:*Get*", "dynamodb:Query", "dynamodb:DescribeTable", service="dynamodb"
         ),
-        ("permissions", "{}-outbox", PROBLEM, "dynamodb:BatchWriteItem, dynamodb:ConditionCheckItem on"),
+        (
+            "permissions",
+            "{}-outbox",
+            PROBLEM,
+            "dynamodb:BatchWriteItem, dynamodb:ConditionCheckItem, dynamodb:DeleteItem, dynamodb:PutItem, "
+            "dynamodb:UpdateItem on",
+        ),
         ("permissions", "{}-idempotency", PROBLEM, "do not allow dynamodb:PutItem, dynamodb:DeleteItem on"),
         parts=TABLES,
     ),

@@ -24,16 +24,12 @@ from oms_events.provisioning.checks.report import Finding, Report, together, unc
 from oms_events.provisioning.checks.rules import check_rules
 from oms_events.provisioning.checks.samples import Sent, mapped, oms_samples, routed, samples_of, subjects
 from oms_events.provisioning.checks.services import Clients
+from oms_events.provisioning.presets.oms_access import OUTBOX_ACTIONS
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 
 if TYPE_CHECKING:
     import aioboto3
 
-_OUTBOX_ACTIONS: Final = (
-    "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem",
-    "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:ConditionCheckItem",
-)  # fmt: skip
-"""What writers and processors need together (docs/how-to/outbox-operations.md)."""
 _IDEMPOTENCY_ACTIONS: Final = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem")
 
 _Check = tuple[str, str, AsyncIterator[Finding]]
@@ -126,7 +122,7 @@ def _outbox_checks(
 
 async def _outbox_calls(config: OutboxConfig, view: View) -> AsyncIterator[Finding]:
     table = await _table_arn(config.table_name, view)
-    calls = [Calls(_OUTBOX_ACTIONS, table)]
+    calls = [Calls(OUTBOX_ACTIONS, table)]
     if (claim := config.claim_check) is not None:
         calls.append(Calls(("s3:PutObject",), f"arn:{table.split(':')[1]}:s3:::{claim.bucket}/{claim.prefix}*"))
     async for finding in check_caller(view.services, view.own, config.table_name, calls):
