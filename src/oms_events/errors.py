@@ -285,3 +285,111 @@ class DeploymentError(ProvisioningError):
         self.status = status
         self.failures: Sequence[str] = tuple(failures)
         self.rolled_back = rolled_back
+
+
+class EventStoreError(OmsEventsError):
+    """The root of what event stores, aggregates, projections and replays refuse."""
+
+
+class ConcurrencyError(EventStoreError):
+    """Others appended to the aggregate first; nothing was written. Load its state again, and decide anew.
+
+    `actual` is the sequence of its last event now; None when it could not be read.
+    """
+
+    def __init__(self, aggregate_id: str, *, expected: int, actual: int | None) -> None:
+        super().__init__(aggregate_id, expected, actual)
+        self.aggregate_id = aggregate_id
+        self.expected = expected
+        self.actual = actual
+
+    def __str__(self) -> str:
+        found = "its last sequence could not be read" if self.actual is None else f"it is at {self.actual}"
+        return (
+            f"aggregate {self.aggregate_id!r} was expected at sequence {self.expected}, but {found}; nothing was "
+            "written: load it again and decide anew"
+        )
+
+
+class DuplicateCommandError(EventStoreError):
+    """The command was carried out before; nothing was written now. Its events are `first_sequence` and the next.
+
+    `events` is how many they are; `fingerprint` what the command was like then.
+    """
+
+    def __init__(
+        self, aggregate_id: str, command_id: str, *, first_sequence: int, events: int, fingerprint: str
+    ) -> None:
+        super().__init__(aggregate_id, command_id, first_sequence, events, fingerprint)
+        self.aggregate_id = aggregate_id
+        self.command_id = command_id
+        self.first_sequence = first_sequence
+        self.events = events
+        self.fingerprint = fingerprint
+
+    def __str__(self) -> str:
+        return (
+            f"command {self.command_id!r} was carried out on aggregate {self.aggregate_id!r} before; nothing was "
+            "written: a new command needs a new id"
+        )
+
+
+class AppendLimitError(EventStoreError, ValueError):
+    """More events or bytes than one append takes; `limit` and `actual` are the numbers."""
+
+    def __init__(self, message: str, *, limit: int, actual: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class EventUnreadableError(EventStoreError):
+    """A recorded event that this code cannot read: its type or version is not registered, or its data is broken.
+
+    `event_type`, `version` and `position` (the aggregate and the sequence, where they are known) say which.
+    """
+
+    def __init__(self, message: str, *, event_type: str, version: int, position: str = "") -> None:
+        super().__init__(f"{position}: {message}" if position else message)
+        self.event_type = event_type
+        self.version = version
+        self.position = position
+
+
+class PersonalDataError(EventStoreError):
+    """Personal data that cannot be encrypted or read back: the message says which field, or whose key."""
+
+
+class ProjectionError(EventStoreError):
+    """What cannot be done to a projection as it is: the message says what to do first."""
+
+
+class ReplayError(EventStoreError):
+    """A replay that cannot begin or go on: the message says what to do."""
+
+
+class RequestError(OmsEventsError, ValueError):
+    """A command or query that is not carried out; nothing was written. `code` is stable, in capitals.
+
+    `field` is what is wrong with it, where it is one field.
+    """
+
+    code = "INVALID_REQUEST"
+
+    def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        if code is not None:
+            self.code = code
+
+
+class NotFoundError(RequestError):
+    """What the query asks for does not exist."""
+
+    code = "NOT_FOUND"
+
+
+class CommandRejectedError(RequestError):
+    """The aggregate's own rules say no. Raise it in `decide`, with a `code` of yours."""
+
+    code = "COMMAND_REJECTED"

@@ -37,7 +37,7 @@ CONFLICT: Final = "TransactionConflict"
 
 # What changes nothing is never unknown.
 READS: Final = frozenset(
-    ("BatchGetItem", "DescribeContinuousBackups", "DescribeTable", "GetItem", "Query", "TransactGetItems")
+    ("BatchGetItem", "DescribeContinuousBackups", "DescribeTable", "GetItem", "Query", "Scan", "TransactGetItems")
 )
 # The same token is at work elsewhere: whether that call takes is not known yet.
 _UNKNOWN: Final = frozenset(("TransactionInProgressException",))

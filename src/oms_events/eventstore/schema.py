@@ -57,7 +57,8 @@ The hash key is what was read, not the projection: a projection writes one per a
 its own name they would all go to one partition.
 """
 
-_SEQUENCE_DIGITS: Final = 16
+SEQUENCE_DIGITS: Final = 16
+"""To so many digits positions are padded where they must sort as text."""
 
 
 def type_shard(event_type: str, aggregate_id: str) -> str:
@@ -76,7 +77,7 @@ def event_time(time: datetime, aggregate_id: str, sequence: int) -> str:
 
     `time` is an aware one; it is kept to the microsecond, in UTC.
     """
-    return f"{time_bound(time)}#{aggregate_id}#{sequence:0{_SEQUENCE_DIGITS}d}"
+    return f"{time_bound(time)}#{aggregate_id}#{sequence:0{SEQUENCE_DIGITS}d}"
 
 
 def time_bound(time: datetime) -> str:

@@ -29,7 +29,7 @@ from oms_events.outbox.records import Bucket, NewRecord, Partition
 from oms_events.outbox.reservations import BACKOFF, Placement, Reservations, key_of
 from oms_events.outbox.schema import RECORD_LIMIT, item_size, record_item
 from oms_events.outbox.signals import Committed, Voided
-from oms_events.outbox.store import Action, OutboxStore
+from oms_events.outbox.store import Action, TransactionStore
 
 
 class Admitted(NamedTuple):
@@ -56,17 +56,24 @@ _NO_EVENT: Final = EncodedEvent(None, {"type": "", "source": "", "id": ""}, b"",
 _RECORD_BYTES: Final = item_size(record_item(NewRecord(_PLACE, _SK, "", _NO_EVENT, _ADDED)))
 
 
+def _tell_nobody(signal: Committed | Voided) -> None:
+    pass
+
+
 class Committer:
-    """Commits transactions to a store, and tells `notify` what became of them."""
+    """Commits transactions to a store, and tells `notify` what became of them.
+
+    Without `reservations` it takes transactions without events only.
+    """
 
     def __init__(
         self,
-        store: OutboxStore,
+        store: TransactionStore,
         config: WriterConfig,
-        reservations: Reservations,
+        reservations: Reservations | None,
         *,
-        claim_check: ClaimCheck | None,
-        notify: Callable[[Committed | Voided], None],
+        claim_check: ClaimCheck | None = None,
+        notify: Callable[[Committed | Voided], None] = _tell_nobody,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -172,6 +179,8 @@ class Committer:
 
     async def _place(self, events: Sequence[Admitted], deadline: float) -> Placement:
         keys = [entry.key for entry in events]
+        if self._reservations is None:
+            raise OutboxClosedError("there is no outbox here that could take events")
         async with self._before_sending():
             return await self._reservations.place([entry.event for entry in events], keys=keys, deadline=deadline)
 

@@ -7,6 +7,7 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from oms_events.errors import ConditionFailedError, EpochClosedError, StorageRejectedError
 from oms_events.outbox.records import (
@@ -58,16 +59,30 @@ class _Rows:
             self.order = [sk for sk in self.order if sk not in gone]
 
 
+class MemoryTable(Protocol):
+    """A table in memory that takes part in the transactions of a `MemoryOutboxStore`."""
+
+    def refuses(self, action: Action) -> bool:
+        """Whether the condition of an action on this table fails now."""
+        ...
+
+    def apply(self, action: Action) -> None:
+        """Does it."""
+        ...
+
+
 class MemoryOutboxStore:
     """The outbox in one process; what is read back went through the stored form, as it does with DynamoDB.
 
     `commit` keeps the business actions in `committed`, and cancels the transaction when `refuse` says so of one.
+    Those on one of the `tables`, by name, are that table's to refuse and to do.
     Each method yields to the event loop once and then does its work in one step.
     """
 
     def __init__(self, *, table: str = "outbox", refuse: Callable[[Action], bool] | None = None) -> None:
         self.table = table
         self.committed: list[Action] = []
+        self.tables: dict[str, MemoryTable] = {}
         self._refuse = refuse
         self._layout: Layout | None = None
         self._counters: defaultdict[Bucket, int] = defaultdict(int)
@@ -134,6 +149,8 @@ class MemoryOutboxStore:
         for action, record in zip(actions, records, strict=True):
             if record is None:
                 self.committed.append(action)
+                if (table := self._table_of(action)) is not None:
+                    table.apply(action)
             else:
                 self._store(record)
 
@@ -306,7 +323,12 @@ class MemoryOutboxStore:
     def _is_refused(self, action: Action, record: StoredRecord | None) -> bool:
         if record is not None:
             return record.sk in self._rows[record.partition].by_sk
-        return self._refuse is not None and self._refuse(action)
+        table = self._table_of(action)
+        return (table is not None and table.refuses(action)) or (self._refuse is not None and self._refuse(action))
+
+    def _table_of(self, action: Action) -> MemoryTable | None:
+        (body,) = action.values()
+        return self.tables.get(body["TableName"])
 
     def _set_state(self, record: StoredRecord, state: RecordState) -> RecordState:
         self._rows[record.partition].put(record._replace(state=state))

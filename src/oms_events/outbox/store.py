@@ -31,6 +31,16 @@ class DeadPage(NamedTuple):
     next: str | None
 
 
+class TransactionStore(Protocol):
+    """What a commit needs of a store; see `OutboxStore`."""
+
+    table: str
+
+    def put_action(self, record: NewRecord) -> Action: ...
+
+    async def commit(self, actions: Sequence[Action], token: str) -> None: ...
+
+
 class OutboxStore(Protocol):
     """Where the outbox is kept. Everything is strongly consistent; every change is atomic and says if it took.
 

@@ -1,0 +1,43 @@
+"""How event stores and the tables beside them are reached and behave."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StrictBool, StringConstraints
+
+from oms_events._aws.config import AwsConfig
+from oms_events.resilience.backoff import RetryConfig
+
+TableName = Annotated[str, StringConstraints(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+class TableAccess(AwsConfig):
+    """How a table is reached; the fields of `AwsConfig` and these."""
+
+    connections: int = Field(default=32, ge=1)
+    retry: RetryConfig = RetryConfig(max_attempts=6, initial=0.05, maximum=2.0)
+    """How reads, and writes that may be repeated, are tried again when DynamoDB throttles or cannot be reached."""
+    verify_table: StrictBool = True
+    """Whether opening looks at the table's keys; needs `dynamodb:DescribeTable`."""
+
+
+class EventStoreConfig(TableAccess):
+    """The event store's table, and what its events say of themselves."""
+
+    table_name: TableName
+    source: str | None = Field(default=None, min_length=1)
+    """The `source` of its events; the table's name when absent."""
+
+
+class SnapshotConfig(TableAccess):
+    """The table of snapshots."""
+
+    table_name: TableName
+
+
+class ProjectionTables(TableAccess):
+    """The tables of read models and of the projections' checkpoints."""
+
+    read_model_table: TableName
+    checkpoint_table: TableName

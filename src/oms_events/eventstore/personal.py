@@ -1,0 +1,31 @@
+"""The port of personal data: fields that are encrypted under a key per person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+
+class FieldCipher(Protocol):
+    """Encrypts the personal fields of events before they are stored, and reads them back.
+
+    What is encrypted says so itself, so that reading needs no model and survives upcasting.
+    """
+
+    async def protect(self, model: BaseModel, data: dict[str, Any], *, subject: str) -> dict[str, Any]:
+        """The model's data (JSON) with its personal fields encrypted; the same object when it has none.
+
+        `subject` is whose data it is, unless the model says another. Raises `PersonalDataError` and a
+        `StorageError`.
+        """
+        ...
+
+    async def reveal(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        """JSON documents with what is encrypted in clear text, or replaced where the key was deleted.
+
+        Aligned with `payloads`; the same object for one without encrypted parts. Raises `PersonalDataError` for
+        what is damaged, and a `StorageError`.
+        """
+        ...

@@ -1,0 +1,288 @@
+"""The event store as services use it: appends with their outbox records, histories, and events by type."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from pydantic import BaseModel
+
+from oms_events._aio import Clock, SystemClock
+from oms_events.errors import (
+    ConcurrencyError,
+    ConditionFailedError,
+    DuplicateCommandError,
+    StorageError,
+    TransactionConflictError,
+)
+from oms_events.eventstore.append import Append, Author, check_aggregate_id
+from oms_events.eventstore.by_type import items_by_type
+from oms_events.eventstore.config import EventStoreConfig
+from oms_events.eventstore.history import EventTable, Token
+from oms_events.eventstore.items import Item, is_event, marker_key, read_item, read_marker
+from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.records import CommandMarker, RecordedEvent
+from oms_events.eventstore.registry import EventRegistry, default_registry
+from oms_events.outbox.commit import Committer
+from oms_events.outbox.config import WriterConfig
+from oms_events.outbox.outbox import Outbox
+from oms_events.outbox.records import NewRecord
+from oms_events.outbox.store import Action
+
+
+class EventPage(NamedTuple):
+    """Recorded events in order; `next` is where to go on, None when there are no more."""
+
+    events: Sequence[RecordedEvent]
+    next: Token | None
+
+
+class EventStore:
+    """Histories of aggregates; `DynamoDBEventStore` and `MemoryEventStore` are what services make.
+
+    With an `outbox`, each append puts its events there too, in the same transaction. Opens its table at the first
+    use, or as `async with`; it never closes the outbox. Safe to use concurrently.
+    """
+
+    def __init__(
+        self,
+        table: EventTable,
+        config: EventStoreConfig,
+        *,
+        outbox: Outbox | None = None,
+        registry: EventRegistry = default_registry,
+        cipher: FieldCipher | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.table = table
+        self.config = config
+        self.registry = registry
+        self.cipher = cipher
+        self._outbox = outbox
+        clock = clock or SystemClock()
+        # The system's own source: processes that were forked share no event ids and no tokens.
+        rng = rng or random.SystemRandom()
+        self._author = Author(config.source or config.table_name, registry, cipher, clock=clock, rng=rng)
+        self._committer = Committer(_WithoutOutbox(table), WriterConfig(), None, clock=clock, rng=rng)
+
+    async def open(self) -> None:
+        """Opens the table; idempotent. Raises what its `open` does."""
+        await self.table.open()
+
+    async def close(self) -> None:
+        """Closes what was opened here; idempotent. A borrowed client, a session and the outbox stay open."""
+        await self.table.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------ appending
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[BaseModel],
+        *,
+        expected_sequence: int,
+        command_id: str | None = None,
+        fingerprint: str = "",
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        attributes: Mapping[str, str | int | bool | datetime] | None = None,
+        actions: Sequence[Action] = (),
+    ) -> list[RecordedEvent]:
+        """Appends domain events after the one at `expected_sequence` (0: they are the first), all or none.
+
+        A `command_id` is remembered with them for ever: the command is carried out once. `attributes` are
+        further CloudEvents attributes of all the events; `actions` are your own writes, as TransactWriteItems has
+        them, in the same transaction. At most 100 actions, 4 MB, 400 KB an event: an event is one action, with an
+        outbox two, the command and the expectation one each.
+
+        Raises, with nothing written: `ConcurrencyError`; `DuplicateCommandError`; `ConditionFailedError` for a
+        condition of your `actions`; `AppendLimitError`, `OutboxLimitError`, `InvalidEventError`,
+        `ConfigurationError` for what cannot be stored; `TransactionConflictError`, `StorageUnavailableError`,
+        `StorageDeniedError`, `StorageRejectedError`. With `CommitOutcomeUnknownError`, or cancelled while it
+        commits, all or nothing was written: do it again with the same `command_id` and the same expectation.
+        """
+        recorded = await self._author.write(
+            aggregate_id,
+            events,
+            after=expected_sequence,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            attributes=attributes or {},
+        )
+        append = Append(
+            self.table.name, aggregate_id, expected_sequence, recorded, command_id, fingerprint, actions
+        )
+        append.check(with_outbox=self._outbox is not None)
+        if not append.actions:
+            return []
+        try:
+            await self._commit(append)
+        except ConditionFailedError as error:
+            if (failure := await self._refusal(append, error)) is None:
+                raise
+            raise failure from error
+        except TransactionConflictError as error:
+            # Who was there first shows in what is stored now.
+            if (failure := await self._overtaken(append)) is None:
+                raise
+            raise failure from error
+        return recorded
+
+    async def _commit(self, append: Append) -> None:
+        if self._outbox is not None:
+            await self._outbox.commit(append.actions, [event.encoded for event in append.events])
+        else:
+            await self._committer.commit(append.actions)
+
+    async def _refusal(self, append: Append, error: ConditionFailedError) -> Exception | None:
+        if append.is_duplicate(error.reasons) and (marker := await self._marker(append)) is not None:
+            return _duplicate(append, marker)
+        if not append.is_overtaken(error.reasons):
+            return None
+        try:
+            actual = await self.last_sequence(append.aggregate_id)
+        except StorageError:
+            actual = None
+        return ConcurrencyError(append.aggregate_id, expected=append.expected, actual=actual)
+
+    async def _overtaken(self, append: Append) -> Exception | None:
+        marker = await self._marker(append)
+        if marker is not None:
+            return _duplicate(append, marker)
+        actual = await self.last_sequence(append.aggregate_id)
+        if actual == append.expected:
+            return None
+        return ConcurrencyError(append.aggregate_id, expected=append.expected, actual=actual)
+
+    async def _marker(self, append: Append) -> CommandMarker | None:
+        return None if append.command_id is None else await self.marker(append.aggregate_id, append.command_id)
+
+    # ------------------------------------------------------------------ reading
+
+    async def marker(self, aggregate_id: str, command_id: str) -> CommandMarker | None:
+        """What became of a command, strongly consistent; None when it was not carried out. Raises a `StorageError`."""
+        item = await self.table.get(marker_key(aggregate_id, command_id))
+        return None if item is None else read_marker(item)
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        """The sequence of an aggregate's last event, strongly consistent; 0 without events."""
+        check_aggregate_id(aggregate_id)
+        page = await self.table.read(aggregate_id, after=0, limit=1, newest_first=True)
+        return read_item(page.items[0], self.registry).sequence if page.items else 0
+
+    async def pages(
+        self, aggregate_id: str, *, after: int = 0, up_to: int | None = None, limit: int | None = None
+    ) -> AsyncGenerator[Sequence[RecordedEvent]]:
+        """An aggregate's events, `after` < sequence <= `up_to`, page by page, strongly consistent.
+
+        A page has `limit` events at most, and 1 MB. Raises `EventUnreadableError` and a `StorageError`.
+        """
+        check_aggregate_id(aggregate_id)
+        while True:
+            page = await self.table.read(aggregate_id, after=after, up_to=up_to, limit=limit)
+            if page.items:
+                events = await self.revealed(page.items)
+                after = events[-1].sequence
+                yield events
+            if page.next is None:
+                return
+
+    async def read(
+        self, aggregate_id: str, *, after: int = 0, up_to: int | None = None
+    ) -> AsyncGenerator[RecordedEvent]:
+        """An aggregate's events one by one; see `pages`."""
+        async with aclosing(self.pages(aggregate_id, after=after, up_to=up_to)) as pages:
+            async for events in pages:
+                for event in events:
+                    yield event
+
+    async def events_by_type(
+        self,
+        event_type: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        after: str | None = None,
+        newest_first: bool = False,
+        page_size: int | None = None,
+    ) -> AsyncGenerator[RecordedEvent]:
+        """The events of a type of all aggregates by time, `start` <= time < `end` (aware times).
+
+        Eventually consistent: an event shows up within about a second, and then at its own time, which is its
+        writer's clock's; projections are for those who must miss none. `after` is the `time_key` of the event to
+        go on from; `page_size` bounds what is read at once from each of the 8 shards (1 MB unless given). Raises
+        `ValueError` for a time without its zone, `EventUnreadableError` and a `StorageError`.
+        """
+        items = items_by_type(
+            self.table,
+            event_type,
+            start=start,
+            end=end,
+            after=after,
+            newest_first=newest_first,
+            page_size=page_size,
+        )
+        async with aclosing(items) as batches:
+            async for batch in batches:
+                for event in await self.revealed(batch):
+                    yield event
+
+    async def scan(
+        self, *, start: Token | None = None, segment: int = 0, segments: int = 1, limit: int | None = None
+    ) -> EventPage:
+        """One page of all events, or of one of `segments` parts of them, consistent; `limit` items at most.
+
+        The events of an aggregate come together and in their order, all of them in one segment; aggregates in no
+        order. Costs a read of the whole table. Raises `EventUnreadableError` and a `StorageError`.
+        """
+        page = await self.table.scan(start=start, segment=segment, segments=segments, limit=limit)
+        return EventPage(await self.revealed([item for item in page.items if is_event(item)]), page.next)
+
+    async def revealed(self, items: Sequence[Item]) -> list[RecordedEvent]:
+        """The recorded events of items, personal data in clear text where the cipher still has the key."""
+        events = [read_item(item, self.registry) for item in items]
+        return events if self.cipher is None else await reveal(events, self.cipher)
+
+
+async def reveal(events: Sequence[RecordedEvent], cipher: FieldCipher) -> list[RecordedEvent]:
+    """The events with personal data in clear text. Raises `PersonalDataError` and a `StorageError`."""
+    payloads = await cipher.reveal([event.payload for event in events])
+    return [
+        event if payload is event.payload else event.revealed(payload)
+        for event, payload in zip(events, payloads, strict=True)
+    ]
+
+
+class _WithoutOutbox:
+    """What a commit needs of a store, where no events go to an outbox."""
+
+    def __init__(self, table: EventTable) -> None:
+        self.table = table.name
+        self.commit = table.commit
+
+    def put_action(self, record: NewRecord) -> Action:
+        raise TypeError("an event store without an outbox puts no outbox records")
+
+
+def _duplicate(append: Append, marker: CommandMarker) -> DuplicateCommandError:
+    return DuplicateCommandError(
+        append.aggregate_id,
+        append.command_id or "",
+        first_sequence=marker.first_sequence,
+        events=marker.events,
+        fingerprint=marker.fingerprint,
+    )
