@@ -1,4 +1,4 @@
-"""The event store's items: recorded events and command markers as DynamoDB's JSON, their conditions, and back. Pure."""
+"""The event store's items: events and command markers as DynamoDB's JSON, their conditions, and back. Pure."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def event_item(event: RecordedEvent) -> dict[str, dict[str, Any]]:
     size = item_size(item)
     if size > ITEM_LIMIT:
         text = (
-            f"event {event.position} ({event.type}) has {size} bytes, but a DynamoDB item takes {ITEM_LIMIT}: keep "
-            "large documents elsewhere, and their address in the event"
+            f"event {event.position} ({event.type}) has {size} bytes, but a DynamoDB item takes {ITEM_LIMIT}: "
+            "keep large documents elsewhere, and their address in the event"
         )
         raise AppendLimitError(text, limit=ITEM_LIMIT, actual=size)
     return item

@@ -46,10 +46,16 @@ class EventRegistry:
         self._upcasters: dict[EventName, Upcaster] = {}
 
     @overload
-    def event(self, model: Model, /) -> Model: ...
+    def event(self, model: Model) -> Model: ...
     @overload
     def event(self, *, type: str | None = None, version: int = 1) -> Registering: ...
-    def event(self, model: Any = None, /, *, type: str | None = None, version: int = 1) -> Any:
+    def event(
+        self,
+        model: Any = None,
+        *,
+        type: str | None = None,
+        version: int = 1,  # noqa: A002 - as CloudEvents has it
+    ) -> Any:
         """Registers a pydantic model as a domain event: `@registry.event` or `@registry.event(version=2)`.
 
         `type` is the class's name unless given. Raises `ConfigurationError` for what is no model, and for a type

@@ -174,7 +174,7 @@ class EventStore:
     # ------------------------------------------------------------------ reading
 
     async def marker(self, aggregate_id: str, command_id: str) -> CommandMarker | None:
-        """What became of a command, strongly consistent; None when it was not carried out. Raises a `StorageError`."""
+        """What became of a command, strongly consistent; None when it was not carried out."""
         item = await self.table.get(marker_key(aggregate_id, command_id))
         return None if item is None else read_marker(item)
 
