@@ -258,6 +258,12 @@ def metrics(_: str) -> str:
         hooks.DuplicateAcks("nats", 1),
         hooks.BacklogMeasured(1, False, 1.0, 1, {"nats": 1}, 32, True),
         hooks.OutboxAlert("kind", "text"),
+        hooks.Appended(1, 0.01),
+        hooks.AppendConflict(1),
+        hooks.SnapshotFailed("account-1", "throttled"),
+        hooks.Projected("Orders@1", 1, [0.01]),
+        hooks.EventParked("Orders@1", "account-1@1", "AccountCreated", "no amount"),
+        hooks.Replayed("orders", 1, 0),
     ):
         hook(detail)
     rows = []

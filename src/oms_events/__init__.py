@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from oms_events._nats.config import NatsConfig
     from oms_events.errors import (
         AccessError,
         AddressDeniedError,
@@ -76,12 +77,7 @@ if TYPE_CHECKING:
     from oms_events.outbox.table import create_table
     from oms_events.outbox.transaction import Transaction
     from oms_events.publishers.eventbridge.config import EventBridgeConfig
-    from oms_events.publishers.jetstream.config import (
-        JetStreamOptions,
-        NatsConfig,
-        StreamPolicy,
-        StreamSpec,
-    )
+    from oms_events.publishers.jetstream.config import JetStreamOptions, StreamPolicy, StreamSpec
     from oms_events.publishers.memory import MemoryPublisher
     from oms_events.publishing import (
         Outcome,
@@ -243,7 +239,7 @@ _MODULES = {
     "MemoryOutbox": "oms_events.outbox.outbox",
     "MemoryPublisher": "oms_events.publishers.memory",
     "MissingExtraError": "oms_events.errors",
-    "NatsConfig": "oms_events.publishers.jetstream.config",
+    "NatsConfig": "oms_events._nats.config",
     "OmsEventsError": "oms_events.errors",
     "Outbox": "oms_events.outbox.outbox",
     "OutboxAdmin": "oms_events.outbox.admin",

@@ -357,7 +357,15 @@ class EventUnreadableError(EventStoreError):
 
 
 class PersonalDataError(EventStoreError):
-    """Personal data that cannot be encrypted or read back: the message says which field, or whose key."""
+    """Personal data that cannot be encrypted or read back: the message says which field, or whose key.
+
+    `subject` is whose data it is, where that is known; `index` the document at fault, of those to be revealed.
+    """
+
+    def __init__(self, message: str, *, subject: str | None = None, index: int | None = None) -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.index = index
 
 
 class ProjectionError(EventStoreError):

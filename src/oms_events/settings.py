@@ -1,4 +1,4 @@
-"""A whole router's and outbox's configuration, from the environment and one TOML or YAML file.
+"""The configuration of a router, an outbox and an event store, from the environment and one TOML or YAML file.
 
 Only main modules read settings; everything below takes the objects. A file has these parts, all optional:
 
@@ -23,6 +23,16 @@ Only main modules read settings; everything below takes the objects. A file has 
     [processor]                         # ProcessorConfig
     after_dead_letter = "hold"
 
+    [event_store]                       # EventStoreConfig
+    table_name = "event-store"
+
+    [snapshots]                         # SnapshotConfig
+    table_name = "snapshots"
+
+    [projections]                       # ProjectionTables
+    read_model_table = "read-model"
+    checkpoint_table = "checkpoints"
+
     [[rules]]                           # RoutingRule
     event_type_pattern = '.*\\.schema\\..*'
     platforms = ["eventbridge"]
@@ -43,19 +53,26 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pydantic import StrictBool
 
 from oms_events._config import ConfigModel
+from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
+from oms_events.eventstore.config import EventStoreConfig, ProjectionTables, SnapshotConfig
+from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.instrumentation.hooks import Hook
 from oms_events.oms.environment import (
+    event_store_config,
     eventbridge_config,
     make_config,
     nats_config,
     outbox_config,
+    projection_tables,
     rules_of_environment,
+    snapshot_config,
 )
 from oms_events.oms.factory import create_oms_multi_platform_router
 from oms_events.outbox.config import OutboxConfig, ProcessorConfig
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
-from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
+from oms_events.publishers.jetstream.config import JetStreamOptions
 from oms_events.publishing import Publisher
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.router import EventRouter
@@ -63,13 +80,16 @@ from oms_events.routing.rulefile import read_document, read_rules
 from oms_events.routing.rules import RoutingRule
 
 if TYPE_CHECKING:
-    from oms_events.outbox.outbox import DynamoDBOutbox
+    from oms_events.eventstore.dynamodb import DynamoDBEventStore
+    from oms_events.outbox.outbox import DynamoDBOutbox, Outbox
 
-_SECTIONS: Final = ("nats", "jetstream", "eventbridge", "router", "outbox", "processor")
+_SECTIONS: Final = (
+    "nats", "jetstream", "eventbridge", "router", "outbox", "processor", "event_store", "snapshots", "projections",
+)  # fmt: skip
 
 
 class Settings(ConfigModel):
-    """A router's platforms, rules and habits, and the outbox. What is None is not configured."""
+    """A router's platforms, rules and habits, the outbox and the event store. What is None is not configured."""
 
     nats: NatsConfig | None = None
     jetstream: JetStreamOptions = JetStreamOptions()
@@ -79,6 +99,9 @@ class Settings(ConfigModel):
     router: RouterConfig = RouterConfig()
     outbox: OutboxConfig | None = None
     processor: ProcessorConfig = ProcessorConfig()
+    event_store: EventStoreConfig | None = None
+    snapshots: SnapshotConfig | None = None
+    projections: ProjectionTables | None = None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -121,6 +144,25 @@ class Settings(ConfigModel):
 
         return DynamoDBOutbox(self.outbox)
 
+    def create_event_store(
+        self,
+        *,
+        outbox: Outbox | None = None,
+        registry: EventRegistry = default_registry,
+        cipher: FieldCipher | None = None,
+    ) -> DynamoDBEventStore:
+        """The event store, not yet open; with an `outbox`, appends put their events there too.
+
+        Raises `ConfigurationError` when none is configured.
+        """
+        if self.event_store is None:
+            problem = "no event store is configured; set OMS_EVENT_STORE_TABLE, or add a part [event_store]"
+            raise ConfigurationError("settings", [problem])
+        # Imported here, so that the extra is needed only by those who use DynamoDB.
+        from oms_events.eventstore.dynamodb import DynamoDBEventStore
+
+        return DynamoDBEventStore(self.event_store, outbox=outbox, registry=registry, cipher=cipher)
+
     def _nats_publisher(self) -> Publisher | None:
         if self.nats is None:
             return None
@@ -143,6 +185,9 @@ class Settings(ConfigModel):
             "router": make_config(RouterConfig, "router", tables.get("router") or {}, problems),
             "outbox": outbox_config(env, tables.get("outbox"), problems),
             "processor": make_config(ProcessorConfig, "processor", tables.get("processor") or {}, problems),
+            "event_store": event_store_config(env, tables.get("event_store"), problems),
+            "snapshots": snapshot_config(env, tables.get("snapshots"), problems),
+            "projections": projection_tables(env, tables.get("projections"), problems),
             "rules": _rules(rest.pop("rules", []), env, problems),
         }
         try:

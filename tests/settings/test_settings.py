@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from oms_events.errors import ConfigurationError
+from oms_events.eventstore.registry import EventRegistry
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.settings import Settings
 
@@ -333,5 +334,99 @@ def test_problems_of_the_outbox_name_the_variable_or_the_section(tmp_path: Path)
         ("OMS_OUTBOX_BUCKETS: buckets = 'many'", "integer"),
         ("outbox", "unknown field 'table'"),
         ("processor.lease", "too short for heartbeat"),
+    ]:
+        assert any(problem.startswith(start) and part in problem for problem in problems), (start, problems)
+
+
+EVENT_STORE = """
+[event_store]
+table_name = "file-events"
+connections = 8
+
+[snapshots]
+table_name = "file-snapshots"
+
+[projections]
+read_model_table = "file-rows"
+checkpoint_table = "file-checkpoints"
+"""
+
+
+def test_the_environment_describes_an_event_store_and_its_tables() -> None:
+    env = {
+        "OMS_EVENT_STORE_TABLE": "env-events",
+        "OMS_EVENT_STORE_SOURCE": "shop",
+        "OMS_SNAPSHOT_TABLE": "env-snapshots",
+        "OMS_READ_MODEL_TABLE": "env-rows",
+        "OMS_CHECKPOINT_TABLE": "env-checkpoints",
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:2",
+    }
+    settings = Settings.from_environment(env)
+    store, snapshots, projections = settings.event_store, settings.snapshots, settings.projections
+    assert store is not None
+    assert snapshots is not None
+    assert projections is not None
+    assert (store.table_name, store.source, snapshots.table_name) == ("env-events", "shop", "env-snapshots")
+    assert (projections.read_model_table, projections.checkpoint_table) == ("env-rows", "env-checkpoints")
+    for config in (store, snapshots, projections):
+        assert (config.aws_region, config.endpoint_url) == ("eu-central-1", "http://127.0.0.1:2")
+
+
+def test_the_variables_of_the_preset_are_understood_and_ours_go_before_them() -> None:
+    env = {
+        "EVENT_STORE_TABLE": "events",
+        "SNAPSHOT_TABLE": "snapshots",
+        "READ_MODEL_TABLE": "rows",
+        "CHECKPOINT_TABLE": "checkpoints",
+        "OMS_SNAPSHOT_TABLE": "our-snapshots",
+    }
+    settings = Settings.from_environment(env)
+    assert settings.event_store is not None
+    assert settings.event_store.table_name == "events"
+    assert settings.snapshots is not None
+    assert settings.snapshots.table_name == "our-snapshots"
+    assert settings.projections is not None
+    assert (settings.projections.read_model_table, settings.projections.checkpoint_table) == (
+        "rows",
+        "checkpoints",
+    )
+
+
+@pytest.mark.parametrize("env", [{}, {"OMS_EVENT_STORE_TABLE": ""}, {"OMS_EVENT_STORE_SOURCE": "shop"}])
+def test_without_a_table_there_is_no_event_store(env: dict[str, str]) -> None:
+    settings = Settings.from_environment({**env, "AWS_REGION": "r"})
+    assert (settings.event_store, settings.snapshots, settings.projections) == (None, None, None)
+    with pytest.raises(ConfigurationError, match=r"OMS_EVENT_STORE_TABLE.*\[event_store\]"):
+        settings.create_event_store()
+
+
+def test_a_file_describes_an_event_store_under_the_environment(tmp_path: Path) -> None:
+    path = write(tmp_path, EVENT_STORE)
+    settings = Settings.from_file(
+        path, env={"OMS_EVENT_STORE_TABLE": "env-events", "OMS_READ_MODEL_TABLE": "rows"}
+    )
+    assert settings.event_store is not None
+    assert (settings.event_store.table_name, settings.event_store.connections) == ("env-events", 8)
+    assert settings.projections is not None
+    assert (settings.projections.read_model_table, settings.projections.checkpoint_table) == (
+        "rows",
+        "file-checkpoints",
+    )
+    registry = EventRegistry()
+    store = settings.create_event_store(registry=registry)
+    assert (store.table.name, store.registry) == ("env-events", registry)
+
+
+def test_problems_of_the_event_store_name_the_variable_or_the_section(tmp_path: Path) -> None:
+    text = "[event_store]\ntable_nam = 'a'\n[snapshots]\ntable_name = 'no table!'\n"
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_file(write(tmp_path, text), env={"OMS_READ_MODEL_TABLE": "rows"})
+    problems = problems_of(caught)
+    for start, part in [
+        ("event_store", "unknown field 'table_nam'; did you mean 'table_name'?"),
+        ("event_store", "field 'table_name' is missing; give it a value (variable OMS_EVENT_STORE_TABLE)"),
+        ("snapshots.table_name = 'no table!'", "pattern"),
+        ("projections (OMS_READ_MODEL_TABLE)", "is missing; give it a value (variable OMS_CHECKPOINT_TABLE)"),
     ]:
         assert any(problem.startswith(start) and part in problem for problem in problems), (start, problems)

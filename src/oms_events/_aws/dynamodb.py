@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.sending import Sending
@@ -37,8 +37,9 @@ CONFLICT: Final = "TransactionConflict"
 
 # What changes nothing is never unknown.
 READS: Final = frozenset(
-    ("BatchGetItem", "DescribeContinuousBackups", "DescribeTable", "GetItem", "Query", "Scan", "TransactGetItems")
-)
+    ("BatchGetItem", "DescribeContinuousBackups", "DescribeStream", "DescribeTable", "GetItem", "GetRecords",
+     "GetShardIterator", "Query", "Scan", "TransactGetItems")
+)  # fmt: skip
 # The same token is at work elsewhere: whether that call takes is not known yet.
 _UNKNOWN: Final = frozenset(("TransactionInProgressException",))
 _REJECTED: Final = frozenset(("IdempotentParameterMismatchException", "ItemCollectionSizeLimitExceededException"))
@@ -127,11 +128,14 @@ async def open_dynamo(
     config: AwsConfig,
     *,
     connections: int,
+    service: Literal["dynamodb", "dynamodbstreams"] = "dynamodb",
     direct: bool = True,
     session: aioboto3.Session | None = None,
     client: Any = None,
 ) -> DynamoClient:
     """Makes a client of DynamoDB, or takes the borrowed one (its `dynamodb` client); the first call connects.
+
+    Streams are a service of their own, whose clients have other operations.
 
     Raises `ConfigurationError` for a missing region, profile or file, `MissingExtraError` without aioboto3, and
     a `StorageError` when credentials cannot be had.
@@ -140,7 +144,7 @@ async def open_dynamo(
     aws = await asyncio.to_thread(_load_aws)
     try:
         opened = await aws.open_client(
-            config, "dynamodb", connections=connections, direct=direct, session=session, client=client
+            config, service, connections=connections, direct=direct, session=session, client=client
         )
     except PlatformDeniedError as error:
         raise StorageDeniedError(f"DynamoDB cannot be used: {error}", code=error.code) from error.__cause__

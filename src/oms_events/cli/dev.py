@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import click
 
+from oms_events._nats.config import NatsConfig
 from oms_events.cli.common import ends_cleanly, run
 from oms_events.cli.output import print_json, tell
 from oms_events.devstack import AwsEmulator, DevStack, DevstackError, NatsServer
-from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig, StreamPolicy, StreamSpec
+from oms_events.publishers.jetstream.config import JetStreamOptions, StreamPolicy, StreamSpec
 
 BUS: Final = "oms-events"
 QUEUE: Final = "oms-events-all"

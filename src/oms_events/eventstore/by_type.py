@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 
-from oms_events.eventstore.history import EventTable
+from oms_events.eventstore.history import EventTable, Token
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.schema import EVENT_TIME, time_bound, type_shards
 
@@ -34,34 +34,43 @@ class _Shard:
         self._until = until
         self._newest_first = newest_first
         self._page_size = page_size
-        self._has_more = True
-        self.items: deque[Item] = deque()
+        self._start: Token | None = None
+        self._is_read = False
+        self._items: Sequence[Item] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_read and not self._items
 
     async def fill(self) -> None:
         """Reads on until there is an item, or no more."""
-        while self._has_more and not self.items:
+        while not self._items and not self._is_read:
             page = await self._table.read_shard(
                 self._key,
                 since=self._since,
                 until=self._until,
+                start=self._start,
                 limit=self._page_size,
                 newest_first=self._newest_first,
             )
-            self.items.extend(page.items)
-            self._has_more = page.next is not None
-            # A page that is empty and not the last was filtered by nobody here: its key says where to go on.
-            last = page.items[-1] if page.items else page.next
-            if last is None:
-                return
-            if self._newest_first:
-                self._until = time_key(last)
-            else:
-                self._since = time_key(last) + _NEXT
+            self._items, self._start = page.items, page.next
+            self._is_read = page.next is None
 
     @property
-    def must_wait(self) -> bool:
-        """Whether its next item is not known yet."""
-        return self._has_more and not self.items
+    def known_to(self) -> str | None:
+        """The key up to which nothing of this shard is missing; None when nothing is at all."""
+        return None if self._is_read or not self._items else time_key(self._items[-1])
+
+    def take(self, bound: str | None) -> Sequence[Item]:
+        """Its items up to the bound, that one included."""
+        if bound is None:
+            count = len(self._items)
+        elif self._newest_first:
+            count = len(self._items) - bisect_left(self._items[::-1], bound, key=time_key)
+        else:
+            count = bisect_right(self._items, bound, key=time_key)
+        taken, self._items = self._items[:count], self._items[count:]
+        return taken
 
 
 async def items_by_type(
@@ -87,18 +96,21 @@ async def items_by_type(
         _Shard(table, key, since=since, until=until, newest_first=newest_first, page_size=page_size)
         for key in type_shards(event_type)
     ]
-    first = max if newest_first else min
-    while shards:
-        await asyncio.gather(*(shard.fill() for shard in shards if shard.must_wait))
-        shards = [shard for shard in shards if shard.items]
-        batch = []
-        while shards and not any(shard.must_wait for shard in shards):
-            shard = first(shards, key=lambda shard: time_key(shard.items[0]))
-            batch.append(shard.items.popleft())
-            if not shard.items and not shard.must_wait:
-                shards.remove(shard)
-        if batch:
-            yield batch
+    nearest = max if newest_first else min
+    while True:
+        # All of them end before an error is told: none is left behind.
+        for failure in await asyncio.gather(*(shard.fill() for shard in shards), return_exceptions=True):
+            if failure is not None:
+                raise failure
+        shards = [shard for shard in shards if not shard.is_over]
+        if not shards:
+            return
+        # Behind the end of a page there may be more of its shard, before what others have.
+        ends = [end_of for shard in shards if (end_of := shard.known_to) is not None]
+        bound = nearest(ends) if ends else None
+        batch = [item for shard in shards for item in shard.take(bound)]
+        batch.sort(key=time_key, reverse=newest_first)
+        yield batch
 
 
 def time_key(item: Item) -> str:

@@ -28,6 +28,13 @@ class EventStoreConfig(TableAccess):
     table_name: TableName
     source: str | None = Field(default=None, min_length=1)
     """The `source` of its events; the table's name when absent."""
+    conflict_attempts: int = Field(default=8, ge=1)
+    """How often an append is sent while others write the same items, or DynamoDB throttles."""
+    commit_timeout: float = Field(default=60.0, gt=0, le=300)
+    """Seconds for which an append that was not answered is sent again, as it was.
+
+    This and `conflict_attempts` are for stores without an outbox: with one, its own count.
+    """
 
 
 class SnapshotConfig(TableAccess):
@@ -41,3 +48,20 @@ class ProjectionTables(TableAccess):
 
     read_model_table: TableName
     checkpoint_table: TableName
+
+
+class PersonalKeysConfig(TableAccess):
+    """The table of the keys that personal data is encrypted under."""
+
+    table_name: TableName
+
+
+class KmsConfig(AwsConfig):
+    """The KMS key that people's keys are wrapped with; the fields of `AwsConfig` and these."""
+
+    key_id: str = Field(min_length=1, max_length=2048)
+    """A symmetric key: its id or ARN, or the name (`alias/...`) or ARN of its alias."""
+    connections: int = Field(default=16, ge=1)
+    """Connections to KMS, and so many calls at the same time."""
+    retry: RetryConfig = RetryConfig(max_attempts=6, initial=0.05, maximum=2.0)
+    """How calls are tried again when KMS throttles or cannot be reached; all of them may be repeated."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oms_events._aio import Clock
+from oms_events.errors import ConfigurationError
+from oms_events.eventstore.append import Append
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import ItemPage, Token
 from oms_events.eventstore.items import Item
@@ -14,7 +16,9 @@ from oms_events.eventstore.personal import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.eventstore.schema import AGGREGATE_ID, BY_TYPE, EVENT_SEQUENCE, EVENT_STORE, EVENT_TIME, TYPE_SHARD
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.table import DynamoTable
+from oms_events.eventstore.table import DynamoTable, identity_of
+from oms_events.outbox.dynamodb import DynamoDBOutboxStore
+from oms_events.outbox.memory import MemoryOutboxStore
 from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.store import Action
 
@@ -53,9 +57,11 @@ class DynamoEventTable(DynamoTable):
         *,
         since: str,
         until: str | None,
+        start: Token | None = None,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> ItemPage:
+        parameters: dict[str, Any] = {} if start is None else {"ExclusiveStartKey": start}
         condition, values = f"{TYPE_SHARD} = :shard", {":shard": {"S": shard}}
         if since and until is not None:
             # BETWEEN has its upper end in it: what is there is cut off below.
@@ -68,7 +74,9 @@ class DynamoEventTable(DynamoTable):
             values[":since"] = {"S": since}
         if until is not None:
             values[":until"] = {"S": until}
-        page = await self._query(condition, values, limit, newest_first=newest_first, IndexName=BY_TYPE)
+        page = await self._query(
+            condition, values, limit, newest_first=newest_first, IndexName=BY_TYPE, **parameters
+        )
         if until is None:
             return page
         return page._replace(items=[item for item in page.items if item[EVENT_TIME]["S"] < until])
@@ -115,8 +123,9 @@ class DynamoDBEventStore(EventStore):
     """The event store in a DynamoDB table, as the preset `event-sourcing` has it.
 
     Give a `session` (aioboto3) or a `client` (its `dynamodb` client) to use your own; neither is ever closed.
-    The outbox must be in the same account and region. Needs `dynamodb:PutItem`, `ConditionCheckItem`, `GetItem`,
-    `Query`, `Scan` for what reads all, and `DescribeTable`.
+    Appends with an outbox go through the outbox's connection: it must lead to the same account and Region, which
+    the first append makes sure of, unless `verify_table` is off. Needs `dynamodb:PutItem`, `ConditionCheckItem`,
+    `GetItem`, `Query`, `Scan` for what reads all, and `DescribeTable`.
     """
 
     table: DynamoEventTable
@@ -133,7 +142,48 @@ class DynamoDBEventStore(EventStore):
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        _check_arguments(config, outbox)
         table = DynamoEventTable(
             config, config.table_name, EVENT_STORE, session=session, client=client, clock=clock, rng=rng
         )
         super().__init__(table, config, outbox=outbox, registry=registry, cipher=cipher, clock=clock, rng=rng)
+        self._is_same_place = outbox is None or not config.verify_table
+
+    async def _commit(self, append: Append) -> None:
+        if not self._is_same_place:
+            await self._check_place()
+        await super()._commit(append)
+
+    async def _check_place(self) -> None:
+        """Looks at the table through the outbox's connection too.
+
+        In another Region or account a table of the same name may be there: appends would go to that one, and all
+        reads to this one.
+        """
+        await self.table.open()
+        outbox = self.outbox
+        if outbox is not None and isinstance(store := outbox.store, DynamoDBOutboxStore):
+            await outbox.open()
+            found = identity_of(await self.table.retried(lambda: store.describe(self.table.name)))
+            if found != self.table.identity:
+                seen = "sees no such table" if found is None else "leads to another table of this name"
+                problem = (
+                    f"the connection of the outbox (table {store.table!r}) {seen}: give the outbox the Region and "
+                    "the account of the event store"
+                )
+                raise ConfigurationError(f"table {self.table.name!r}", [problem])
+        self._is_same_place = True
+
+
+def _check_arguments(config: object, outbox: object) -> None:
+    problems = []
+    if not isinstance(config, EventStoreConfig):
+        problems.append(f"config is {type(config).__name__}; give an EventStoreConfig(table_name=...)")
+    if outbox is not None and not isinstance(outbox, Outbox):
+        problems.append(f"outbox is {type(outbox).__name__}; give a DynamoDBOutbox, or leave it out")
+    elif isinstance(outbox, Outbox) and isinstance(outbox.store, MemoryOutboxStore):
+        problems.append(
+            "outbox is one in memory, which would keep the events from the table: give a DynamoDBOutbox"
+        )
+    if problems:
+        raise ConfigurationError("DynamoDBEventStore", problems)

@@ -58,7 +58,8 @@ class EventTable(Protocol):
         """One page of an aggregate's events, `after` < sequence <= `up_to`, strongly consistent.
 
         A page holds at most `limit` events, and may hold fewer while `next` says that there are more: go on with
-        `after` (or `up_to`) at its end.
+        `after` (or `up_to`) at its end. What was committed before the call is there. Of a transaction that commits
+        meanwhile some events may be there and others not, in any order: a page may have a gap.
         """
         ...
 
@@ -68,10 +69,15 @@ class EventTable(Protocol):
         *,
         since: str,
         until: str | None,
+        start: Token | None = None,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> ItemPage:
-        """One page of a shard of the index by type, `since` <= key < `until`, eventually consistent."""
+        """One page of a shard of the index by type, `since` <= key < `until`, eventually consistent.
+
+        `start` is where the page before ended. A page may hold fewer than `limit` events, or none, while `next`
+        says that there are more.
+        """
         ...
 
     async def scan(
@@ -79,8 +85,8 @@ class EventTable(Protocol):
     ) -> ItemPage:
         """One page of the whole table, or of one of `segments` parts; consistent; also the command markers.
 
-        The items of an aggregate come together and in their order, all of them in one segment. A page may be
-        empty while `next` says that there are more.
+        The items of an aggregate come together and in their order, all of them in one segment; those of a
+        transaction that commits meanwhile as in `read`. A page may be empty while `next` says that there are more.
         """
         ...
 

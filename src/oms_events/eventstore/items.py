@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-from oms_events.errors import AppendLimitError, EventUnreadableError, InvalidEventError
-from oms_events.eventstore.records import CommandMarker, RecordedEvent
+from oms_events.errors import AppendLimitError, EventUnreadableError
+from oms_events.eventstore.records import CommandMarker, RecordedEvent, Stored
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import (
     AGGREGATE_ID,
@@ -15,10 +15,9 @@ from oms_events.eventstore.schema import (
     EVENT_TIME,
     EVENT_TYPE,
     TYPE_SHARD,
-    event_time,
     type_shard,
 )
-from oms_events.outbox.codec import read_event, to_stored
+from oms_events.outbox.codec import to_stored
 from oms_events.outbox.schema import ITEM_LIMIT, item_size
 from oms_events.outbox.store import Action
 
@@ -30,6 +29,9 @@ EVENT: Final = "CloudEvent"
 DATA: Final = "Data"
 """The event's data, as JSON."""
 CHECKSUM: Final = "Checksum"
+
+_SURELY_FITS: Final = 90_000
+"""Characters, each at most 4 bytes; keys, type and names take less than what is left."""
 
 COMMAND_PREFIX: Final = "command#"
 """Begins the key of command markers, and of no aggregate's id."""
@@ -61,15 +63,15 @@ def event_item(event: RecordedEvent) -> dict[str, dict[str, Any]]:
     item = {
         **event_key(event.aggregate_id, event.sequence),
         TYPE_SHARD: {"S": type_shard(event.type, event.aggregate_id)},
-        EVENT_TIME: {"S": event_time(event.time, event.aggregate_id, event.sequence)},
+        EVENT_TIME: {"S": event.time_key},
         EVENT_TYPE: {"S": event.type},
         SCHEMA_VERSION: {"N": str(event.version)},
         EVENT: {"S": head},
         DATA: {"S": data},
         CHECKSUM: {"S": checksum(event.aggregate_id, event.sequence, head, data)},
     }
-    size = item_size(item)
-    if size > ITEM_LIMIT:
+    # So far below the limit nobody need know the exact size.
+    if len(head) + len(data) > _SURELY_FITS and (size := item_size(item)) > ITEM_LIMIT:
         text = (
             f"event {event.position} ({event.type}) has {size} bytes, but a DynamoDB item takes {ITEM_LIMIT}: "
             "keep large documents elsewhere, and their address in the event"
@@ -81,12 +83,16 @@ def event_item(event: RecordedEvent) -> dict[str, dict[str, Any]]:
 def read_item(item: Item, registry: EventRegistry) -> RecordedEvent:
     """The recorded event of an item. Raises `EventUnreadableError` for what is none."""
     try:
-        aggregate_id, sequence = item[AGGREGATE_ID]["S"], int(item[EVENT_SEQUENCE]["N"])
-        encoded = read_event(item[EVENT]["S"], item[DATA]["S"], "json")
-        version = int(item[SCHEMA_VERSION]["N"])
-        return RecordedEvent(aggregate_id, sequence, encoded, version=version, registry=registry)
-    except (KeyError, ValueError, InvalidEventError) as error:
-        what = f"has no attribute {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
+        stored = Stored(item[EVENT_TYPE]["S"], item[EVENT]["S"], item[DATA]["S"])
+        return RecordedEvent(
+            item[AGGREGATE_ID]["S"],
+            int(item[EVENT_SEQUENCE]["N"]),
+            stored,
+            version=int(item[SCHEMA_VERSION]["N"]),
+            registry=registry,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
         raise EventUnreadableError(
             f"the item {what}",
             event_type=item.get(EVENT_TYPE, {}).get("S", "?"),
@@ -98,6 +104,11 @@ def read_item(item: Item, registry: EventRegistry) -> RecordedEvent:
 def is_event(item: Item) -> bool:
     """Whether an item of the table is an event, and no command's marker."""
     return not item[AGGREGATE_ID]["S"].startswith(COMMAND_PREFIX)
+
+
+def sequence_of(item: Item) -> int:
+    """Its position; 0 of a command's marker."""
+    return int(item[EVENT_SEQUENCE]["N"])
 
 
 def position_of(item: Item) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from oms_events._aio import Clock
-from oms_events.errors import StorageRejectedError
+from oms_events.errors import ConfigurationError, StorageRejectedError
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import ItemPage, Token
-from oms_events.eventstore.items import NOT_THERE, THERE, Item
+from oms_events.eventstore.items import NOT_THERE, THERE, Item, sequence_of
 from oms_events.eventstore.personal import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE, EVENT_TIME, TYPE_SHARD
@@ -22,6 +22,7 @@ from oms_events.outbox.outbox import MemoryOutbox
 from oms_events.outbox.store import Action
 
 _PAGE: Final = 1000
+_KEY: Final = (AGGREGATE_ID, EVENT_SEQUENCE)
 
 
 class MemoryEventTable:
@@ -35,6 +36,8 @@ class MemoryEventTable:
         self._transactions = transactions or MemoryOutboxStore()
         self._transactions.tables[name] = self
         self._aggregates: dict[str, dict[int, Item]] = {}
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
         self._shards: dict[str, list[Item]] = {}
 
     async def open(self) -> None:
@@ -56,10 +59,14 @@ class MemoryEventTable:
         if kind != "Put":
             return
         item = body["Item"]
-        self._aggregates.setdefault(item[AGGREGATE_ID]["S"], {})[_sequence(item)] = item
+        name = item[AGGREGATE_ID]["S"]
+        if name not in self._aggregates:
+            self._aggregates[name] = {}
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+        self._aggregates[name][sequence_of(item)] = item
         if TYPE_SHARD in item:
-            shard = self._shards.setdefault(item[TYPE_SHARD]["S"], [])
-            shard.insert(bisect_right(shard, _time(item), key=_time), item)
+            insort(self._shards.setdefault(item[TYPE_SHARD]["S"], []), item, key=_time)
 
     async def commit(self, actions: Sequence[Action], token: str) -> None:
         await self._transactions.commit(actions, token)
@@ -75,8 +82,11 @@ class MemoryEventTable:
     ) -> ItemPage:
         await asyncio.sleep(0)
         events = self._aggregates.get(aggregate_id, {})
-        found = sorted(sequence for sequence in events if after < sequence <= (up_to or sequence))
-        return _page((events[sequence] for sequence in found), limit, newest_first=newest_first)
+        # They were put in their order.
+        last = next(reversed(events), 0)
+        found = range(after + 1, (last if up_to is None else min(up_to, last)) + 1)
+        items = [events[number] for number in (found[::-1] if newest_first else found) if number in events]
+        return _page(items, limit, _KEY)
 
     async def read_shard(
         self,
@@ -84,36 +94,51 @@ class MemoryEventTable:
         *,
         since: str,
         until: str | None,
+        start: Token | None = None,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> ItemPage:
         await asyncio.sleep(0)
         items = self._shards.get(shard, [])
-        start = bisect_left(items, since, key=_time)
+        first = bisect_left(items, since, key=_time)
         end = len(items) if until is None else bisect_left(items, until, key=_time)
-        return _page(items[start:end], limit, newest_first=newest_first)
+        if start is not None and newest_first:
+            end = min(end, bisect_left(items, _time(start), key=_time))
+        elif start is not None:
+            first = max(first, bisect_right(items, _time(start), key=_time))
+        found = items[first:end]
+        return _page(found[::-1] if newest_first else found, limit, (*_KEY, TYPE_SHARD, EVENT_TIME))
 
     async def scan(
         self, *, start: Token | None = None, segment: int = 0, segments: int = 1, limit: int | None = None
     ) -> ItemPage:
         await asyncio.sleep(0)
-        names = list(self._aggregates)[segment::segments]
-        items = [self._aggregates[name][sequence] for name in names for sequence in sorted(self._aggregates[name])]
-        if start is not None:
-            keys = [_key(item) for item in items]
-            items = items[keys.index(start) + 1 :]
-        return _page(items, limit, newest_first=False)
+        number, after = (
+            (segment, -1) if start is None else (self._numbers[start[AGGREGATE_ID]["S"]], sequence_of(start))
+        )
+        items: list[Item] = []
+        most = limit or _PAGE
+        for name in self._names[number::segments]:
+            events = self._aggregates[name]
+            items += (events[sequence] for sequence in sorted(events) if sequence > after)
+            after = -1
+            if len(items) > most:
+                break
+        return _page(items, most, _KEY)
 
     async def get(self, key: Mapping[str, Any]) -> Item | None:
         await asyncio.sleep(0)
         return self._find(key)
 
     def _find(self, key: Mapping[str, Any]) -> Item | None:
-        return self._aggregates.get(key[AGGREGATE_ID]["S"], {}).get(_sequence(key))
+        return self._aggregates.get(key[AGGREGATE_ID]["S"], {}).get(sequence_of(key))
 
 
 class MemoryEventStore(EventStore):
-    """An event store in memory, for tests; with a `MemoryOutbox`, appends put their events there too."""
+    """An event store in memory, for tests; with a `MemoryOutbox`, appends put their events there too.
+
+    Stores of one outbox and one table name have the same events, as services on one table do.
+    """
 
     def __init__(
         self,
@@ -126,24 +151,31 @@ class MemoryEventStore(EventStore):
         rng: random.Random | None = None,
     ) -> None:
         config = config or EventStoreConfig(table_name="event-store")
-        table = MemoryEventTable(config.table_name, None if outbox is None else outbox.store)
-        super().__init__(table, config, outbox=outbox, registry=registry, cipher=cipher, clock=clock, rng=rng)
+        super().__init__(
+            _table_of(config.table_name, outbox),
+            config,
+            outbox=outbox,
+            registry=registry,
+            cipher=cipher,
+            clock=clock,
+            rng=rng,
+        )
 
 
-def _page(items: Iterable[Item], limit: int | None, *, newest_first: bool) -> ItemPage:
-    found = list(items)
-    if newest_first:
-        found.reverse()
-    page = found[: limit or _PAGE]
-    return ItemPage(page, _key(page[-1]) if len(page) < len(found) else None)
+def _table_of(name: str, outbox: Any) -> MemoryEventTable:
+    if outbox is None:
+        return MemoryEventTable(name)
+    store = getattr(outbox, "store", None)
+    if not isinstance(store, MemoryOutboxStore):
+        problem = f"outbox is {type(outbox).__name__}; give a MemoryOutbox, or leave it out"
+        raise ConfigurationError("MemoryEventStore", [problem])
+    table = store.tables.get(name)
+    return table if isinstance(table, MemoryEventTable) else MemoryEventTable(name, store)
 
 
-def _key(item: Item) -> Token:
-    return {name: item[name] for name in (AGGREGATE_ID, EVENT_SEQUENCE)}
-
-
-def _sequence(item: Mapping[str, Any]) -> int:
-    return int(item[EVENT_SEQUENCE]["N"])
+def _page(items: Sequence[Item], limit: int | None, key: Sequence[str]) -> ItemPage:
+    page = items[: limit or _PAGE]
+    return ItemPage(page, {name: page[-1][name] for name in key} if len(page) < len(items) else None)
 
 
 def _time(item: Item) -> str:

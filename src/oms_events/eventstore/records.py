@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -10,29 +11,48 @@ from pydantic import BaseModel
 from oms_events.errors import EventUnreadableError, InvalidEventError
 from oms_events.events import EncodedEvent, load_json
 from oms_events.eventstore.registry import EventRegistry, version_of
-from oms_events.eventstore.schema import SEQUENCE_DIGITS
+from oms_events.eventstore.schema import SEQUENCE_DIGITS, event_time
+from oms_events.outbox.codec import read_event
 
 if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent
 
 MAX_AGGREGATE_BYTES: Final = 900
 """Of an aggregate's id in UTF-8: with a time and a sequence it is a sort key, which takes 1,024 bytes."""
+_DIGITS: Final = re.compile(rf"[0-9]{{1,{SEQUENCE_DIGITS}}}")
+
+
+class Stored(NamedTuple):
+    """A recorded event as text: its type, its attributes as a JSON object, its data as JSON."""
+
+    type: str
+    head: str
+    data: str
 
 
 class RecordedEvent:
     """An event in an aggregate's history. What it holds is read when it is asked for, and then kept.
 
-    `sequence` counts from 1 without gaps; `encoded` is the CloudEvent, ready to be published as it was stored;
-    `payload` its data as JSON, with personal data readable where a cipher revealed it.
+    `sequence` counts from 1 without gaps; `type` and `version` are those under which it was stored. What is read
+    later (`encoded` and all that comes of it, `domain_event`) raises `EventUnreadableError` where it is damaged.
     """
 
-    __slots__ = ("_domain_event", "_registry", "aggregate_id", "encoded", "payload", "sequence", "type", "version")
+    __slots__ = (
+        "_domain_event",
+        "_payload",
+        "_registry",
+        "_source",
+        "aggregate_id",
+        "sequence",
+        "type",
+        "version",
+    )
 
     def __init__(
         self,
         aggregate_id: str,
         sequence: int,
-        encoded: EncodedEvent,
+        encoded: EncodedEvent | Stored,
         *,
         version: int,
         registry: EventRegistry,
@@ -42,10 +62,26 @@ class RecordedEvent:
         self.sequence = sequence
         self.type = encoded.type
         self.version = version
-        self.encoded = encoded
-        self.payload = encoded.payload if payload is None else payload
+        self._source = encoded
+        self._payload = payload
         self._registry = registry
         self._domain_event: BaseModel | None = None
+
+    @property
+    def encoded(self) -> EncodedEvent:
+        """The CloudEvent, ready to be published as it was stored. Raises `EventUnreadableError`."""
+        source = self._source
+        if isinstance(source, Stored):
+            source = self._source = self._read(source)
+        return source
+
+    @property
+    def payload(self) -> bytes:
+        """The data as JSON, in the version in which it was stored, with what was revealed in clear text."""
+        if self._payload is None:
+            source = self._source
+            self._payload = source.data.encode() if isinstance(source, Stored) else source.payload
+        return self._payload
 
     @property
     def position(self) -> str:
@@ -54,6 +90,7 @@ class RecordedEvent:
 
     @property
     def id(self) -> str:
+        """The CloudEvent's id."""
         return self.encoded.id
 
     @property
@@ -63,25 +100,31 @@ class RecordedEvent:
         return time
 
     @property
+    def time_key(self) -> str:
+        """Its place among the events of its type by time: where `EventStore.events_by_type` goes on `after`."""
+        return event_time(self.time, self.aggregate_id, self.sequence)
+
+    @property
     def event(self) -> CloudEvent:
         """The CloudEvent as it was stored."""
         return self.encoded.event
 
     @property
     def data(self) -> Any:
-        """The data as JSON has it, in the version in which it was stored."""
+        """The data as Python has JSON, in the version in which it was stored."""
         return load_json(self.payload) if self.payload else None
 
     @property
     def domain_event(self) -> BaseModel:
         """The typed event, brought to the newest version. Raises `EventUnreadableError`."""
         if self._domain_event is None:
+            source = self._source
+            # Text is read as it is: most events are asked for nothing else.
+            payload = source.data if self._payload is None and isinstance(source, Stored) else self.payload
             try:
-                self._domain_event = self._registry.read(self.type, self.version, self.payload)
+                self._domain_event = self._registry.read(self.type, self.version, payload)
             except EventUnreadableError as error:
-                raise EventUnreadableError(
-                    str(error), event_type=self.type, version=self.version, position=self.position
-                ) from error.__cause__
+                raise self._unreadable(str(error)) from error.__cause__
         return self._domain_event
 
     def revealed(self, payload: bytes) -> RecordedEvent:
@@ -89,14 +132,26 @@ class RecordedEvent:
         return RecordedEvent(
             self.aggregate_id,
             self.sequence,
-            self.encoded,
+            self._source,
             version=self.version,
             registry=self._registry,
             payload=payload,
         )
 
+    def _read(self, stored: Stored) -> EncodedEvent:
+        try:
+            encoded = read_event(stored.head, stored.data, "json")
+            if not isinstance(encoded.attributes.get("time"), datetime):
+                raise InvalidEventError("attribute 'time' is missing", field="time")
+        except InvalidEventError as error:
+            raise self._unreadable(f"the item cannot be read: {error}") from error
+        return encoded
+
+    def _unreadable(self, text: str) -> EventUnreadableError:
+        return EventUnreadableError(text, event_type=self.type, version=self.version, position=self.position)
+
     def __repr__(self) -> str:
-        return f"<RecordedEvent {self.position} {self.type} version {self.version} id={self.id!r}>"
+        return f"<RecordedEvent {self.position} {self.type} version {self.version}>"
 
 
 class CommandMarker(NamedTuple):
@@ -115,7 +170,8 @@ def sequence_text(sequence: int) -> str:
 def recorded_of(event: EncodedEvent, registry: EventRegistry) -> RecordedEvent:
     """The recorded event of a CloudEvent that a platform delivered.
 
-    Raises `InvalidEventError` for one without `subject` and `sequence`: it is from no event store.
+    Raises `InvalidEventError` for one without `subject`, `sequence` and `time`: it is from no event store. The
+    data of one that came with a `dataref` (the outbox's claim check) is not in it: read it from the store.
     """
     aggregate_id: Any = event.attributes.get("subject")
     sequence: Any = event.attributes.get("sequence")
@@ -123,7 +179,10 @@ def recorded_of(event: EncodedEvent, registry: EventRegistry) -> RecordedEvent:
         if not isinstance(value, str) or not value:
             text = f"attribute {name!r} = {value!r}: an event of an event store has it; route only those here"
             raise InvalidEventError(text, field=name)
-    if not (sequence.isascii() and sequence.isdecimal() and int(sequence) > 0):
+    if not isinstance(event.attributes.get("time"), datetime):
+        text = "attribute 'time' is missing: an event of an event store has it; route only those here"
+        raise InvalidEventError(text, field="time")
+    if not (_DIGITS.fullmatch(sequence) and int(sequence)):
         text = f"attribute 'sequence' = {sequence!r} is no position in a history; route only stored events here"
         raise InvalidEventError(text, field="sequence")
     version = version_of(event.attributes.get("dataschema"))

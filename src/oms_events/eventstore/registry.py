@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
 from urllib.parse import quote
 
-import orjson
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from oms_events.errors import ConfigurationError, EventUnreadableError
 from oms_events.events import load_json
 
 Model = TypeVar("Model", bound=type[BaseModel])
 Upcaster = Callable[[dict[str, Any]], Mapping[str, Any]]
-"""Gives the data of the next version; it may change what it is given."""
+"""Gives the data of the next version; it may change what it is given.
+
+What it gives may hold all that pydantic writes as JSON: also `Decimal`, times and models.
+"""
 
 
 class Registering(Protocol):
@@ -24,6 +28,9 @@ class Registering(Protocol):
 
 
 SCHEMA_BASE: Final = "urn:oms-events:schema"
+MAX_TYPE_BYTES: Final = 1024
+"""Of an event type in UTF-8: with its shard it is a hash key, which takes 2,048 bytes (DynamoDB's quotas)."""
+_MAX_VERSION: Final = 10**9 - 1
 
 
 class EventName(NamedTuple):
@@ -36,14 +43,19 @@ class EventName(NamedTuple):
 class EventRegistry:
     """Which pydantic model stands for which event type and version. One registry for all that share the events.
 
-    `schema_base` begins the `dataschema` of the events: `<base>:<type>:<version>`.
+    `schema_base` begins the `dataschema` of the events: `<base>:<type>:<version>`. Raises `ConfigurationError` for
+    one that no URI can begin with.
     """
 
     def __init__(self, *, schema_base: str = SCHEMA_BASE) -> None:
+        if not schema_base or any(not "!" <= character <= "~" for character in schema_base):
+            problem = f"schema_base = {schema_base!r}: give the beginning of a URI, such as {SCHEMA_BASE!r}"
+            raise ConfigurationError("EventRegistry", [problem])
         self._schema_base = schema_base
-        self._models: dict[EventName, type[BaseModel]] = {}
+        # By plain tuples too: to make a name of each event that is read would take longer than to find its model.
+        self._models: dict[tuple[str, int], type[BaseModel]] = {}
         self._names: dict[type[BaseModel], EventName] = {}
-        self._upcasters: dict[EventName, Upcaster] = {}
+        self._upcasters: dict[tuple[str, int], Upcaster] = {}
 
     @overload
     def event(self, model: Model) -> Model: ...
@@ -53,29 +65,39 @@ class EventRegistry:
         self,
         model: Any = None,
         *,
-        type: str | None = None,
-        version: int = 1,  # noqa: A002 - as CloudEvents has it
+        type: str | None = None,  # noqa: A002 - as CloudEvents has it
+        version: int = 1,
     ) -> Any:
         """Registers a pydantic model as a domain event: `@registry.event` or `@registry.event(version=2)`.
 
-        `type` is the class's name unless given. Raises `ConfigurationError` for what is no model, and for a type
-        and version that another model has.
+        `type` is the class's name unless given. A model may stand for several types and versions, to read older
+        events: new ones are stored under what it was registered for last. Raises `ConfigurationError` for what is
+        no model, and for a type and version that another model has.
         """
 
         def register(model: Model) -> Model:
-            self._register(model, EventName(type or str(getattr(model, "__name__", "")), version))
+            given = str(getattr(model, "__name__", "")) if type is None else type
+            self._register(model, EventName(given, version))
             return model
 
         return register if model is None else register(model)
 
     def upcaster(self, event_type: str, *, from_version: int) -> Callable[[Upcaster], Upcaster]:
-        """Registers a function that makes data of version `from_version + 1` of data of `from_version`."""
+        """Registers a function that makes data of version `from_version + 1` of data of `from_version`.
+
+        Raises `ConfigurationError` for what is no such version, and for one that has an upcaster already.
+        """
 
         def register(function: Upcaster) -> Upcaster:
             name = EventName(event_type, from_version)
-            if name in self._upcasters:
-                problem = f"version {from_version} has an upcaster already: {self._upcasters[name]!r}"
-                raise ConfigurationError(f"event type {event_type!r}", [problem])
+            problems = list(_name_problems(name, "from_version"))
+            if not callable(function) or iscoroutinefunction(function):
+                problems.append(f"{function!r} is no plain function; give one that takes data and gives data")
+            other = self._upcasters.get(name)
+            if other is not None and _place(other) != _place(function):
+                problems.append(f"version {from_version} has an upcaster already: {other!r}")
+            if problems:
+                raise ConfigurationError(f"event type {event_type!r}", problems)
             self._upcasters[name] = function
             return function
 
@@ -85,34 +107,43 @@ class EventRegistry:
         """The type and version that a domain event is stored under. Raises `ConfigurationError` for others."""
         name = self._names.get(type(event))
         if name is None:
-            problem = "is no registered domain event; decorate its class with @domain_event"
+            problem = "is no domain event of this registry; decorate its class with the registry's `event`"
+            raise ConfigurationError(type(event).__name__, [problem])
+        if name in self._upcasters:
+            # Stored, it would be read as a version that has no model.
+            problem = f"version {name.version} has an upcaster: register the model as version {name.version + 1}"
             raise ConfigurationError(type(event).__name__, [problem])
         return name
 
+    def type_of(self, model: type[BaseModel]) -> str | None:
+        """The event type that a model was registered for; None when it is no domain event."""
+        name = self._names.get(model)
+        return None if name is None else name.type
+
     def model_of(self, event_type: str) -> type[BaseModel] | None:
         """The model of the newest version of a type; None when none is registered."""
-        versions = [name for name in self._models if name.type == event_type]
-        return self._models[max(versions)] if versions else None
+        versions = self._versions(event_type)
+        return self._models[event_type, versions[-1]] if versions else None
 
     def types(self) -> tuple[str, ...]:
         """All registered types, sorted."""
-        return tuple(sorted({name.type for name in self._models}))
+        return tuple(sorted({event_type for event_type, _ in self._models}))
 
     def dataschema(self, name: EventName) -> str:
         """The `dataschema` of an event."""
         return f"{self._schema_base}:{quote(name.type, safe='')}:{name.version}"
 
-    def read(self, event_type: str, version: int, payload: bytes) -> BaseModel:
+    def read(self, event_type: str, version: int, payload: bytes | str) -> BaseModel:
         """The domain event of stored data (JSON), brought to the newest version that upcasters lead to.
 
         Raises `EventUnreadableError`.
         """
-        name = EventName(event_type, version)
+        name = (event_type, version)
         if name in self._upcasters:
-            name, payload = self._upcast(name, payload)
+            name, payload = self._upcast(event_type, version, payload)
         model = self._models.get(name)
         if model is None:
-            raise self._unknown(EventName(event_type, version), name)
+            raise self._unknown(event_type, version, name[1])
         try:
             return model.model_validate_json(payload)
         except ValidationError as error:
@@ -122,42 +153,46 @@ class EventRegistry:
             text = f"{event_type} version {version} does not fit {model.__name__}: {where}: {first['msg']}{more}"
             raise EventUnreadableError(text, event_type=event_type, version=version) from None
 
-    def _upcast(self, name: EventName, payload: bytes) -> tuple[EventName, bytes]:
-        start = name
+    def _upcast(self, event_type: str, start: int, payload: bytes | str) -> tuple[tuple[str, int], bytes]:
+        version = start
         try:
             data: Any = load_json(payload) if payload else None
-            while (upcaster := self._upcasters.get(name)) is not None:
+            while (upcaster := self._upcasters.get((event_type, version))) is not None:
                 data = upcaster(data)
-                name = EventName(name.type, name.version + 1)
-            return name, orjson.dumps(data)
+                version += 1
+            return (event_type, version), to_json(data)
         except Exception as error:
-            text = f"the upcaster of {name.type} version {name.version} failed: {error!r}"
-            raise EventUnreadableError(text, event_type=start.type, version=start.version) from error
+            text = f"the upcaster of {event_type} version {version} failed: {error!r}"
+            raise EventUnreadableError(text, event_type=event_type, version=start) from error
 
-    def _unknown(self, stored: EventName, wanted: EventName) -> EventUnreadableError:
-        known = sorted(name.version for name in self._models if name.type == stored.type)
+    def _versions(self, event_type: str) -> list[int]:
+        return sorted(version for known, version in self._models if known == event_type)
+
+    def _unknown(self, event_type: str, stored: int, wanted: int) -> EventUnreadableError:
+        known = self._versions(event_type)
         if not known:
-            text = f"the event type {stored.type!r} is not registered; import its model, or register one"
-        elif wanted.version > known[-1]:
+            text = f"the event type {event_type!r} is not registered; import its model, or register one"
+        elif stored > known[-1]:
             text = (
-                f"{stored.type} version {stored.version} is newer than this code, which knows up to {known[-1]}; "
+                f"{event_type} version {stored} is newer than this code, which knows up to {known[-1]}; "
                 "deploy the newer code first"
+            )
+        elif wanted > known[-1]:
+            text = (
+                f"upcasters make version {wanted} of {event_type} version {stored}, but no model has it: register "
+                f"the model as version {wanted}"
             )
         else:
             text = (
-                f"{stored.type} version {wanted.version} has neither a model nor an upcaster; register "
-                f"upcaster({stored.type!r}, from_version={wanted.version})"
+                f"{event_type} version {wanted} has neither a model nor an upcaster; register "
+                f"upcaster({event_type!r}, from_version={wanted})"
             )
-        return EventUnreadableError(text, event_type=stored.type, version=stored.version)
+        return EventUnreadableError(text, event_type=event_type, version=stored)
 
     def _register(self, model: Any, name: EventName) -> None:
-        problems = []
+        problems = list(_name_problems(name, "version"))
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             problems.append(f"{model!r} is no pydantic model; derive it from pydantic.BaseModel")
-        if not name.type or "#" in name.type:
-            problems.append(f"type = {name.type!r}: give it some text without '#'")
-        if isinstance(name.version, bool) or not isinstance(name.version, int) or name.version < 1:
-            problems.append(f"version = {name.version!r}: count versions from 1")
         other = self._models.get(name)
         if other is not None and _path(other) != _path(model):
             problems.append(f"{name.type} version {name.version} is {_path(other)} already; raise the version")
@@ -170,11 +205,36 @@ class EventRegistry:
 def version_of(dataschema: object) -> int:
     """The schema version that a `dataschema` ends with; 1 when it says none."""
     _, _, tail = str(dataschema or "").rpartition(":")
-    return int(tail) if tail.isdecimal() and tail.isascii() else 1
+    return int(tail) if tail.isdecimal() and tail.isascii() and len(tail) <= len(str(_MAX_VERSION)) else 1
+
+
+def _name_problems(name: EventName, field: str) -> Iterator[str]:
+    event_type: Any = name.type
+    version: Any = name.version
+    if not isinstance(event_type, str) or not event_type or "#" in event_type or not _is_unicode(event_type):
+        yield f"type = {event_type!r}: give it some text without '#'"
+    elif len(event_type.encode()) > MAX_TYPE_BYTES:
+        yield f"type = {event_type[:40]!r}...: at most {MAX_TYPE_BYTES} bytes of UTF-8 fit in a key"
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= _MAX_VERSION:
+        yield f"{field} = {version!r}: count versions from 1"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _path(model: Any) -> str:
+    """What stays when a module is loaded again, and its classes are other objects."""
     return f"{getattr(model, '__module__', '?')}.{getattr(model, '__qualname__', model)}"
+
+
+def _place(function: Any) -> tuple[str, object]:
+    # Upcasters are often all named alike.
+    return _path(function), getattr(getattr(function, "__code__", None), "co_firstlineno", function)
 
 
 default_registry: Final = EventRegistry()

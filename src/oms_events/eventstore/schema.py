@@ -57,6 +57,12 @@ The hash key is what was read, not the projection: a projection writes one per a
 its own name they would all go to one partition.
 """
 
+SUBJECT: Final = "Subject"
+"""Whose key it is: a person's id."""
+
+PERSONAL_KEYS: Final = TableShape(hash_key=SUBJECT)
+"""The key of each person's data; a person is forgotten by deleting it from its item, which stays."""
+
 SEQUENCE_DIGITS: Final = 16
 """To so many digits positions are padded where they must sort as text."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from pydantic import BaseModel
 
@@ -16,14 +16,18 @@ from oms_events.errors import (
     ConcurrencyError,
     ConditionFailedError,
     DuplicateCommandError,
+    EventUnreadableError,
+    OutboxClosedError,
     StorageError,
+    StorageUnavailableError,
     TransactionConflictError,
 )
-from oms_events.eventstore.append import Append, Author, check_aggregate_id
+from oms_events.eventstore.append import Append, check_aggregate_id
+from oms_events.eventstore.author import Author
 from oms_events.eventstore.by_type import items_by_type
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import EventTable, Token
-from oms_events.eventstore.items import Item, is_event, marker_key, read_item, read_marker
+from oms_events.eventstore.items import Item, is_event, marker_key, read_item, read_marker, sequence_of
 from oms_events.eventstore.personal import FieldCipher
 from oms_events.eventstore.records import CommandMarker, RecordedEvent
 from oms_events.eventstore.registry import EventRegistry, default_registry
@@ -32,6 +36,11 @@ from oms_events.outbox.config import WriterConfig
 from oms_events.outbox.outbox import Outbox
 from oms_events.outbox.records import NewRecord
 from oms_events.outbox.store import Action
+from oms_events.resilience.backoff import RetryConfig
+
+_LOOKS: Final = 8
+"""So often in all a history with a gap is read: what is being committed shows within milliseconds."""
+_PAUSE: Final = RetryConfig(initial=0.02, maximum=1.0)
 
 
 class EventPage(NamedTuple):
@@ -63,19 +72,30 @@ class EventStore:
         self.config = config
         self.registry = registry
         self.cipher = cipher
-        self._outbox = outbox
-        clock = clock or SystemClock()
+        self.outbox = outbox
+        self._clock = clock = clock or SystemClock()
         # The system's own source: processes that were forked share no event ids and no tokens.
-        rng = rng or random.SystemRandom()
+        self._rng = rng = rng or random.SystemRandom()
         self._author = Author(config.source or config.table_name, registry, cipher, clock=clock, rng=rng)
-        self._committer = Committer(_WithoutOutbox(table), WriterConfig(), None, clock=clock, rng=rng)
+        self._committer = self._new_committer()
+        self._is_closed = False
 
     async def open(self) -> None:
-        """Opens the table; idempotent. Raises what its `open` does."""
+        """Opens the table; idempotent, also after `close`. Raises what its `open` does."""
+        if self._is_closed:
+            self._committer = self._new_committer()
+            self._is_closed = False
         await self.table.open()
 
     async def close(self) -> None:
-        """Closes what was opened here; idempotent. A borrowed client, a session and the outbox stay open."""
+        """Closes what was opened here; idempotent. A borrowed client, a session and the outbox stay open.
+
+        Reads under way end with `StorageUnavailableError`, and so do appends without an outbox of which nothing
+        was sent; of the others it is not known: `CommitOutcomeUnknownError`. Those with an outbox go on through
+        it. Nothing new begins until `open` is called again.
+        """
+        self._is_closed = True
+        self._committer.close()
         await self.table.close()
 
     async def __aenter__(self) -> Self:
@@ -92,7 +112,7 @@ class EventStore:
     async def append(
         self,
         aggregate_id: str,
-        events: Sequence[BaseModel],
+        events: Iterable[BaseModel],
         *,
         expected_sequence: int,
         command_id: str | None = None,
@@ -100,21 +120,27 @@ class EventStore:
         correlation_id: str | None = None,
         causation_id: str | None = None,
         attributes: Mapping[str, str | int | bool | datetime] | None = None,
-        actions: Sequence[Action] = (),
+        actions: Iterable[Action] = (),
     ) -> list[RecordedEvent]:
         """Appends domain events after the one at `expected_sequence` (0: they are the first), all or none.
 
-        A `command_id` is remembered with them for ever: the command is carried out once. `attributes` are
-        further CloudEvents attributes of all the events; `actions` are your own writes, as TransactWriteItems has
-        them, in the same transaction. At most 100 actions, 4 MB, 400 KB an event: an event is one action, with an
-        outbox two, the command and the expectation one each.
+        Take the expectation from what you decided on: a read, or an append's answer. One that is guessed ahead of
+        the events before it may put the events into the outbox in another order. A `command_id` is remembered with
+        them for ever: the command is carried out once on this aggregate, also one without events. `attributes` are
+        further CloudEvents attributes of all the events (a `partitionkey` there is the outbox's order key in place
+        of the aggregate); `actions` are your own writes to other tables, as TransactWriteItems has them, in the
+        same transaction. At most 100 actions, 4 MB, 400 KB an event: an event is one action, with an outbox two,
+        the command and the expectation one each. Nothing at all to store is done at once, and nothing is checked.
 
         Raises, with nothing written: `ConcurrencyError`; `DuplicateCommandError`; `ConditionFailedError` for a
         condition of your `actions`; `AppendLimitError`, `OutboxLimitError`, `InvalidEventError`,
-        `ConfigurationError` for what cannot be stored; `TransactionConflictError`, `StorageUnavailableError`,
-        `StorageDeniedError`, `StorageRejectedError`. With `CommitOutcomeUnknownError`, or cancelled while it
-        commits, all or nothing was written: do it again with the same `command_id` and the same expectation.
+        `ConfigurationError`, `PersonalDataError` for what cannot be stored; `TransactionConflictError`,
+        `StorageUnavailableError`, `StorageDeniedError`, `StorageRejectedError`, `OutboxClosedError`. With
+        `CommitOutcomeUnknownError`, or cancelled while it commits, all or nothing was written: do it again with
+        the same `command_id` and the same expectation.
         """
+        if self._is_closed:
+            raise self._closed()
         recorded = await self._author.write(
             aggregate_id,
             events,
@@ -126,7 +152,7 @@ class EventStore:
         append = Append(
             self.table.name, aggregate_id, expected_sequence, recorded, command_id, fingerprint, actions
         )
-        append.check(with_outbox=self._outbox is not None)
+        append.check(with_outbox=self.outbox is not None)
         if not append.actions:
             return []
         try:
@@ -143,10 +169,15 @@ class EventStore:
         return recorded
 
     async def _commit(self, append: Append) -> None:
-        if self._outbox is not None:
-            await self._outbox.commit(append.actions, [event.encoded for event in append.events])
-        else:
+        if self.outbox is not None:
+            await self.outbox.commit(append.actions, [event.encoded for event in append.events])
+            return
+        # Not inside the commit: what takes its time there counts as an answer that did not come.
+        await self.table.open()
+        try:
             await self._committer.commit(append.actions)
+        except OutboxClosedError:
+            raise self._closed() from None
 
     async def _refusal(self, append: Append, error: ConditionFailedError) -> Exception | None:
         if append.is_duplicate(error.reasons) and (marker := await self._marker(append)) is not None:
@@ -182,23 +213,35 @@ class EventStore:
         """The sequence of an aggregate's last event, strongly consistent; 0 without events."""
         check_aggregate_id(aggregate_id)
         page = await self.table.read(aggregate_id, after=0, limit=1, newest_first=True)
-        return read_item(page.items[0], self.registry).sequence if page.items else 0
+        return sequence_of(page.items[0]) if page.items else 0
 
     async def pages(
         self, aggregate_id: str, *, after: int = 0, up_to: int | None = None, limit: int | None = None
     ) -> AsyncGenerator[Sequence[RecordedEvent]]:
         """An aggregate's events, `after` < sequence <= `up_to`, page by page, strongly consistent.
 
-        A page has `limit` events at most, and 1 MB. Raises `EventUnreadableError` and a `StorageError`.
+        A page has `limit` events at most, and 1 MB. Without gaps: beside an append of several events DynamoDB may
+        show a later one alone, and then it is read again. Raises `EventUnreadableError`, also for an event that
+        stays missing; `ValueError`; a `StorageError`.
         """
         check_aggregate_id(aggregate_id)
+        _check_least("after", after, 0)
+        _check_least("up_to", up_to, 0)
+        _check_least("limit", limit, 1)
+        looks = 0
         while True:
             page = await self.table.read(aggregate_id, after=after, up_to=up_to, limit=limit)
-            if page.items:
-                events = await self.revealed(page.items)
-                after = events[-1].sequence
+            items = _without_gap(page.items, after)
+            if items:
+                events = await self.revealed(items)
+                after, looks = events[-1].sequence, 0
                 yield events
-            if page.next is None:
+            if len(items) < len(page.items) or (page.next is not None and not items):
+                looks += 1
+                if looks == _LOOKS:
+                    raise _missing(aggregate_id, after + 1)
+                await self._clock.sleep(_PAUSE.delay(looks, self._rng.random))
+            elif page.next is None:
                 return
 
     async def read(
@@ -227,6 +270,7 @@ class EventStore:
         go on from; `page_size` bounds what is read at once from each of the 8 shards (1 MB unless given). Raises
         `ValueError` for a time without its zone, `EventUnreadableError` and a `StorageError`.
         """
+        _check_least("page_size", page_size, 1)
         items = items_by_type(
             self.table,
             event_type,
@@ -247,8 +291,13 @@ class EventStore:
         """One page of all events, or of one of `segments` parts of them, consistent; `limit` items at most.
 
         The events of an aggregate come together and in their order, all of them in one segment; aggregates in no
-        order. Costs a read of the whole table. Raises `EventUnreadableError` and a `StorageError`.
+        order. Of an append that commits meanwhile a later event may be there without an earlier one: read the
+        aggregate before you call that a gap. Costs a read of the whole table. Raises `EventUnreadableError`,
+        `ValueError` and a `StorageError`.
         """
+        _check_least("limit", limit, 1)
+        if not 0 <= segment < segments:
+            raise ValueError(f"segment = {segment}, segments = {segments}: count segments from 0")
         page = await self.table.scan(start=start, segment=segment, segments=segments, limit=limit)
         return EventPage(await self.revealed([item for item in page.items if is_event(item)]), page.next)
 
@@ -256,6 +305,21 @@ class EventStore:
         """The recorded events of items, personal data in clear text where the cipher still has the key."""
         events = [read_item(item, self.registry) for item in items]
         return events if self.cipher is None else await reveal(events, self.cipher)
+
+    def _new_committer(self) -> Committer:
+        config = self.config
+        return Committer(
+            _WithoutOutbox(self.table),
+            WriterConfig(conflict_attempts=config.conflict_attempts, commit_timeout=config.commit_timeout),
+            None,
+            owner=f"the event store {self.table.name!r}",
+            clock=self._clock,
+            rng=self._rng,
+        )
+
+    def _closed(self) -> StorageUnavailableError:
+        text = f"the event store {self.table.name!r} was closed: nothing was written; open it again"
+        return StorageUnavailableError(text)
 
 
 async def reveal(events: Sequence[RecordedEvent], cipher: FieldCipher) -> list[RecordedEvent]:
@@ -276,6 +340,27 @@ class _WithoutOutbox:
 
     def put_action(self, record: NewRecord) -> Action:
         raise TypeError("an event store without an outbox puts no outbox records")
+
+
+def _without_gap(items: Sequence[Item], after: int) -> Sequence[Item]:
+    """The items up to the first one that does not follow the one before it."""
+    if not items or sequence_of(items[-1]) == after + len(items):
+        return items
+    count = next(index for index, item in enumerate(items) if sequence_of(item) != after + 1 + index)
+    return items[:count]
+
+
+def _missing(aggregate_id: str, sequence: int) -> EventUnreadableError:
+    text = (
+        "the event is missing, but later ones are there: it was deleted, or the table was copied while it was "
+        "written; restore it before anything is decided on this history"
+    )
+    return EventUnreadableError(text, event_type="?", version=0, position=f"{aggregate_id}@{sequence}")
+
+
+def _check_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} = {value}: give {least} or more")
 
 
 def _duplicate(append: Append, marker: CommandMarker) -> DuplicateCommandError:

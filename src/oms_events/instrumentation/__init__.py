@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from oms_events.instrumentation.hooks import (
+    AppendConflict,
+    Appended,
     BacklogMeasured,
     BreakerChanged,
     CallEnded,
@@ -11,6 +13,7 @@ from oms_events.instrumentation.hooks import (
     Decided,
     Detail,
     DuplicateAcks,
+    EventParked,
     FailedOver,
     GapsProbed,
     Hook,
@@ -18,14 +21,19 @@ from oms_events.instrumentation.hooks import (
     LateRecords,
     LeaseChanged,
     OutboxAlert,
+    Projected,
     Relayed,
     RelayRetried,
+    Replayed,
     Retried,
     Settled,
+    SnapshotFailed,
 )
 from oms_events.instrumentation.logs import LoggingHook
 
 __all__ = [
+    "AppendConflict",
+    "Appended",
     "BacklogMeasured",
     "BreakerChanged",
     "CallEnded",
@@ -34,6 +42,7 @@ __all__ = [
     "Decided",
     "Detail",
     "DuplicateAcks",
+    "EventParked",
     "FailedOver",
     "GapsProbed",
     "Hook",
@@ -42,8 +51,11 @@ __all__ = [
     "LeaseChanged",
     "LoggingHook",
     "OutboxAlert",
+    "Projected",
     "RelayRetried",
     "Relayed",
+    "Replayed",
     "Retried",
     "Settled",
+    "SnapshotFailed",
 ]

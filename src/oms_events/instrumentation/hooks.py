@@ -172,6 +172,60 @@ class OutboxAlert:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A repository appended `events` events of one command, in `seconds` from the load to the commit."""
+
+    events: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AppendConflict:
+    """Others appended to an aggregate first, and a repository decides anew; `attempt` was the refused one."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """A snapshot could not be read or written. Nothing is lost: the next load reads more of the history."""
+
+    aggregate_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """A projection took `events` events; `lag` has each one's seconds from its own time to now.
+
+    It is the difference of two hosts' wall clocks, and never below 0. `projection` is its full name, `Orders@1`.
+    """
+
+    projection: str
+    events: int
+    lag: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class EventParked:
+    """A projection cannot take the event at `position` (`<aggregate>@<sequence>`), and set it aside."""
+
+    projection: str
+    position: str
+    event_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The replay `name` published `events` more recorded events, and did not get `failed` others delivered."""
+
+    name: str
+    events: int
+    failed: int
+
+
 Detail = (
     Decided
     | CallEnded
@@ -189,6 +243,12 @@ Detail = (
     | DuplicateAcks
     | BacklogMeasured
     | OutboxAlert
+    | Appended
+    | AppendConflict
+    | SnapshotFailed
+    | Projected
+    | EventParked
+    | Replayed
 )
 Hook = Callable[[Detail], None]
 """Called on the event loop: it must not block. An error in a hook is logged and harms nothing."""

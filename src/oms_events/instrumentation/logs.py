@@ -6,6 +6,8 @@ import dataclasses
 import logging
 
 from oms_events.instrumentation.hooks import (
+    AppendConflict,
+    Appended,
     BacklogMeasured,
     BreakerChanged,
     CallEnded,
@@ -14,18 +16,24 @@ from oms_events.instrumentation.hooks import (
     Decided,
     Detail,
     DuplicateAcks,
+    EventParked,
     FailedOver,
     GapsProbed,
     LateRecords,
     LeaseChanged,
     OutboxAlert,
+    Projected,
     Relayed,
     RelayRetried,
+    Replayed,
     Retried,
     Settled,
+    SnapshotFailed,
 )
 
 _ACTIONS = {
+    AppendConflict: "append_conflict",
+    Appended: "appended",
     BacklogMeasured: "backlog_measured",
     BreakerChanged: "breaker_changed",
     CallEnded: "call_ended",
@@ -33,15 +41,19 @@ _ACTIONS = {
     DeadLettered: "dead_lettered",
     Decided: "decided",
     DuplicateAcks: "duplicate_acks",
+    EventParked: "event_parked",
     FailedOver: "failed_over",
     GapsProbed: "gaps_probed",
     LateRecords: "late_records",
     LeaseChanged: "lease_changed",
     OutboxAlert: "outbox_alert",
+    Projected: "projected",
     Relayed: "relayed",
     RelayRetried: "relay_retried",
+    Replayed: "replayed",
     Retried: "retried",
     Settled: "settled",
+    SnapshotFailed: "snapshot_failed",
 }
 
 
@@ -49,7 +61,8 @@ class LoggingHook:
     """Logs what an operator should see as a warning, and all else at debug level.
 
     Warnings are failures, retries in place, failovers and breaker changes; of the outbox dead letters, leases that
-    were lost or expired, duplicate acknowledgements, alerts, and a backlog that could not be measured.
+    were lost or expired, duplicate acknowledgements, alerts, and a backlog that could not be measured; of the
+    event store parked events, snapshots that failed, and replays with events that were not delivered.
 
     Records have `action` (`breaker_changed`, `retried`, ...) and the detail's fields as `extra` attributes
     with the prefix `oms_`; events' data and secrets are never among them.
@@ -73,6 +86,10 @@ def _is_notable(detail: Detail) -> bool:
     match detail:
         case BreakerChanged() | Retried() | FailedOver() | DeadLettered() | DuplicateAcks() | OutboxAlert():
             return True
+        case EventParked() | SnapshotFailed():
+            return True
+        case Replayed(failed=failed):
+            return failed > 0
         case LeaseChanged(change=change):
             return change in ("lost", "expired")
         case BacklogMeasured(available=available):
@@ -93,4 +110,7 @@ def _fields(detail: Detail) -> dict[str, object]:
         return {"platform": detail.platform, **outcomes, **({"error": error} if error else {})}
     if isinstance(detail, Relayed):
         return {"events": detail.events, "slowest": max(detail.seconds, default=None)}
+    if isinstance(detail, Projected):
+        lag = max(detail.lag, default=None)
+        return {"projection": detail.projection, "events": detail.events, "lag": lag}
     return {field.name: getattr(detail, field.name) for field in dataclasses.fields(detail)}

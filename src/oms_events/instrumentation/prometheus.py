@@ -17,6 +17,7 @@ from oms_events.instrumentation.hooks import (
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+    from oms_events.instrumentation.prometheus_eventstore import EventStoreMetrics
     from oms_events.instrumentation.prometheus_outbox import OutboxMetrics
 except ImportError as error:
     raise MissingExtraError("prometheus", needed_for="PrometheusHook") from error
@@ -56,7 +57,7 @@ class PrometheusHook:
             f"{prefix}_batch_fill_ratio", "Events in a call by what a full call carries.", ("platform",),
             buckets=[step / 10 for step in range(1, 11)], registry=registry,
         )  # fmt: skip
-        self._outbox = OutboxMetrics(registry, prefix=prefix)
+        self._others = (OutboxMetrics(registry, prefix=prefix), EventStoreMetrics(registry, prefix=prefix))
 
     def __call__(self, detail: Detail) -> None:
         match detail:
@@ -84,7 +85,8 @@ class PrometheusHook:
                     self._show_breaker(detail.platform, _STATES[0])
                 self._checks.labels(detail.platform, str(detail.error is None).lower()).inc()
             case _:
-                self._outbox(detail)
+                for metrics in self._others:
+                    metrics(detail)
 
     def _show_breaker(self, platform: str, now: str) -> None:
         self._shown.add(platform)

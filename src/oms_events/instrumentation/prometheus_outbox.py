@@ -29,7 +29,7 @@ _GAUGES: Final = {
     "leases_held": "Buckets that this processor relays.",
 }
 # From the local wake-up to an outage of a day.
-_RELAY_SECONDS: Final = (
+RELAY_SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
     3600.0, 14400.0, 86400.0,
 )  # fmt: skip
@@ -54,7 +54,7 @@ class OutboxMetrics:
         self._relayed = counter("relayed", "Records that were settled for good.")
         self._seconds = Histogram(
             f"{prefix}_relay_seconds", "From the commit to the last delivery, by two hosts' clocks.",
-            buckets=_RELAY_SECONDS, registry=registry,
+            buckets=RELAY_SECONDS, registry=registry,
         )  # fmt: skip
         self._retries = counter("retries", "Events to be tried again.", "platform", "failure")
         self._buried = counter("dead_lettered", "Events that became dead letters.", "platform", "code")

@@ -11,12 +11,18 @@
 | `OMS_ENABLE_EVENTBRIDGE` | true or false, whatever the others imply |
 | `OMS_OUTBOX_TABLE` | the outbox's table on DynamoDB; turns the outbox on |
 | `OMS_OUTBOX_BUCKETS` | the number of buckets that the table must have |
-| `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of the bus and the table |
+| `OMS_EVENT_STORE_TABLE`, else `EVENT_STORE_TABLE` | the event store's table on DynamoDB; turns it on |
+| `OMS_EVENT_STORE_SOURCE` | the `source` of its events |
+| `OMS_SNAPSHOT_TABLE`, else `SNAPSHOT_TABLE` | the table of snapshots; turns them on |
+| `OMS_READ_MODEL_TABLE`, else `READ_MODEL_TABLE` | the table of read models; turns projections on |
+| `OMS_CHECKPOINT_TABLE`, else `CHECKPOINT_TABLE` | the table of their checkpoints, which they need too |
+| `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of the bus and the tables |
 | `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL` | another endpoint: a VPC endpoint, an emulator |
-| `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL` | the same for the table |
+| `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL` | the same for the tables |
 | `OMS_RULES_FILE` | a TOML or YAML file of rules, which stand beside the default rules |
 
-An empty variable counts as not set. AWS credentials come from the normal AWS chain.
+The names without `OMS_` are those that the preset `event-sourcing` gives its functions. An empty variable counts
+as not set. AWS credentials come from the normal AWS chain.
 """
 
 from __future__ import annotations
@@ -29,11 +35,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from oms_events._config import ConfigModel
+from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
+from oms_events.eventstore.config import EventStoreConfig, ProjectionTables, SnapshotConfig
 from oms_events.oms.factory import create_oms_multi_platform_router
 from oms_events.outbox.config import OutboxConfig
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
-from oms_events.publishers.jetstream.config import NatsConfig
 from oms_events.routing.router import EventRouter
 from oms_events.routing.rulefile import load_rules
 from oms_events.routing.rules import RoutingRule
@@ -52,11 +59,22 @@ _EVENTBRIDGE: Final = {
     "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "endpoint_url": ("AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS_ENDPOINT_URL"),
 }
+_DYNAMODB: Final = {
+    "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint_url": ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"),
+}
 _OUTBOX: Final = {
     "table_name": ("OMS_OUTBOX_TABLE",),
     "buckets": ("OMS_OUTBOX_BUCKETS",),
-    "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
-    "endpoint_url": ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"),
+}
+_EVENT_STORE: Final = {
+    "table_name": ("OMS_EVENT_STORE_TABLE", "EVENT_STORE_TABLE"),
+    "source": ("OMS_EVENT_STORE_SOURCE",),
+}
+_SNAPSHOTS: Final = {"table_name": ("OMS_SNAPSHOT_TABLE", "SNAPSHOT_TABLE")}
+_PROJECTIONS: Final = {
+    "read_model_table": ("OMS_READ_MODEL_TABLE", "READ_MODEL_TABLE"),
+    "checkpoint_table": ("OMS_CHECKPOINT_TABLE", "CHECKPOINT_TABLE"),
 }
 _SWITCH: Final = {
     "true": True,
@@ -149,11 +167,28 @@ def outbox_config(
 
     `table` is a part of a configuration file. What is wrong is added to `problems`.
     """
-    variables = _set_variables(env, _OUTBOX)
-    values: dict[str, Any] = {field: env[name] for field, name in variables.items()}
-    if table is None and "table_name" not in values:
-        return None
-    return make_config(OutboxConfig, "outbox", {**(table or {}), **values}, problems, variables=variables)
+    return _dynamodb_config(OutboxConfig, "outbox", _OUTBOX, env, table, problems)
+
+
+def event_store_config(
+    env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]
+) -> EventStoreConfig | None:
+    """As `outbox_config`, of the event store."""
+    return _dynamodb_config(EventStoreConfig, "event_store", _EVENT_STORE, env, table, problems)
+
+
+def snapshot_config(
+    env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]
+) -> SnapshotConfig | None:
+    """As `outbox_config`, of snapshots."""
+    return _dynamodb_config(SnapshotConfig, "snapshots", _SNAPSHOTS, env, table, problems)
+
+
+def projection_tables(
+    env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]
+) -> ProjectionTables | None:
+    """As `outbox_config`, of the tables of projections."""
+    return _dynamodb_config(ProjectionTables, "projections", _PROJECTIONS, env, table, problems)
 
 
 def rules_of_environment(env: Mapping[str, str], problems: list[str]) -> list[RoutingRule] | None:
@@ -196,6 +231,30 @@ def make_config(
                 told = f"{where}: {problem}"
             problems.append(_USERINFO.sub("***@", told))
         return None
+
+
+def _dynamodb_config(
+    model: type[_Config],
+    section: str,
+    fields: Mapping[str, tuple[str, ...]],
+    env: Mapping[str, str],
+    table: Mapping[str, Any] | None,
+    problems: list[str],
+) -> _Config | None:
+    """What is on DynamoDB; wanted when the file has the section, or a variable names one of its tables."""
+    variables = _set_variables(env, {**fields, **_DYNAMODB})
+    tables = [field for field in fields if field.endswith(("table", "table_name"))]
+    if table is None and not any(field in variables for field in tables):
+        return None
+    values = {**(table or {}), **{field: env[name] for field, name in variables.items()}}
+    found: list[str] = []
+    config = make_config(model, section, values, found, variables=variables)
+    for problem in found:
+        missing = next((field for field in tables if f"field {field!r} is missing" in problem), None)
+        # Which variable gives it nobody could guess.
+        remedy = "" if missing is None else f" (variable {fields[missing][0]})"
+        problems.append(f"{problem}{remedy}")
+    return config
 
 
 def _set_variables(env: Mapping[str, str], fields: Mapping[str, tuple[str, ...]]) -> dict[str, str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
 from oms_events.oms.rules import default_rules
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
-from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
+from oms_events.publishers.jetstream.config import JetStreamOptions
 from oms_events.publishing import Platform, Publisher
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.router import EventRouter

@@ -63,7 +63,7 @@ def _tell_nobody(signal: Committed | Voided) -> None:
 class Committer:
     """Commits transactions to a store, and tells `notify` what became of them.
 
-    Without `reservations` it takes transactions without events only.
+    Without `reservations` it takes transactions without events only. `owner` is who is closed, in its errors.
     """
 
     def __init__(
@@ -74,9 +74,11 @@ class Committer:
         *,
         claim_check: ClaimCheck | None = None,
         notify: Callable[[Committed | Voided], None] = _tell_nobody,
+        owner: str = "the outbox",
         clock: Clock,
         rng: random.Random,
     ) -> None:
+        self._owner = owner
         self._store = store
         self._config = config
         self._reservations = reservations
@@ -218,7 +220,7 @@ class Committer:
         with the unanswered request itself, and all other refusals say nothing about that one.
         """
         if self._is_closed:
-            raise _closed()
+            raise self._closed()
         if placement.records and self.is_too_old(placement):
             return StorageUnavailableError("the reservation took longer than prepared_for")
         token = f"{self._rng.getrandbits(128):032x}"
@@ -243,7 +245,7 @@ class Committer:
             await self._pause(attempt, failure, deadline)
             attempt += 1
             if self._is_closed:
-                raise _unknown("the outbox was closed before a commit had a certain answer") from silence
+                raise _unknown(f"{self._owner} was closed before a commit had a certain answer") from silence
             if self._clock.monotonic() >= deadline:
                 raise _unknown(
                     f"no certain answer to a commit in commit_timeout = {self._config.commit_timeout:g} s; last: "
@@ -268,13 +270,13 @@ class Committer:
     async def _before_sending(self) -> AsyncIterator[None]:
         """What comes before a request that writes: when the outbox is closed, nothing was written."""
         if self._is_closed:
-            raise _closed()
+            raise self._closed()
         try:
             async with self._limit():
                 yield
         except TimeoutError:
             if self._is_closed:
-                raise _closed() from None
+                raise self._closed() from None
             raise
 
     @asynccontextmanager
@@ -286,6 +288,9 @@ class Committer:
                 yield
             finally:
                 self._limits.discard(limit)
+
+    def _closed(self) -> OutboxClosedError:
+        return OutboxClosedError(f"{self._owner} was closed: nothing was written")
 
     def _condition_failed(self, error: TransactionCanceledError, entries: Sequence[Entry]) -> ConditionFailedError:
         failed = [index for index, reason in enumerate(error.reasons) if reason == CONDITION_FAILED]
@@ -332,10 +337,6 @@ def _unknown(why: str) -> CommitOutcomeUnknownError:
     return CommitOutcomeUnknownError(
         f"{why}; it may or may not be done: read the business item before doing it again"
     )
-
-
-def _closed() -> OutboxClosedError:
-    return OutboxClosedError("the outbox was closed: nothing was written")
 
 
 def _name(action: Action) -> str:

@@ -81,6 +81,15 @@ class DynamoCalls:
             if dynamo is not None:
                 await dynamo.close()
 
+    async def describe(self, table: str) -> Mapping[str, Any] | None:
+        """What DescribeTable says of a table, asked the way this one goes; None when there is none of that name.
+
+        Raises a `StorageError`.
+        """
+        if self._dynamo is None:
+            raise StorageUnavailableError(f"table {self.table!r} is not open: call open() first")
+        return await describe_table(self._dynamo, table)
+
     async def _call(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """An operation, sent once; raises a `StorageError`."""
         dynamo = self._dynamo

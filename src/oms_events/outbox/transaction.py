@@ -135,7 +135,7 @@ class Transaction:
         Raises `StorageRejectedError`, which names the action's place and the field at fault, and
         `OutboxLimitError`.
         """
-        kind, body = _checked_action(action, f"action {len(self._entries)}")
+        kind, body = checked_action(action, f"action {len(self._entries)}")
         size = item_size(body["Item"] if kind == "Put" else body["Key"])
         check_item(body["TableName"], size)
         self._append({kind: body}, size + item_size(body.get("ExpressionAttributeValues", {})))
@@ -168,8 +168,8 @@ class Transaction:
         self._bytes += size
 
 
-def _checked_action(action: object, path: str) -> tuple[str, dict[str, Any]]:
-    """An action's kind, and a copy of its body."""
+def checked_action(action: object, path: str) -> tuple[str, dict[str, Any]]:
+    """An action's kind, and a copy of its body. Raises `StorageRejectedError`, which names the field at fault."""
     if not isinstance(action, Mapping) or len(action) != 1 or next(iter(action)) not in _KINDS:
         found = list(action) if isinstance(action, Mapping) else type(action).__name__
         kinds = ", ".join(_KINDS)

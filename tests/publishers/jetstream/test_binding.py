@@ -8,12 +8,12 @@ import pytest
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 
+from oms_events._nats.messages import from_nats_message
 from oms_events.errors import EventRejectedError, InvalidEventError
 from oms_events.events import build_event, encode
 from oms_events.publishers.jetstream.binding import (
     attribute_text,
     binary_message,
-    from_nats_message,
     read_header_block,
     structured_message,
 )

@@ -9,8 +9,8 @@ import pytest
 from nats import errors
 from nats.aio.client import Client
 
+from oms_events._nats.connection import fault_of
 from oms_events.errors import PlatformDeniedError, TransientError
-from oms_events.publishers.jetstream.connection import fault_of
 
 
 def said(message: str) -> errors.Error:

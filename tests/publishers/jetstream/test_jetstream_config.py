@@ -94,4 +94,4 @@ except MissingExtraError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "JetStreamPublisher needs an extra: pip install 'oms-events[nats]'\n"
+    assert done.stdout == "NATS needs an extra: pip install 'oms-events[nats]'\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
-from oms_events.publishers.jetstream.config import NatsConfig
 
 
 def test_a_url_without_scheme_gives_its_login_to_the_fields() -> None:

@@ -7,9 +7,10 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oms_events._nats.subjects import covers, subject_problem
 from oms_events.errors import ConfigurationError, EventRejectedError
 from oms_events.events import build_event, encode
-from oms_events.publishers.jetstream.subjects import SubjectTemplate, covers, subject_problem
+from oms_events.publishers.jetstream.subjects import SubjectTemplate
 from tests.strategies import events, names
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oms_events._aws.config import AwsConfig
+from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
 from oms_events.idempotency.config import IdempotencyConfig
 from oms_events.oms.rules import default_rules
 from oms_events.outbox.config import OutboxConfig
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
-from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig
+from oms_events.publishers.jetstream.config import JetStreamOptions
 from oms_events.publishing import Platform
 from oms_events.routing.config import RouterConfig
 from oms_events.routing.rules import RoutingRule

@@ -6,13 +6,14 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from oms_events._nats.config import NatsConfig
+from oms_events._nats.subjects import covers
 from oms_events.errors import PlatformDeniedError
 from oms_events.provisioning.checks.report import Finding, ok, problem, some, unchecked, warning
-from oms_events.publishers.jetstream.config import JetStreamOptions, NatsConfig, StreamPolicy, StreamSpec
-from oms_events.publishers.jetstream.subjects import covers
+from oms_events.publishers.jetstream.config import JetStreamOptions, StreamPolicy, StreamSpec
 
 if TYPE_CHECKING:
-    from oms_events.publishers.jetstream.streams import JetStreamApi
+    from oms_events._nats.api import JetStreamApi
 
 AREA: Final = "stream"
 
@@ -21,8 +22,8 @@ async def check_stream(
     config: NatsConfig, options: JetStreamOptions, subjects: Mapping[str, str]
 ) -> AsyncIterator[Finding]:
     """Asks JetStream which streams take the subjects (each with the name of an event); makes and changes none."""
-    from oms_events.publishers.jetstream.connection import OwnConnection
-    from oms_events.publishers.jetstream.streams import ApiForbiddenError, ApiRefusedError, JetStreamApi
+    from oms_events._nats.api import ApiForbiddenError, ApiRefusedError, JetStreamApi
+    from oms_events._nats.connection import OwnConnection
 
     connection = OwnConnection(config, on_state=_ignore, on_error=_ignore, jitter=random.SystemRandom().random)
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from oms_events.publishers.jetstream.binding import from_nats_message
+from oms_events._nats.config import ConnectionState, NatsConfig
+from oms_events._nats.messages import from_nats_message
 from oms_events.publishers.jetstream.config import (
-    ConnectionState,
     ContentMode,
     Discard,
     JetStreamOptions,
-    NatsConfig,
     Retention,
     Storage,
     StreamPolicy,

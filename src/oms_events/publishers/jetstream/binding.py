@@ -1,18 +1,15 @@
-"""The CloudEvents NATS protocol binding 1.0.3, both content modes and both directions. Pure."""
+"""Events as NATS messages: the CloudEvents protocol binding 1.0.3, both content modes. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import Final
 
 import orjson
-from cloudevents.core.v1.event import CloudEvent
 
-from oms_events.errors import EventRejectedError, InvalidEventError
-from oms_events.events import EncodedEvent, event_from_attributes, parse_event, percent_encoder, read_payload
+from oms_events.errors import EventRejectedError
+from oms_events.events import EncodedEvent, percent_encoder
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 """The header by which JetStream drops a second copy."""
@@ -20,7 +17,6 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 _HEAD: Final = f"NATS/1.0\r\n{MESSAGE_ID}: "
 _END: Final = "\r\n\r\n"
 _STRUCTURED_END: Final = "\r\nContent-Type: application/cloudevents+json\r\n\r\n"
-_CLOUDEVENTS: Final = "application/cloudevents"
 
 # Attributes that are different in (nearly) every event would only push the others out of the cache.
 _RARELY_REPEATED: Final = frozenset(
@@ -67,28 +63,6 @@ def read_header_block(block: bytes) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
 
-def from_nats_message(headers: Mapping[str, str] | None, payload: bytes) -> CloudEvent:
-    """Reads a NATS message of either content mode.
-
-    Attributes of a binary-mode message are text, `time` excepted: the wire does not say their types.
-    Raises `InvalidEventError` for what is no CloudEvent.
-    """
-    by_name = {name.lower(): value for name, value in (headers or {}).items()}
-    content_type = by_name.get("content-type", "").strip()
-    media_type = content_type.lower().partition(";")[0].rstrip()
-    if media_type in (_CLOUDEVENTS, f"{_CLOUDEVENTS}+json"):
-        return parse_event(payload)
-    if media_type.startswith(_CLOUDEVENTS):
-        raise InvalidEventError(f"Content-Type {content_type!r}: only single events in JSON are read")
-    attributes: dict[str, Any] = {
-        name[3:]: _decode(name, value) for name, value in by_name.items() if name.startswith("ce-")
-    }
-    for name in ("specversion", "id", "source", "type"):
-        if name not in attributes:
-            raise InvalidEventError(f"header 'ce-{name}' is missing; this is no CloudEvent", field=name)
-    return event_from_attributes(attributes, read_payload(payload, attributes.get("datacontenttype")))
-
-
 def attribute_text(name: str, value: object) -> str:
     """The canonical text of an attribute: `true`, decimal, RFC 3339. Raises `EventRejectedError`."""
     if isinstance(value, str):
@@ -121,12 +95,3 @@ def _line(name: str, text: str) -> str:
 
 
 _cached_line = lru_cache(maxsize=4096)(_line)
-
-
-def _decode(name: str, value: str) -> str:
-    try:
-        return unquote(value, errors="strict")
-    except UnicodeDecodeError as error:
-        raise InvalidEventError(
-            f"header {name!r} = {value!r} is not UTF-8 after percent-decoding", field=name[3:]
-        ) from error

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from oms_events._nats.api import JetStreamApi
+from oms_events._nats.client import Client, Subscription, errors
+from oms_events._nats.connection import OnError, fault_of
+from oms_events._nats.own_client import round_trip
 from oms_events.errors import PlatformDeniedError, PublishError, TransientError
 from oms_events.publishers.jetstream.config import JetStreamOptions
-from oms_events.publishers.jetstream.connection import fault_of
 from oms_events.publishers.jetstream.frames import (
     FrameSender,
     OnAck,
-    OnError,
     PublicSender,
     close_inbox,
     make_sender,
     open_inbox,
-    round_trip,
 )
-from oms_events.publishers.jetstream.nats_client import Client, Subscription, errors
-from oms_events.publishers.jetstream.streams import JetStreamApi
 
 _UNSUBSCRIBE_TIMEOUT = 1.0
 

@@ -10,6 +10,18 @@ from contextlib import suppress
 from typing import Any, Final
 
 from oms_events._aio import cancel_and_wait
+from oms_events._nats.api import (
+    STREAM_NOT_FOUND,
+    ApiForbiddenError,
+    ApiRefusedError,
+    JetStreamApi,
+    denied_subject,
+)
+from oms_events._nats.client import Client
+from oms_events._nats.config import ConnectionState, NatsConfig
+from oms_events._nats.connection import BorrowedConnection, Connection, OnState, OwnConnection
+from oms_events._nats.own_client import round_trip
+from oms_events._nats.refusals import error_of
 from oms_events.errors import (
     AddressDeniedError,
     EventRejectedError,
@@ -19,29 +31,13 @@ from oms_events.errors import (
     UnknownOutcomeError,
 )
 from oms_events.events import EncodedEvent
-from oms_events.publishers.jetstream.acks import NO_RESPONDERS, error_of
+from oms_events.publishers.jetstream.acks import NO_RESPONDERS
 from oms_events.publishers.jetstream.binding import binary_message, structured_message
-from oms_events.publishers.jetstream.config import (
-    ConnectionState,
-    ContentMode,
-    JetStreamOptions,
-    NatsConfig,
-)
-from oms_events.publishers.jetstream.connection import BorrowedConnection, Connection, OnState, OwnConnection
-from oms_events.publishers.jetstream.frames import FrameSender, Message, round_trip
+from oms_events.publishers.jetstream.config import ContentMode, JetStreamOptions
+from oms_events.publishers.jetstream.frames import FrameSender, Message
 from oms_events.publishers.jetstream.link import Link
-from oms_events.publishers.jetstream.nats_client import Client
 from oms_events.publishers.jetstream.pipeline import Call, Pipeline
-from oms_events.publishers.jetstream.streams import (
-    STREAM_NOT_FOUND,
-    ApiForbiddenError,
-    ApiRefusedError,
-    JetStreamApi,
-    check_usable,
-    denied_subject,
-    prepare_stream,
-    why_nobody_listens,
-)
+from oms_events.publishers.jetstream.streams import check_usable, prepare_stream, why_nobody_listens
 from oms_events.publishing import PublisherTraits, Receipt
 
 _log = logging.getLogger("oms_events")

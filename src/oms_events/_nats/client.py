@@ -1,4 +1,4 @@
-"""The one door to nats-py."""
+"""What is taken from nats-py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ try:
     from nats.aio.transport import TcpTransport
     from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 except ImportError as error:
-    raise MissingExtraError("nats", needed_for="JetStreamPublisher") from error
+    raise MissingExtraError("nats", needed_for="NATS") from error
 
 __all__ = [
     "AWAITING_CONTROL_LINE",

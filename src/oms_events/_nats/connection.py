@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from oms_events._aio import cancel_and_wait
+from oms_events._nats.client import Client, RawCredentials, errors
+from oms_events._nats.config import ConnectionState, NatsConfig
+from oms_events._nats.own_client import NoTlsError, OwnClient, abort
 from oms_events.errors import PlatformDeniedError, PublishError, TransientError
-from oms_events.publishers.jetstream.config import ConnectionState, NatsConfig
-from oms_events.publishers.jetstream.frames import NoTlsError, OnError, OwnClient, abort
-from oms_events.publishers.jetstream.nats_client import Client, RawCredentials, errors
 
 _log = logging.getLogger("oms_events")
 
@@ -37,6 +37,8 @@ _DENIALS = (ssl.SSLError, NoTlsError, errors.AuthorizationError, errors.InvalidU
 _CREDENTIALS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 OnState = Callable[[ConnectionState, str], None]
+OnError = Callable[[Exception], None]
+"""Hears what the server said went wrong."""
 
 
 class Connection(Protocol):

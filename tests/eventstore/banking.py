@@ -1,0 +1,129 @@
+"""The aggregate of these tests: a bank account, whose state shows each event and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel
+
+from oms_events.errors import CommandRejectedError
+from oms_events.eventstore.aggregates import Aggregate
+from oms_events.eventstore.memory import MemoryEventTable
+from oms_events.eventstore.records import RecordedEvent
+from oms_events.eventstore.repository import Repository
+from oms_events.eventstore.store import EventStore
+from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed
+
+
+class Account(BaseModel, frozen=True):
+    account_id: str
+    customer_id: str | None = None
+    is_closed: bool = False
+    balance: Decimal = Decimal(0)
+    trail: int = 0
+    """Another number for each run of events, in each order."""
+
+
+class OpenAccount(BaseModel, frozen=True):
+    customer_id: str
+
+
+class Deposit(BaseModel, frozen=True):
+    amount: Decimal
+    parts: int = 1
+    """Into so many events."""
+
+
+class Withdraw(BaseModel, frozen=True):
+    amount: Decimal
+
+
+class CloseAccount(BaseModel, frozen=True):
+    reason: str = ""
+
+
+Command = OpenAccount | Deposit | Withdraw | CloseAccount
+Event = AccountCreated | TransactionProcessed | AccountClosed
+
+
+def decide(account: Account, command: Command) -> Sequence[Event]:
+    match command:
+        case OpenAccount():
+            if account.customer_id is not None:
+                raise CommandRejectedError("it is open already", code="ALREADY_OPEN")
+            return [AccountCreated(customer_id=command.customer_id)]
+        case Deposit():
+            if account.is_closed:
+                raise CommandRejectedError("the account is closed", code="CLOSED")
+            return [TransactionProcessed(amount=command.amount, kind="deposit")] * command.parts
+        case Withdraw():
+            if account.balance < command.amount:
+                raise CommandRejectedError("not enough money", code="INSUFFICIENT_FUNDS")
+            return [TransactionProcessed(amount=command.amount, kind="withdrawal")]
+        case CloseAccount():
+            # To close a closed account changes nothing.
+            return [] if account.is_closed else [AccountClosed(reason=command.reason)]
+
+
+def evolve(account: Account, event: Event) -> Account:
+    trail = (account.trail * 31 + hash_of(event)) % (2**61 - 1)
+    match event:
+        case AccountCreated():
+            return account.model_copy(update={"customer_id": event.customer_id, "trail": trail})
+        case TransactionProcessed():
+            amount = event.amount if event.kind == "deposit" else -event.amount
+            return account.model_copy(update={"balance": account.balance + amount, "trail": trail})
+        case AccountClosed():
+            return account.model_copy(update={"is_closed": True, "trail": trail})
+
+
+def hash_of(event: Event) -> int:
+    return int.from_bytes(event.model_dump_json().encode()[:64]) % (2**61 - 1)
+
+
+def initial(account_id: str) -> Account:
+    return Account(account_id=account_id)
+
+
+ACCOUNT: Aggregate[Account, Command, Event] = Aggregate(
+    name="Account", state=Account, initial=initial, decide=decide, evolve=evolve
+)
+AccountRepository = Repository[Account, Command, Event]
+
+
+def deposited(amount: int | str = 10, parts: int = 1) -> Deposit:
+    return Deposit(amount=Decimal(amount), parts=parts)
+
+
+def withdrawn(amount: int | str = 10) -> Withdraw:
+    return Withdraw(amount=Decimal(amount))
+
+
+def folded(account_id: str, events: Iterable[Any]) -> Account:
+    """The state after all events."""
+    return ACCOUNT.fold(initial(account_id), events)
+
+
+async def history(store: EventStore, account_id: str) -> list[RecordedEvent]:
+    return [event async for event in store.read(account_id)]
+
+
+async def domain_events(store: EventStore, account_id: str) -> list[Any]:
+    return [event.domain_event for event in await history(store, account_id)]
+
+
+class CountingTable(MemoryEventTable):
+    """Counts the items that are read, and the calls that read them."""
+
+    def __init__(self, name: str = "event-store") -> None:
+        super().__init__(name)
+        self.items = 0
+        self.calls = 0
+
+    async def read(self, aggregate_id: str, **options: Any) -> Any:
+        page = await super().read(aggregate_id, **options)
+        self.items += len(page.items)
+        self.calls += 1
+        return page
