@@ -17,7 +17,7 @@ check: $(VENV)/.dev
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	MYPYPATH=docs $(RUN)/mypy --explicit-package-bases examples docs
+	MYPYPATH=docs:examples/event_sourcing $(RUN)/mypy --explicit-package-bases examples docs
 	$(RUN)/lint-imports --no-cache
 	$(RUN)/python docs/generate.py --check
 

@@ -24,7 +24,7 @@ EXAMPLES = ROOT / "examples"
 
 _GENERATED = re.compile(r"(<!-- generated: ([\w-]+)(?: (\S+))? -->\n).*?(<!-- /generated -->)", re.DOTALL)
 _EXAMPLE = re.compile(
-    r"(<!-- example: ([\w.-]+)(?:#([\w-]+))? -->\n```(\w+)\n).*?(^```$)", re.DOTALL | re.MULTILINE
+    r"(<!-- example: ([\w./-]+)(?:#([\w-]+))? -->\n```(\w+)\n).*?(^```$)", re.DOTALL | re.MULTILINE
 )
 _ANY = re.compile(r"<!-- /?(?:generated|example)\b[^>]*>")
 _MARK = re.compile(r"^[^\S\n]*# \[(?:start|end):[\w-]+\]\n", re.MULTILINE)

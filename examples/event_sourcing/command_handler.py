@@ -1,8 +1,8 @@
 """Takes commands: a Lambda function, and what one process uses as well.
 
-Without the variable OMS_OUTBOX_TABLE the events are stored, and the table's stream feeds the projections, but nothing
-goes to the event bus: a PutEvents call after the transaction may be lost, and one before it may tell what never
-happened. With the outbox they are stored and owed to the bus in one transaction; a relay delivers them.
+Without the variable OMS_OUTBOX_TABLE the events are stored, and the table's stream feeds the projections, but
+nothing goes to the event bus: a PutEvents call after the transaction may be lost, and one before it may tell what
+never happened. With the outbox they are stored and owed to the bus in one transaction; a relay delivers them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from domain import ACCOUNT, SOURCE, CloseAccount, CreateAccount, ProcessTransaction
 
-from oms_events import DynamoDBOutbox, OutboxConfig
+from oms_events import DynamoDBOutbox, Outbox, OutboxConfig
 from oms_events.eventstore import (
     CommandDispatcher,
     DynamoDBEventStore,
@@ -27,10 +27,9 @@ from oms_events.eventstore import (
 
 # [start:commands]
 @asynccontextmanager
-async def open_commands() -> AsyncIterator[CommandDispatcher]:
+async def open_commands(outbox: Outbox | None = None) -> AsyncIterator[CommandDispatcher]:
     async with AsyncExitStack() as stack:
-        outbox = None
-        if table := os.environ.get("OMS_OUTBOX_TABLE"):
+        if outbox is None and (table := os.environ.get("OMS_OUTBOX_TABLE")):
             outbox = await stack.enter_async_context(DynamoDBOutbox(OutboxConfig(table_name=table)))
         config = EventStoreConfig(table_name=os.environ["EVENT_STORE_TABLE"], source=SOURCE)
         store = await stack.enter_async_context(DynamoDBEventStore(config, outbox=outbox))

@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--python", default="3.13", help="Lambda's Python version")
     parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64"))
     parser.add_argument("--local", action="store_true", help="for the Python and machine that run this")
-    parser.add_argument("--requirement", help="another oms-events than this checkout, such as 'oms-events[aws]==0.1.0'")
+    parser.add_argument(
+        "--requirement", help="another oms-events than this checkout, such as 'oms-events[aws]==0.1.0'"
+    )
     options = parser.parse_args()
     python = None if options.local else options.python
     path = build(options.output, python=python, machine=options.machine, requirement=options.requirement)

@@ -1,4 +1,4 @@
-"""Makes read models of events: a Lambda function on the event store's stream, and what one process uses as well."""
+"""Makes read models of events: a Lambda function on the event store's stream, and what one process uses too."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ Only main modules read settings; everything below takes the objects. A file has 
     read_model_table = "read-model"
     checkpoint_table = "checkpoints"
 
+    [personal_keys]                     # PersonalKeysConfig
+    table_name = "personal-keys"
+
     [[rules]]                           # RoutingRule
     event_type_pattern = '.*\\.schema\\..*'
     platforms = ["eventbridge"]
@@ -48,14 +51,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import StrictBool
 
 from oms_events._config import ConfigModel
 from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
-from oms_events.eventstore.config import EventStoreConfig, ProjectionTables, SnapshotConfig
+from oms_events.eventstore.config import EventStoreConfig, PersonalKeysConfig, ProjectionTables, SnapshotConfig
 from oms_events.eventstore.personal import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.instrumentation.hooks import Hook
@@ -65,6 +68,7 @@ from oms_events.oms.environment import (
     make_config,
     nats_config,
     outbox_config,
+    personal_keys_config,
     projection_tables,
     rules_of_environment,
     snapshot_config,
@@ -81,10 +85,17 @@ from oms_events.routing.rules import RoutingRule
 
 if TYPE_CHECKING:
     from oms_events.eventstore.dynamodb import DynamoDBEventStore
+    from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
+    from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
+    from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
+    from oms_events.eventstore.personal_keys import KeyWrapper
     from oms_events.outbox.outbox import DynamoDBOutbox, Outbox
+
+_Config = TypeVar("_Config", bound=ConfigModel)
 
 _SECTIONS: Final = (
     "nats", "jetstream", "eventbridge", "router", "outbox", "processor", "event_store", "snapshots", "projections",
+    "personal_keys",
 )  # fmt: skip
 
 
@@ -102,6 +113,7 @@ class Settings(ConfigModel):
     event_store: EventStoreConfig | None = None
     snapshots: SnapshotConfig | None = None
     projections: ProjectionTables | None = None
+    personal_keys: PersonalKeysConfig | None = None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -136,13 +148,11 @@ class Settings(ConfigModel):
 
     def create_outbox(self) -> DynamoDBOutbox:
         """The outbox, not yet open. Raises `ConfigurationError` when none is configured."""
-        if self.outbox is None:
-            problem = "no outbox is configured; set OMS_OUTBOX_TABLE, or give the file a part [outbox]"
-            raise ConfigurationError("settings", [problem])
+        config = _wanted(self.outbox, "outbox", "OMS_OUTBOX_TABLE", "outbox")
         # Imported here, so that the extra is needed only by those who use DynamoDB.
         from oms_events.outbox.outbox import DynamoDBOutbox
 
-        return DynamoDBOutbox(self.outbox)
+        return DynamoDBOutbox(config)
 
     def create_event_store(
         self,
@@ -155,13 +165,36 @@ class Settings(ConfigModel):
 
         Raises `ConfigurationError` when none is configured.
         """
-        if self.event_store is None:
-            problem = "no event store is configured; set OMS_EVENT_STORE_TABLE, or add a part [event_store]"
-            raise ConfigurationError("settings", [problem])
-        # Imported here, so that the extra is needed only by those who use DynamoDB.
+        config = _wanted(self.event_store, "event store", "OMS_EVENT_STORE_TABLE", "event_store")
+        # Imported here, and so below, so that the extra is needed only by those who use DynamoDB.
         from oms_events.eventstore.dynamodb import DynamoDBEventStore
 
-        return DynamoDBEventStore(self.event_store, outbox=outbox, registry=registry, cipher=cipher)
+        return DynamoDBEventStore(config, outbox=outbox, registry=registry, cipher=cipher)
+
+    def create_snapshot_store(self) -> DynamoDBSnapshotStore:
+        """The snapshots, not yet open. Raises `ConfigurationError` when none are configured."""
+        config = _wanted(self.snapshots, "table of snapshots", "OMS_SNAPSHOT_TABLE", "snapshots")
+        from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
+
+        return DynamoDBSnapshotStore(config)
+
+    def create_read_models(self) -> DynamoDBReadModels:
+        """The read models, not yet open. Raises `ConfigurationError` when none are configured."""
+        variables = "OMS_READ_MODEL_TABLE and OMS_CHECKPOINT_TABLE"
+        config = _wanted(self.projections, "table of read models", variables, "projections")
+        from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
+
+        return DynamoDBReadModels(config)
+
+    def create_personal_keys(self, *, wrapper: KeyWrapper | None = None) -> DynamoDBSubjectKeys:
+        """The keys of personal data, not yet open; see `DynamoDBSubjectKeys` for `wrapper`.
+
+        Raises `ConfigurationError` when none are configured.
+        """
+        config = _wanted(self.personal_keys, "table of personal keys", "OMS_PERSONAL_KEYS_TABLE", "personal_keys")
+        from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
+
+        return DynamoDBSubjectKeys(config, wrapper=wrapper)
 
     def _nats_publisher(self) -> Publisher | None:
         if self.nats is None:
@@ -188,6 +221,7 @@ class Settings(ConfigModel):
             "event_store": event_store_config(env, tables.get("event_store"), problems),
             "snapshots": snapshot_config(env, tables.get("snapshots"), problems),
             "projections": projection_tables(env, tables.get("projections"), problems),
+            "personal_keys": personal_keys_config(env, tables.get("personal_keys"), problems),
             "rules": _rules(rest.pop("rules", []), env, problems),
         }
         try:
@@ -197,6 +231,13 @@ class Settings(ConfigModel):
         if problems:
             raise ConfigurationError(subject, problems)
         return settings
+
+
+def _wanted(config: _Config | None, what: str, variables: str, section: str) -> _Config:
+    if config is None:
+        problem = f"no {what} is configured; set {variables}, or give the file a part [{section}]"
+        raise ConfigurationError("settings", [problem])
+    return config
 
 
 def _section(value: object, name: str, problems: list[str]) -> dict[str, Any] | None:

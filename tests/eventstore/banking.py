@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
 
+from oms_events._aio import SystemClock
 from oms_events.errors import CommandRejectedError
 from oms_events.eventstore.aggregates import Aggregate
 from oms_events.eventstore.memory import MemoryEventTable
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.repository import Repository
 from oms_events.eventstore.store import EventStore
+from oms_events.outbox.store import Action
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed
 
 
@@ -127,3 +130,38 @@ class CountingTable(MemoryEventTable):
         self.items += len(page.items)
         self.calls += 1
         return page
+
+
+class InterruptedTable(CountingTable):
+    """Lets something happen just before a commit is done, and just after: one of each list per commit."""
+
+    def __init__(self, name: str = "event-store") -> None:
+        super().__init__(name)
+        self.before: list[Callable[[], Awaitable[Any]]] = []
+        self.after: list[Callable[[], Awaitable[Any]]] = []
+        self._is_interrupted = False
+
+    async def commit(self, actions: Sequence[Action], token: str) -> None:
+        await self._interrupt(self.before)
+        await super().commit(actions, token)
+        await self._interrupt(self.after)
+
+    async def _interrupt(self, interruptions: list[Callable[[], Awaitable[Any]]]) -> None:
+        # What happens then may commit too, and is not interrupted.
+        if interruptions and not self._is_interrupted:
+            self._is_interrupted = True
+            try:
+                await interruptions.pop(0)()
+            finally:
+                self._is_interrupted = False
+
+
+class QuickClock(SystemClock):
+    """Real time, in which nobody waits; `slept` has how long each would have."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)

@@ -58,9 +58,11 @@ def test_a_decision_that_is_no_list_is_refused(given: Any) -> None:
 
 def test_a_decision_may_be_any_run_of_events() -> None:
     events = ACCOUNT.decide(initial("a"), deposited(parts=2))
-    for make in (tuple, iter, list):
-        given: Callable[[Any, Any], Any] = lambda state, command, make=make: make(events)  # noqa: E731
-        aggregate = Aggregate[Any, Any, Any](name="A", state=Account, initial=initial, decide=given, evolve=evolve)
+    decisions: Any = iter([tuple(events), iter(events), list(events)])
+    aggregate = Aggregate[Any, Any, Any](
+        name="A", state=Account, initial=initial, decide=lambda state, command: next(decisions), evolve=evolve
+    )
+    for _ in range(3):
         assert aggregate.decided(initial("a"), deposited()) == events
 
 

@@ -7,16 +7,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, create_model
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, NotFoundError, RequestError, StorageUnavailableError
 from oms_events.eventstore.aggregates import Aggregate
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.page_tokens import write_token
+from oms_events.eventstore.personal_format import Sealed, to_json
 from oms_events.eventstore.projections import Projection
+from oms_events.eventstore.projector import Projector
 from oms_events.eventstore.queries import QueryDispatcher
 from oms_events.eventstore.read_models import MemoryReadModels
+from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.repository import Repository
 from oms_events.eventstore.requests import RequestModel
 from oms_events.eventstore.store import EventStore
@@ -161,6 +164,18 @@ async def test_events_of_an_aggregate(store: EventStore, clock: ManualClock) -> 
         "nextToken": None,
     }
     assert json.loads(json.dumps(answer)) == answer
+
+
+async def test_what_nobody_has_a_key_for_is_not_shown(clock: ManualClock) -> None:
+    notes = EventRegistry()
+    note = notes.event(create_model("Noted", note=(Any, ...)))
+    store = MemoryEventStore(registry=notes, clock=clock)
+    sealed = to_json(Sealed("person-1", 1, b"cipher", None))
+    broken = {"$personal": {"s": 1}}
+    await store.append("a", [note(note=sealed), note(note=broken)], expected_sequence=0)
+    dispatcher = QueryDispatcher(store, clock=clock)
+    answer = await dispatcher.dispatch({"queryType": "getAggregateEvents", "aggregateId": "a"})
+    assert [event["data"]["note"] for event in answer["events"]] == ["[encrypted]", broken]
 
 
 @pytest.mark.parametrize(("limit", "pages"), [(1, 7), (2, 4), (3, 3), (6, 2), (7, 1), (8, 1), (1000, 1)])
@@ -452,8 +467,6 @@ async def test_rows_of_a_projection(memory: MemoryEventStore, clock: ManualClock
     error = await _refused(dispatcher, request)
     assert (error["code"], error["field"]) == ("NOT_FOUND", "accountId")
     assert "there is no Totals for accountId = 'account-1'" in error["message"]
-    from oms_events.eventstore.projector import Projector
-
     async with Projector([totals], memory, read_models) as projector:
         assert await projector.handle(events) == [None, None]
     assert await dispatcher.answer(request) == {

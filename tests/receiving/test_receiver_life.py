@@ -29,12 +29,12 @@ async def test_a_borrowed_connection_stays_open_and_no_task_is_left(
     receiver = JetStreamReceiver(client, config_for(stream), handler)
     await receiver.close()
     subscriptions = len(client._subs)
-    for round_ in (1, 2):
+    for rounds in (1, 2):
         await receiver.open()
         await receiver.open()
         assert len(own_tasks()) == 3
         await publish(stream, client, 1)
-        await until(lambda: len(handler.ids) == round_)
+        await until(lambda count=rounds: len(handler.ids) == count)  # type: ignore[misc]
         await receiver.close()
         await receiver.close()
         assert own_tasks() == []

@@ -359,6 +359,7 @@ def test_the_environment_describes_an_event_store_and_its_tables() -> None:
         "OMS_SNAPSHOT_TABLE": "env-snapshots",
         "OMS_READ_MODEL_TABLE": "env-rows",
         "OMS_CHECKPOINT_TABLE": "env-checkpoints",
+        "OMS_PERSONAL_KEYS_TABLE": "env-keys",
         "AWS_REGION": "eu-central-1",
         "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:2",
     }
@@ -369,7 +370,10 @@ def test_the_environment_describes_an_event_store_and_its_tables() -> None:
     assert projections is not None
     assert (store.table_name, store.source, snapshots.table_name) == ("env-events", "shop", "env-snapshots")
     assert (projections.read_model_table, projections.checkpoint_table) == ("env-rows", "env-checkpoints")
-    for config in (store, snapshots, projections):
+    keys = settings.personal_keys
+    assert keys is not None
+    assert keys.table_name == "env-keys"
+    for config in (store, snapshots, projections, keys):
         assert (config.aws_region, config.endpoint_url) == ("eu-central-1", "http://127.0.0.1:2")
 
 
@@ -397,8 +401,14 @@ def test_the_variables_of_the_preset_are_understood_and_ours_go_before_them() ->
 def test_without_a_table_there_is_no_event_store(env: dict[str, str]) -> None:
     settings = Settings.from_environment({**env, "AWS_REGION": "r"})
     assert (settings.event_store, settings.snapshots, settings.projections) == (None, None, None)
-    with pytest.raises(ConfigurationError, match=r"OMS_EVENT_STORE_TABLE.*\[event_store\]"):
-        settings.create_event_store()
+    for create, variable in [
+        (settings.create_event_store, r"OMS_EVENT_STORE_TABLE.*\[event_store\]"),
+        (settings.create_snapshot_store, r"OMS_SNAPSHOT_TABLE.*\[snapshots\]"),
+        (settings.create_read_models, r"OMS_READ_MODEL_TABLE and OMS_CHECKPOINT_TABLE.*\[projections\]"),
+        (settings.create_personal_keys, r"OMS_PERSONAL_KEYS_TABLE.*\[personal_keys\]"),
+    ]:
+        with pytest.raises(ConfigurationError, match=variable):
+            create()
 
 
 def test_a_file_describes_an_event_store_under_the_environment(tmp_path: Path) -> None:
@@ -416,6 +426,8 @@ def test_a_file_describes_an_event_store_under_the_environment(tmp_path: Path) -
     registry = EventRegistry()
     store = settings.create_event_store(registry=registry)
     assert (store.table.name, store.registry) == ("env-events", registry)
+    assert settings.create_snapshot_store().name == "file-snapshots"
+    settings.create_read_models()
 
 
 def test_problems_of_the_event_store_name_the_variable_or_the_section(tmp_path: Path) -> None:

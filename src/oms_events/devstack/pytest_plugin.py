@@ -17,6 +17,7 @@ pytest.register_assert_rewrite(
     "oms_events.testing.contract",
     "oms_events.testing.idempotency_contract",
     "oms_events.testing.outbox_contract",
+    "oms_events.testing.subject_keys_contract",
 )
 
 if TYPE_CHECKING:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from oms_events.errors import AppendLimitError, ConcurrencyError, PayloadMismatchError, RequestError
+from oms_events.errors import (
+    AppendLimitError,
+    ConcurrencyError,
+    PayloadMismatchError,
+    PersonalDataError,
+    RequestError,
+)
+from oms_events.eventstore.personal_format import masked, may_have_sealed
 from oms_events.eventstore.records import RecordedEvent
 
 MAX_ANSWER_BYTES: Final = 6_000_000
@@ -18,8 +26,16 @@ TOO_LARGE: Final = "TOO_LARGE"
 
 
 def event_answer(event: RecordedEvent) -> dict[str, Any]:
-    """A recorded event as queries answer it; `data` is in the `version` in which it was stored."""
+    """A recorded event as queries answer it; `data` is in the `version` in which it was stored.
+
+    Without a cipher personal data is "[encrypted]".
+    """
     attributes = event.encoded.attributes
+    data = event.data
+    if may_have_sealed(event.payload):
+        # What nobody here has a key for. What only looks like it is shown as it is.
+        with suppress(PersonalDataError):
+            data = masked(data)
     return {
         "eventType": event.type,
         "aggregateId": event.aggregate_id,
@@ -27,7 +43,7 @@ def event_answer(event: RecordedEvent) -> dict[str, Any]:
         "eventId": event.id,
         "time": event.time.isoformat().replace("+00:00", "Z"),
         "version": event.version,
-        "data": event.data,
+        "data": data,
         "correlationId": attributes.get("correlationid"),
         "causationId": attributes.get("causationid"),
     }

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from pydantic import BaseModel, Field
 
 from oms_events._config import suggestion
-from oms_events.errors import ConcurrencyError, ConfigurationError, InvalidEventError, RequestError
+from oms_events.errors import ConcurrencyError, ConfigurationError, RequestError
 from oms_events.eventstore.answers import error_answer
 from oms_events.eventstore.append import MAX_COMMAND_BYTES
 from oms_events.eventstore.requests import (
+    PLAIN,
     AggregateId,
     Problem,
     RequestModel,
@@ -32,15 +33,14 @@ UNKNOWN_COMMAND: Final = "UNKNOWN_COMMAND"
 _TYPE: Final = "commandType"
 _ID: Final = "commandId"
 _DATA: Final = "commandData"
-_FIELDS: Final = {"correlationid": "correlationId", "causationid": "causationId", "subject": "aggregateId"}
-"""Attributes of events, as requests call them."""
 
 
 class _Envelope(RequestModel):
     """A command's request, but for its type and its data."""
 
     aggregate_id: AggregateId
-    command_id: Annotated[str, key_text(most=MAX_COMMAND_BYTES)] | None = None
+    # Events carry it on, where no other is given.
+    command_id: Annotated[str, PLAIN, key_text(most=MAX_COMMAND_BYTES)] | None = None
     correlation_id: ShortText | None = None
     causation_id: ShortText | None = None
     expected_sequence: Annotated[int, Field(ge=0)] | None = None
@@ -99,18 +99,14 @@ class CommandDispatcher:
         values = json_object(request, "command")
         name, command = self._find(values.pop(_TYPE, None))
         envelope, parsed = self._read(name, command, values)
-        try:
-            done = await command.repository.execute(
-                envelope.aggregate_id,
-                parsed,
-                command_id=envelope.command_id,
-                correlation_id=envelope.correlation_id,
-                causation_id=envelope.causation_id,
-                expected_sequence=envelope.expected_sequence,
-            )
-        except InvalidEventError as error:
-            # What the request said cannot stand in an event.
-            raise RequestError(f"{name}: {error}", field=_FIELDS.get(error.field)) from error
+        done = await command.repository.execute(
+            envelope.aggregate_id,
+            parsed,
+            command_id=envelope.command_id,
+            correlation_id=envelope.correlation_id,
+            causation_id=envelope.causation_id,
+            expected_sequence=envelope.expected_sequence,
+        )
         return {
             _TYPE: name,
             "aggregateId": envelope.aggregate_id,

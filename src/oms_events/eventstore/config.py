@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StringConstraints
 
 from oms_events._aws.config import AwsConfig
+from oms_events._config import ConfigModel
 from oms_events.resilience.backoff import RetryConfig
 
 TableName = Annotated[str, StringConstraints(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -65,3 +66,19 @@ class KmsConfig(AwsConfig):
     """Connections to KMS, and so many calls at the same time."""
     retry: RetryConfig = RetryConfig(max_attempts=6, initial=0.05, maximum=2.0)
     """How calls are tried again when KMS throttles or cannot be reached; all of them may be repeated."""
+
+
+class ProjectorConfig(ConfigModel):
+    """How a projector works."""
+
+    concurrency: int = Field(default=16, ge=1, le=1000)
+    """How many aggregates are worked on at the same time."""
+    after_poison: Literal["hold", "continue"] = "hold"
+    """What becomes of an aggregate's later events once one was parked: with `hold` they wait in the store for
+    `retry_parked`, with `continue` they are handled without it."""
+    conflicts: RetryConfig = RetryConfig(max_attempts=30, initial=0.01, maximum=1.0)
+    """How often, and after how long, a change is decided anew while others change the same row or aggregate."""
+    page_size: int = Field(default=500, ge=1, le=10_000)
+    """How many events of an aggregate are read from the store at once, and at most 1 MB of them."""
+    remembered_positions: int = Field(default=100_000, ge=0)
+    """Of how many aggregates and projections the projector remembers which events it passed without a write."""

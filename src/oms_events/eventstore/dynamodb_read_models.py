@@ -220,4 +220,4 @@ class DynamoDBReadModels(ReadModels):
         rng: random.Random | None = None,
     ) -> None:
         tables = DynamoReadModelTables(config, session=session, client=client, clock=clock, rng=rng)
-        super().__init__(tables, clock=clock)
+        super().__init__(tables, clock=clock, rng=rng)

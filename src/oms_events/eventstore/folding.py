@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from pathlib import PurePath
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from oms_events.errors import EventUnreadableError
+from oms_events.errors import EventUnreadableError, StorageRejectedError
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections import Projection, RowHandler
-from oms_events.eventstore.read_model_items import ItemKey, dump_row, read_row, row_key, validation_text
+from oms_events.eventstore.read_model_items import dump_row, read_row, validation_text
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.outbox.limits import MAX_ACTIONS, MAX_BYTES
 from oms_events.outbox.schema import ITEM_LIMIT, item_size
 
+T = TypeVar("T")
+
 MAX_ROWS: Final = MAX_ACTIONS - 3
-"""Of one transaction, beside the checkpoint, the list's entry of a parked event, and that of one that is no more."""
+"""Of one transaction: beside them go the checkpoint, a parked event, and one that is parked no more."""
 _OWN_BYTES: Final = 4 * 1024
-"""At most, of a row's key, revision and times; and of each further item of the transaction."""
+"""More than the read model itself adds to a row, and than any other item of the transaction takes."""
+_SURELY_FITS: Final = MAX_BYTES // ITEM_LIMIT - 1
 _MAX_REASON: Final = 1000
+_ANY: Final = "?"
+"""The type of what cannot be read at all: it may concern everybody."""
 
 
 class BrokenEvent(NamedTuple):
@@ -43,7 +50,7 @@ class Poison(NamedTuple):
 
 
 class RowChange(NamedTuple):
-    """A row's attributes as they will be (None: no row), and the event that changed it last."""
+    """A row's attributes as they will be (None: no row), and the event that it was made of last."""
 
     attributes: dict[str, dict[str, Any]] | None
     revision: str
@@ -67,163 +74,189 @@ Rows = Mapping[str, Item | None]
 """The stored rows by key, None where there is none."""
 
 
-def is_of_interest(event: HistoryEvent, projection: Projection[Any]) -> bool:
-    """Whether a projection has to do with an event; with one whose type cannot be read, too."""
-    return bool(projection.handlers(event.type)) or (isinstance(event, BrokenEvent) and event.type == "?")
+class PoisonError(Exception):
+    """Why an event is poison, in words that may be stored. Never leaves the fold."""
 
 
-def keys_of(event: HistoryEvent, projection: Projection[Any]) -> list[str]:
-    """The keys of the rows that an event changes; none for one that is poison by them."""
-    if isinstance(event, BrokenEvent):
-        return []
-    try:
-        return [handler.key_of(event) for handler in projection.handlers(event.type)]
-    except Exception:
-        # Found again when the event is folded, and told there.
-        return []
+def concerns(event: HistoryEvent, projection: Projection[Any]) -> bool:
+    """Whether a projection has to do with an event."""
+    return bool(projection.handlers(event.type)) or (isinstance(event, BrokenEvent) and event.type == _ANY)
 
 
-def fold(
-    projection: Projection[Any], events: Sequence[HistoryEvent], rows: Rows, *, pass_poison: bool = False
-) -> Folded:
-    """Folds events onto the rows that they need, as far as one transaction takes them.
+class Folding:
+    """Folds events onto the rows of a projection.
 
-    `events` are those of interest, in order. Poison ends it, or is passed over.
+    With `is_private`, what the projection's functions say of their failures is kept out of reasons: it may repeat
+    personal data, which is encrypted everywhere else.
     """
-    try:
-        return _fold_at_once(projection, events, rows)
-    except Exception:
-        # One of them is poison, or all are too much: which, shows one by one.
-        return _fold_one_by_one(projection, events, rows, pass_poison=pass_poison)
 
-
-def _fold_at_once(projection: Projection[Any], events: Sequence[HistoryEvent], rows: Rows) -> Folded:
-    folded, models, revisions = Folded(next=len(events)), _Models(projection, rows), dict[str, str]()
-    for event in events:
-        event = _readable(event)
-        for handler in projection.handlers(event.type):
-            key = handler.key_of(event)
-            models[key] = _handle(projection, handler, models[key], event)
-            revisions[key] = event.position
-        folded.handled.append(event)
-    for key, revision in revisions.items():
-        folded.rows[key] = RowChange(_dump(projection, key, models[key]), revision)
-    _check(folded)
-    return folded
-
-
-def _fold_one_by_one(
-    projection: Projection[Any], events: Sequence[HistoryEvent], rows: Rows, *, pass_poison: bool
-) -> Folded:
-    folded = Folded()
-    stored = dict(rows)
-    for event in events:
-        try:
-            changes = _changes(projection, event, stored)
-            _check(Folded(rows=changes))
-        except Exception as error:
-            if pass_poison and not _has_room(folded, {}):
-                return folded
-            folded.poison.append(Poison(event.sequence, event.type, reason_of(error)))
-            if not pass_poison:
-                folded.is_held = True
-                return folded
-        else:
-            if not _has_room(folded, changes):
-                return folded
-            folded.rows |= changes
-            for key, change in changes.items():
-                stored[key] = change.attributes
-            folded.handled.append(_readable(event))
-        folded.next += 1
-    return folded
-
-
-def _changes(projection: Projection[Any], event: HistoryEvent, stored: Rows) -> dict[str, RowChange]:
-    """What one event changes. The rows are read anew: a function that failed may have left its own half done."""
-    event = _readable(event)
-    models, changes = _Models(projection, stored), dict[str, RowChange]()
-    for handler in projection.handlers(event.type):
-        key = handler.key_of(event)
-        models[key] = _handle(projection, handler, models[key], event)
-        changes[key] = RowChange(_dump(projection, key, models[key]), event.position)
-    return changes
-
-
-class _Models(dict[str, "BaseModel | None"]):
-    """Rows as their model, read when they are asked for first."""
-
-    def __init__(self, projection: Projection[Any], rows: Rows) -> None:
-        super().__init__()
+    def __init__(self, projection: Projection[Any], *, pass_poison: bool, is_private: bool) -> None:
         self._projection = projection
-        self._rows = rows
+        self._pass_poison = pass_poison
+        self._is_private = is_private
 
-    def __missing__(self, key: str) -> BaseModel | None:
-        item = self._rows[key]
-        row = None if item is None else read_row(item, self._projection)
-        self[key] = row
-        return row
+    def keys_of(self, event: HistoryEvent) -> list[str]:
+        """The keys of the rows that an event changes; none for one that is poison already by them."""
+        if isinstance(event, BrokenEvent):
+            return []
+        try:
+            return [self._key(handler, event) for handler in self._projection.handlers(event.type)]
+        except PoisonError:
+            # Met again when the event is folded.
+            return []
+
+    def fold(self, events: Sequence[HistoryEvent], rows: Rows) -> Folded:
+        """Folds events onto the rows that they need, as far as one transaction takes them.
+
+        `events` are those that concern the projection, in order. Poison ends it, or is passed over.
+        """
+        try:
+            return self._at_once(events, rows)
+        except PoisonError:
+            # One of them is poison, or all together are too much: which, shows one by one.
+            return self._one_by_one(events, rows)
+
+    def _at_once(self, events: Sequence[HistoryEvent], rows: Rows) -> Folded:
+        folded = Folded(next=len(events))
+        models: dict[str, BaseModel | None] = {}
+        revisions: dict[str, str] = {}
+        for found in events:
+            event = _readable(found)
+            self._handle(event, rows, models, revisions)
+            folded.handled.append(event)
+        folded.rows = self._changes(models, revisions)
+        _check(folded.rows)
+        return folded
+
+    def _one_by_one(self, events: Sequence[HistoryEvent], rows: Rows) -> Folded:
+        folded, stored = Folded(), dict(rows)
+        for found in events:
+            try:
+                event = _readable(found)
+                # The rows are read anew: a function that fails may leave the one that it was given half changed.
+                models: dict[str, BaseModel | None] = {}
+                revisions: dict[str, str] = {}
+                self._handle(event, stored, models, revisions)
+                changes = self._changes(models, revisions)
+                _check(changes)
+            except PoisonError as error:
+                if not _has_room(folded, {}, poison=1):
+                    return folded
+                folded.poison.append(Poison(found.sequence, found.type, str(error)))
+                if not self._pass_poison:
+                    folded.is_held = True
+                    return folded
+            else:
+                if not _has_room(folded, changes):
+                    return folded
+                folded.rows |= changes
+                stored |= {key: change.attributes for key, change in changes.items()}
+                folded.handled.append(event)
+            folded.next += 1
+        return folded
+
+    def _handle(
+        self, event: RecordedEvent, rows: Rows, models: dict[str, BaseModel | None], revisions: dict[str, str]
+    ) -> None:
+        """Changes the models of the event's rows, which are read from `rows` where they are not there yet."""
+        try:
+            domain_event = event.domain_event
+        except EventUnreadableError as error:
+            raise PoisonError(self._unreadable(error)) from error
+        for handler in self._projection.handlers(event.type):
+            key = self._key(handler, event)
+            if key not in models:
+                models[key] = self._model(rows, key)
+            row = models[key]
+            after = self._call(lambda: handler.handle(row, domain_event, event))  # noqa: B023 - called at once
+            if after is not None and not isinstance(after, self._projection.row):
+                name = getattr(handler.handle, "__qualname__", repr(handler.handle))
+                wanted = self._projection.row.__name__
+                raise PoisonError(f"{name} gave {type(after).__name__}; give {wanted}, or None to delete the row")
+            models[key] = after
+            revisions[key] = event.position
+
+    def _key(self, handler: RowHandler, event: RecordedEvent) -> str:
+        return self._call(lambda: handler.key_of(event))
+
+    def _model(self, rows: Rows, key: str) -> BaseModel | None:
+        if key not in rows:
+            raise PoisonError(
+                "the event's row has another key each time it is asked for: make `key` a pure function"
+            )
+        item = rows[key]
+        try:
+            return None if item is None else read_row(item, self._projection)
+        except ValueError as error:
+            raise PoisonError(str(error)) from error
+
+    def _changes(
+        self, models: Mapping[str, BaseModel | None], revisions: Mapping[str, str]
+    ) -> dict[str, RowChange]:
+        return {key: RowChange(self._attributes(key, models[key]), revisions[key]) for key in revisions}
+
+    def _attributes(self, key: str, row: BaseModel | None) -> dict[str, dict[str, Any]] | None:
+        if row is None:
+            return None
+        attributes = self._call(lambda: dump_row(row))
+        size = item_size(attributes) + len(key.encode()) + _OWN_BYTES
+        if size > ITEM_LIMIT:
+            text = f"the row has about {size} bytes, but a DynamoDB item takes {ITEM_LIMIT}: split it"
+            raise PoisonError(text)
+        return attributes
+
+    def _call(self, call: Callable[[], T]) -> T:
+        """What the projection's own code gives."""
+        try:
+            return call()
+        except MemoryError:
+            # Not the event's fault.
+            raise
+        except Exception as error:
+            raise PoisonError(self._reason(error)) from error
+
+    def _reason(self, error: Exception) -> str:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        if isinstance(error, StorageRejectedError) and not self._is_private:
+            return _cut(str(error))
+        if self._is_private:
+            return f"{type(error).__name__}{where}; its text is left out, as it may hold personal data"
+        if isinstance(error, ValidationError):
+            # Its own text repeats values.
+            return _cut(f"{error.title}: {validation_text(error)}{where}")
+        return _cut(f"{type(error).__name__}: {error}{where}")
+
+    def _unreadable(self, error: EventUnreadableError) -> str:
+        if self._is_private and error.__cause__ is not None:
+            return f"{error.event_type} version {error.version}: {self._reason(error)}"
+        return _cut(str(error))
 
 
 def _readable(event: HistoryEvent) -> RecordedEvent:
     if isinstance(event, BrokenEvent):
-        raise EventUnreadableError(event.reason, event_type=event.type, version=0)
+        raise PoisonError(event.reason)
     return event
 
 
-def _handle(
-    projection: Projection[Any], handler: RowHandler, row: BaseModel | None, event: RecordedEvent
-) -> BaseModel | None:
-    after = handler.handle(row, event.domain_event, event)
-    if after is not None and not isinstance(after, projection.row):
-        name = getattr(handler.handle, "__name__", "its function")
-        raise TypeError(
-            f"{name} gave {type(after).__name__}; give {projection.row.__name__}, or None to delete the row"
+def _check(changes: Mapping[str, RowChange]) -> None:
+    if len(changes) > _SURELY_FITS and not _has_room(Folded(), changes):
+        text = (
+            f"{len(changes)} rows of about {_bytes(changes)} bytes are changed at once, but a transaction takes "
+            f"{MAX_ROWS} rows and {MAX_BYTES} bytes"
         )
-    return after
+        raise PoisonError(text)
 
 
-def _dump(projection: Projection[Any], key: str, row: BaseModel | None) -> dict[str, dict[str, Any]] | None:
-    if row is None:
-        return None
-    attributes = dump_row(row)
-    size = item_size(attributes) + _key_size(row_key(projection.full_name, key)) + _OWN_BYTES // 2
-    if size > ITEM_LIMIT:
-        raise ValueError(
-            f"the row {key!r} has about {size} bytes, but a DynamoDB item takes {ITEM_LIMIT}: split it"
-        )
-    return attributes
-
-
-def _check(folded: Folded) -> None:
-    if not _has_room(Folded(), folded.rows):
-        raise ValueError(
-            f"{len(folded.rows)} rows of about {_bytes(folded.rows)} bytes are changed at once, but a transaction "
-            f"takes {MAX_ROWS} rows and {MAX_BYTES} bytes"
-        )
-
-
-def _has_room(folded: Folded, changes: Mapping[str, RowChange]) -> bool:
-    rows = {**folded.rows, **changes}
-    others = len(folded.poison)
-    return len(rows) + others <= MAX_ROWS and _bytes(rows) + (others + 3) * _OWN_BYTES <= MAX_BYTES
+def _has_room(folded: Folded, changes: Mapping[str, RowChange], *, poison: int = 0) -> bool:
+    rows, others = {**folded.rows, **changes}, len(folded.poison) + poison
+    is_few = len(rows) + max(0, others - 1) <= MAX_ROWS
+    return is_few and _bytes(rows) + (others + 3) * _OWN_BYTES <= MAX_BYTES
 
 
 def _bytes(rows: Mapping[str, RowChange]) -> int:
-    return sum(item_size(change.attributes or {}) + len(key) * 4 + _OWN_BYTES for key, change in rows.items())
+    return sum(item_size(change.attributes or {}) + len(key.encode()) + _OWN_BYTES for key, change in rows.items())
 
 
-def _key_size(key: ItemKey) -> int:
-    return len(key.hash.encode()) + len(key.range.encode()) + _OWN_BYTES // 4
-
-
-def reason_of(error: Exception) -> str:
-    """Why an event is poison, in one line."""
-    if isinstance(error, ValidationError):
-        # Its own text repeats values, which may be personal.
-        text = f"{error.title}: {validation_text(error)}"
-    elif isinstance(error, EventUnreadableError):
-        text = str(error)
-    else:
-        text = f"{type(error).__name__}: {error}"
+def _cut(text: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."

@@ -206,7 +206,7 @@ class PersonalDataCipher:
     def _clear(self, sealed: Sealed, locks: Mapping[str, _Lock]) -> Any:
         lock = locks.get(sealed.subject)
         where = f"{sealed.where or 'data'} of subject {sealed.subject!r}"
-        if lock is None or lock.version < sealed.version:
+        if lock is None or (lock.aead is not None and lock.version < sealed.version):
             text = (
                 f"{where}: its key is not there, and it was not deleted either; are these the keys of another "
                 "system, or of an older backup? If the person is to be forgotten, say so with `forget`"
@@ -270,4 +270,5 @@ def _located(index: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _json(value: Any) -> bytes:
+    """A value as events are written. Raises `InvalidEventError`."""
     return encode(build_event("-", "-", value)).payload

@@ -20,6 +20,7 @@ FORGOTTEN: Final = "[forgotten]"
 """What stands in a text whose key was deleted, unless its mark says otherwise."""
 
 _UNSAID: Final[Any] = object()
+_AS_ANY: Final[Any] = SerializeAsAny
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,6 +115,13 @@ def check_marks(model: type[BaseModel]) -> bool:
     if problems := list(dict.fromkeys(_wrong_subjects(model, ()))):
         raise ConfigurationError(f"personal data of {model.__name__}", problems)
     return bool(parts_of(model))
+
+
+def marked_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The names of the fields that are personal, wholly or in parts; models in them have marks of their own."""
+    return frozenset(
+        part.name for part in parts_of(model) if any(isinstance(node, Leaf) for node in _flat(part.node))
+    )
 
 
 def key_of(model: type[BaseModel], name: str) -> str:
@@ -227,7 +235,7 @@ class _Search:
             self._problem("has two marks; keep one")
         if marks:
             return Leaf(marks[0].subject, self._otherwise(marks[0], annotation))
-        if any(isinstance(item, SerializeAsAny) for item in metadata):
+        if any(isinstance(item, _AS_ANY) for item in metadata):
             return Anything()
         origin, arguments = get_origin(bare), get_args(bare)
         kind = origin or bare
@@ -236,7 +244,7 @@ class _Search:
         if hasattr(kind, "__value__"):
             return self._in_alias(kind)
         if origin is None and not isinstance(kind, type):
-            # Any, a type variable, a name that leads back to itself.
+            # A type variable, a name that leads back to itself.
             return Anything()
         if not isinstance(kind, type):
             nodes = [self._inside(each) for each in arguments]
@@ -244,7 +252,7 @@ class _Search:
         if issubclass(kind, BaseModel):
             return Anything() if kind.model_config.get("polymorphic_serialization") else Nested(kind)
         if not arguments:
-            is_open = kind in (object, list, tuple, set, frozenset, dict)
+            is_open = kind in (Any, object, list, tuple, set, frozenset, dict)
             return Anything() if is_open else self._in_members(kind)
         return self._in_container(kind, arguments)
 
@@ -288,6 +296,8 @@ class _Search:
         return self._unreachable(nodes, f"{kind.__name__} has marks; make it a pydantic model, or mark the field")
 
     def _joined(self, nodes: list[Node]) -> Node | None:
+        if not nodes:
+            return None
         leaves = [node for node in nodes if isinstance(node, Leaf)]
         if len(leaves) > 1:
             self._problem("has two marks in one union; mark the union as a whole")
@@ -299,7 +309,7 @@ class _Search:
             inner = [node.node for node in nodes if isinstance(node, Items) and node.of_mapping is of_mapping]
             if (node := self._joined(inner)) is not None:
                 joined.append(Items(node, of_mapping))
-        return Choice(tuple(joined)) if joined else None
+        return Choice(tuple(joined))
 
     def _unreachable(self, nodes: Iterable[Node | None], problem: str) -> Node | None:
         found = tuple(node for node in nodes if node is not None and not isinstance(node, Anything))

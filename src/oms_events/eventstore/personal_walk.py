@@ -68,7 +68,7 @@ def rewritten(model: BaseModel, data: dict[str, Any], replace: Replace) -> dict[
     """The model's data with other values where it is personal; the same object when nothing is.
 
     `data` is what `model_dump(mode="json", by_alias=True)` gives, and stays as it is. None is nothing personal.
-    Raises `ConfigurationError` for marks in error, and `PersonalDataError` for data of another form than its model.
+    Raises `ConfigurationError` for marks in error, `PersonalDataError` for data of another form than its model.
     """
     if not check_marks(type(model)):
         return data

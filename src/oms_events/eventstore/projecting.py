@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal
-
-from pydantic import Field
+from typing import Any, Final
 
 from oms_events._aio import Clock
-from oms_events._config import ConfigModel
-from oms_events.errors import EventUnreadableError, PersonalDataError, ProjectionError, TransactionConflictError
-from oms_events.eventstore.folding import (
-    MAX_ROWS,
-    BrokenEvent,
-    Folded,
-    HistoryEvent,
-    Poison,
-    fold,
-    is_of_interest,
-    keys_of,
-    reason_of,
-)
-from oms_events.eventstore.items import Item, position_of, read_item
+from oms_events.errors import EventUnreadableError, TransactionConflictError
+from oms_events.eventstore.config import ProjectorConfig
+from oms_events.eventstore.folding import MAX_ROWS, Folded, Folding, HistoryEvent, Poison, RowChange, concerns
+from oms_events.eventstore.items import Item
 from oms_events.eventstore.positions import KeyedLocks, Positions
 from oms_events.eventstore.projections import Projection
 from oms_events.eventstore.read_model_items import (
     Checkpoint,
+    ItemKey,
     ParkedEvent,
     Write,
     checkpoint_key,
@@ -47,31 +35,14 @@ from oms_events.eventstore.read_model_items import (
 )
 from oms_events.eventstore.read_models import ReadModels
 from oms_events.eventstore.records import RecordedEvent
-from oms_events.eventstore.schema import EVENT_SEQUENCE, EVENT_TYPE
-from oms_events.eventstore.store import EventStore, reveal
+from oms_events.eventstore.runs import Runs
+from oms_events.eventstore.store import EventStore
 from oms_events.instrumentation.hooks import EventParked, Hooks, Projected
-from oms_events.resilience.backoff import RetryConfig
 
 _log = logging.getLogger("oms_events")
 
-_ALL: Final = 2**63
-"""Beyond every position: what a held aggregate need not be given again."""
-
-
-class ProjectorConfig(ConfigModel):
-    """How a projector works."""
-
-    concurrency: int = Field(default=16, ge=1, le=1000)
-    """So many aggregates are worked on at the same time."""
-    after_poison: Literal["hold", "continue"] = "hold"
-    """What becomes of an aggregate's later events when one is parked: `hold` keeps them in the store until
-    `retry_parked`, `continue` handles them without it."""
-    conflicts: RetryConfig = RetryConfig(max_attempts=30, initial=0.01, maximum=1.0)
-    """How often and after how long a change is decided anew when others changed the same row or aggregate."""
-    page_size: int = Field(default=500, ge=1, le=10_000)
-    """So many events of an aggregate are read from the store at once, and 1 MB at most."""
-    remembered_positions: int = Field(default=100_000, ge=0)
-    """Of so many aggregates and projections it is remembered that events of no interest were passed."""
+_BEYOND: Final = 2**63
+"""After every event: a held aggregate need not be given anything again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +60,10 @@ class Engine:
 
 
 class Advance:
-    """Brings one aggregate forward in one projection.
+    """Brings one aggregate forward in one projection; used once.
 
-    `position` is how far it has come, also when `run` raised; everything before it is done, or in the store and
-    waits there for a parked event. Cancelled at any point, what was committed stands and the rest is not done.
+    `position` is how far it has come, also when it raised: all up to there is in the read model, or parked, or
+    waits in the store for what is parked. Cancelled at any point, what was committed stands, and no more.
     """
 
     def __init__(
@@ -100,181 +71,127 @@ class Advance:
         engine: Engine,
         projection: Projection[Any],
         aggregate_id: str,
-        delivered: Sequence[RecordedEvent] = (),
+        delivered: Iterable[RecordedEvent] = (),
         *,
         to_end: bool = False,
-        release: bool = False,
     ) -> None:
+        config = engine.config
+        self.aggregate_id = aggregate_id
+        self.position = 0
         self._engine = engine
+        self._tables = engine.read_models.tables
         self._projection = projection
         self._name = projection.full_name
-        self.aggregate_id = aggregate_id
-        self._delivered = deque(delivered)
         self._to_end = to_end
-        self._release = release
-        self._checkpoint_key = checkpoint_key(self._name, aggregate_id)
+        self._release: int | None = None
+        self._runs = Runs(
+            engine.store,
+            aggregate_id,
+            delivered,
+            page_size=config.page_size,
+            clock=engine.clock,
+            rng=engine.rng,
+        )
+        self._folding = Folding(
+            projection,
+            pass_poison=config.after_poison == "continue",
+            is_private=engine.store.cipher is not None,
+        )
         self._checkpoint: Checkpoint | None = None
         self._rows: dict[str, Item | None] = {}
         self._is_loaded = False
         self._refusals = 0
-        self.position = 0
 
     async def run(self) -> None:
-        """Works until nothing is left to do. Raises a `StorageError`, and `ProjectionError` for a gap in the store."""
-        async with self._engine.locks.hold([f"aggregate {self._name} {self.aggregate_id}"]):
+        """Works until nothing is left to do.
+
+        Raises a `StorageError`, and `ProjectionError` for an event that the store lacks.
+        """
+        async with self._to_myself():
             while await self._step():
                 pass
 
-    async def run_held(self, event: ParkedEvent) -> bool:
-        """As `run`, also where the aggregate waits for `event`; whether that is parked no more."""
-        await self.run()
-        listed = await self._listed(event.sequence)
-        return listed is None
+    async def retry(self, parked: ParkedEvent) -> bool:
+        """Tries a parked event again, and goes on to the end where the aggregate waits for it.
 
-    async def run_passed(self, event: ParkedEvent) -> bool:
-        """Handles an event that was passed over, on the row as it is by now; whether it is parked no more."""
+        Whether it is parked no more. Raises as `run`.
+        """
+        async with self._to_myself():
+            if not parked.held:
+                return await self._retry_passed(parked)
+            self._release = parked.sequence
+            while await self._step():
+                pass
+            listed = await self._listed(parked.sequence)
+            known = self._checkpoint
+            if listed is None or not listed.held or (known is not None and known.parked == parked.sequence):
+                return listed is None
+            # Nobody waits for it: what it says was left behind by a version that was removed.
+            return await self._tables.commit([parked_change(listed, None)])
+
+    @asynccontextmanager
+    async def _to_myself(self) -> AsyncIterator[None]:
+        """Keeps this process's other tasks from the same aggregate: all but one of them would be refused."""
         async with self._engine.locks.hold([f"aggregate {self._name} {self.aggregate_id}"]):
-            listed: ParkedEvent | None = event
-            while listed is not None and not listed.held:
-                found = await self._revealed(await self._read(event.sequence - 1, event.sequence))
-                keys = [key for one in found for key in keys_of(one, self._projection)]
-                async with self._rows_to_myself(keys):
-                    self._rows.clear()
-                    await self._need(keys)
-                    folded = fold(self._projection, found, self._rows)
-                    now = self._engine.clock.now()
-                    again = None
-                    if folded.is_held:
-                        reason = folded.poison[-1].reason
-                        again = replace(listed, reason=reason, parked_at=now, attempts=listed.attempts + 1)
-                    writes = [
-                        parked_change(listed, again),
-                        *(
-                            row_write(row_key(self._name, key), self._rows[key], item)
-                            for key, item in self._items(folded, now).items()
-                        ),
-                    ]
-                    is_done = await self._engine.read_models.tables.commit(writes)
-                if is_done:
-                    self._tell(folded, [] if again is None else [again], now)
-                    return again is None
-                await self._refused()
-                listed = await self._listed(event.sequence)
-            return listed is None
+            yield
+
+    # ------------------------------------------------------------------ step by step
 
     async def _step(self) -> bool:
         """One transaction further; whether there may be more to do."""
         if not self._is_loaded:
             await self._load()
         known = self._checkpoint or Checkpoint()
-        if known.is_held and not self._release:
-            self.position = _ALL
-            return False
-        positions = self._engine.positions
-        self.position = positions.after(self._name, self.aggregate_id, known.sequence)
         if known.is_held:
+            if self._release != known.parked:
+                self.position = _BEYOND
+                return False
             self.position = known.sequence
-        run = await self._next()
+        else:
+            self.position = self._engine.positions.after(self._name, self.aggregate_id, known.sequence)
+        # What came while the aggregate was held was not handled, and nobody will deliver it again.
+        to_end = self._to_end or known.parked is not None
+        run = await self._runs.after(self.position, to_end=to_end)
         if not run:
-            return known.parked is not None and await self._settle(known)
-        wanted = [event for event in run if is_of_interest(event, self._projection)]
-        if not wanted:
-            self._pass(run[0].sequence, run[-1].sequence)
-            return True
-        wanted = await self._revealed(wanted)
-        return await self._project(run, wanted)
-
-    # ------------------------------------------------------------------ reading
+            return await self._settle(known)
+        wanted = [event for event in run if concerns(event, self._projection)]
+        if wanted:
+            await self._project(run, await self._runs.revealed(wanted))
+        else:
+            self._engine.positions.passed(self._name, self.aggregate_id, run[0].sequence, run[-1].sequence)
+        return True
 
     async def _load(self) -> None:
-        """Reads the checkpoint, and with it the rows that the delivered events will most likely need."""
+        """Reads the checkpoint, and with it the row that the delivered events will most likely need."""
         keys: list[str] = []
         if not self._projection.shares_rows and any(
-            is_of_interest(event, self._projection) for event in self._delivered
+            concerns(one, self._projection) for one in self._runs.delivered
         ):
             keys = [self.aggregate_id]
-        items = await self._engine.read_models.tables.get(
-            [self._checkpoint_key, *(row_key(self._name, key) for key in keys)]
-        )
-        self._checkpoint = read_checkpoint(items[0])
-        self._rows = dict(zip(keys, items[1:], strict=True))
+        found = await self._tables.get([self._checkpoint_key, *(row_key(self._name, key) for key in keys)])
+        self._checkpoint = read_checkpoint(found[0])
+        self._rows = dict(zip(keys, found[1:], strict=True))
         self._is_loaded = True
 
-    async def _next(self) -> Sequence[HistoryEvent]:
-        """The events that come next, without a gap; from what was delivered, or from the store."""
-        delivered = self._delivered
-        while delivered and delivered[0].sequence <= self.position:
-            delivered.popleft()
-        if delivered and delivered[0].sequence == self.position + 1:
-            run: list[HistoryEvent] = []
-            for event in delivered:
-                if event.sequence != self.position + 1 + len(run):
-                    break
-                run.append(event)
-            return run
-        known = self._checkpoint
-        if not delivered and not self._to_end and (known is None or known.parked is None):
-            return []
-        up_to = delivered[0].sequence - 1 if delivered else None
-        found = await self._read(self.position, up_to)
-        if [event.sequence for event in found] != list(
-            range(self.position + 1, self.position + 1 + len(found))
-        ) or (delivered and not found):
-            missing = f"{self.aggregate_id}@{self.position + 1}"
-            raise ProjectionError(
-                f"{self._name}: the event store has no event {missing}, but later ones came: does the source give "
-                "another store's events, or was history deleted?"
-            )
-        return found
-
-    async def _read(self, after: int, up_to: int | None) -> list[HistoryEvent]:
-        store = self._engine.store
-        while True:
-            page = await store.table.read(
-                self.aggregate_id, after=after, up_to=up_to, limit=self._engine.config.page_size
-            )
-            if page.items or page.next is None:
-                return [_read_event(item, store) for item in page.items]
-
-    async def _revealed(self, events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
-        """The events with personal data in clear text, where the cipher still has the key."""
-        cipher = self._engine.store.cipher
-        if cipher is None:
-            return list(events)
-        readable = [event for event in events if isinstance(event, RecordedEvent)]
-        try:
-            clear = iter(await reveal(readable, cipher))
-            return [next(clear) if isinstance(event, RecordedEvent) else event for event in events]
-        except PersonalDataError as error:
-            if len(readable) == 1:
-                return [_broken(event, error) if isinstance(event, RecordedEvent) else event for event in events]
-        # Which of them is damaged shows one by one.
-        return [found for event in events for found in await self._revealed([event])]
-
-    # ------------------------------------------------------------------ writing
-
-    async def _project(self, run: Sequence[HistoryEvent], wanted: list[HistoryEvent]) -> bool:
+    async def _project(self, run: Sequence[HistoryEvent], wanted: Sequence[HistoryEvent]) -> None:
         """Folds the events of interest of a run, as many as one transaction takes, and writes what they make."""
         keys: dict[str, None] = {}
         for number, event in enumerate(wanted):
-            more = {**keys, **dict.fromkeys(keys_of(event, self._projection))}
+            more = keys | dict.fromkeys(self._folding.keys_of(event))
             if number and len(more) > MAX_ROWS:
                 wanted = wanted[:number]
-                run = [other for other in run if other.sequence < event.sequence]
+                run = [one for one in run if one.sequence < event.sequence]
                 break
             keys = more
-        async with self._rows_to_myself(list(keys)):
-            await self._need(list(keys))
-            folded = fold(
-                self._projection, wanted, self._rows, pass_poison=self._engine.config.after_poison == "continue"
-            )
-            # Those between the last one in it and the first one that is not are of no interest.
+        async with self._rows_to_myself(keys):
+            folded = self._folding.fold(wanted, await self._need(keys))
+            # What stands between the last event in it and the first that is not is of no interest.
             last = run[-1].sequence if folded.next == len(wanted) else wanted[folded.next].sequence - 1
-            return await self._commit(folded, last)
+            await self._commit(folded, last)
 
     @asynccontextmanager
-    async def _rows_to_myself(self, keys: Sequence[str]) -> AsyncIterator[None]:
-        """Keeps this process's other aggregates from the same rows: all but one of them would be refused."""
+    async def _rows_to_myself(self, keys: Iterable[str]) -> AsyncIterator[None]:
+        """Keeps this process's other aggregates from the same rows, as `_to_myself` does."""
         if not self._projection.shares_rows:
             yield
             return
@@ -282,52 +199,91 @@ class Advance:
             try:
                 yield
             finally:
-                # Once the locks are given back they are others' to change.
+                # From now on they are others' to change.
                 self._rows.clear()
 
-    async def _need(self, keys: Sequence[str]) -> None:
+    async def _need(self, keys: Iterable[str]) -> Mapping[str, Item | None]:
         missing = [key for key in keys if key not in self._rows]
         if missing:
-            items = await self._engine.read_models.tables.get([row_key(self._name, key) for key in missing])
-            self._rows.update(zip(missing, items, strict=True))
+            found = await self._tables.get([row_key(self._name, key) for key in missing])
+            self._rows.update(zip(missing, found, strict=True))
+        return self._rows
 
-    async def _commit(self, folded: Folded, last: int) -> bool:
+    async def _commit(self, folded: Folded, last: int) -> None:
+        """Writes rows, checkpoint and what is parked at once, if nobody changed any of it since it was read."""
         before, now = self._checkpoint, self._engine.clock.now()
-        parked = before.parked if before is not None else None
-        if folded.is_held:
-            parked = folded.poison[-1].sequence
-        after = Checkpoint(last, parked)
-        items = self._items(folded, now)
-        events = [await self._parked(poison, before, now, held=folded.is_held) for poison in folded.poison]
-        writes: list[Write] = [
+        waited_for = None if before is None else before.parked
+        waits_for = folded.poison[-1].sequence if folded.is_held else waited_for
+        after = Checkpoint(last, waits_for)
+        items = self._items(folded.rows, now)
+        parked = [await self._parked(poison, now, held=folded.is_held) for poison in folded.poison]
+        writes = [
             checkpoint_write(self._checkpoint_key, before, after, now),
-            *(row_write(row_key(self._name, key), self._rows[key], item) for key, item in items.items()),
-            *(parked_write(event) for event in events),
+            *self._row_writes(items),
+            *map(parked_write, parked),
         ]
-        if before is not None and before.parked is not None and parked != before.parked:
-            # It waits for another one from now on.
-            writes += await self._delisted(before.parked)
-        if not await self._engine.read_models.tables.commit(writes):
+        if waited_for is not None and waits_for != waited_for:
+            writes += await self._delisted(waited_for)
+        if not await self._tables.commit(writes):
+            await self._refused()
+            return
+        self._checkpoint, self._refusals = after, 0
+        self._rows.update(items)
+        self._engine.positions.handled(self._name, self.aggregate_id, last)
+        if folded.is_held:
+            self._release = None
+        self._tell(folded, parked, now)
+
+    async def _settle(self, known: Checkpoint) -> bool:
+        """Ends the catching up after a parked event, at the history's end; whether there may be more to do."""
+        if known.parked is None or known.is_held:
+            return False
+        now, after = self._engine.clock.now(), Checkpoint(max(known.sequence, self.position))
+        writes = [checkpoint_write(self._checkpoint_key, known, after, now), *await self._delisted(known.parked)]
+        if not await self._tables.commit(writes):
             await self._refused()
             return True
         self._checkpoint = after
-        self._rows.update(items)
-        self._refusals = 0
-        self._engine.positions.handled(self._name, self.aggregate_id, last)
-        self._release = self._release and not folded.is_held
-        self._tell(folded, events, now)
-        return True
+        return False
 
-    def _items(self, folded: Folded, now: datetime) -> dict[str, Item | None]:
-        items: dict[str, Item | None] = {}
-        for key, (attributes, revision) in folded.rows.items():
-            place = row_key(self._name, key)
-            items[key] = None if attributes is None else row_item(place, attributes, revision=revision, now=now)
-        return items
+    async def _refused(self) -> None:
+        """Others were faster, or this was done before and its answer lost: what is there now is read."""
+        self._is_loaded = False
+        self._refusals += 1
+        retry = self._engine.config.conflicts
+        if self._refusals >= retry.max_attempts:
+            text = (
+                f"{self._name}, aggregate {self.aggregate_id!r}: others changed it or its rows at each of "
+                f"{self._refusals} attempts; nothing was written"
+            )
+            raise TransactionConflictError(text)
+        await self._engine.clock.sleep(retry.delay(self._refusals, self._engine.rng.random))
 
-    async def _parked(
-        self, poison: Poison, before: Checkpoint | None, now: datetime, *, held: bool
-    ) -> ParkedEvent:
+    # ------------------------------------------------------------------ parked events
+
+    async def _retry_passed(self, parked: ParkedEvent) -> bool:
+        """Handles an event that was passed over, on its rows as they are by now, and takes it from the list."""
+        listed: ParkedEvent | None = parked
+        while listed is not None and not listed.held:
+            wanted = await self._runs.revealed(await self._runs.one(parked.sequence))
+            keys = [key for event in wanted for key in self._folding.keys_of(event)]
+            async with self._rows_to_myself(keys):
+                self._rows.clear()
+                folded = self._folding.fold(wanted, await self._need(keys))
+                now, still = self._engine.clock.now(), None
+                if folded.poison:
+                    reason = folded.poison[-1].reason
+                    still = replace(listed, reason=reason, parked_at=now, attempts=listed.attempts + 1)
+                writes = [parked_change(listed, still), *self._row_writes(self._items(folded.rows, now))]
+                is_done = await self._tables.commit(writes)
+            if is_done:
+                self._tell(folded, [] if still is None else [still], now)
+                return still is None
+            await self._refused()
+            listed = await self._listed(parked.sequence)
+        return listed is None
+
+    async def _parked(self, poison: Poison, now: datetime, *, held: bool) -> ParkedEvent:
         event = ParkedEvent(
             projection=self._name,
             aggregate_id=self.aggregate_id,
@@ -337,14 +293,11 @@ class Advance:
             parked_at=now,
             held=held,
         )
-        if before is None or before.parked != poison.sequence:
-            return event
-        known = await self._listed(poison.sequence)
+        known = await self._listed(poison.sequence) if poison.sequence == self._release else None
         return event if known is None else replace(event, attempts=known.attempts + 1)
 
     async def _listed(self, sequence: int) -> ParkedEvent | None:
-        key = parked_key(self._name, self.aggregate_id, sequence)
-        [item] = await self._engine.read_models.tables.get([key])
+        [item] = await self._tables.get([parked_key(self._name, self.aggregate_id, sequence)])
         return None if item is None else read_parked(item)
 
     async def _delisted(self, sequence: int) -> list[Write]:
@@ -352,61 +305,35 @@ class Advance:
         listed = await self._listed(sequence)
         return [parked_change(listed, None)] if listed is not None and listed.held else []
 
-    async def _settle(self, known: Checkpoint) -> bool:
-        """Ends the catching up after a parked event: what came while the aggregate waited is done now."""
-        if known.is_held or known.parked is None:
-            return False
-        after = Checkpoint(max(known.sequence, self.position))
-        now = self._engine.clock.now()
-        writes = [
-            checkpoint_write(self._checkpoint_key, known, after, now),
-            *await self._delisted(known.parked),
-        ]
-        if not await self._engine.read_models.tables.commit(writes):
-            await self._refused()
-            return True
-        self._checkpoint = after
-        return False
+    # ------------------------------------------------------------------ writes
 
-    async def _refused(self) -> None:
-        """Others were faster, or this was done and the answer lost: what is there is read again."""
-        self._is_loaded = False
-        self._refusals += 1
-        retry = self._engine.config.conflicts
-        if self._refusals >= retry.max_attempts:
-            text = (
-                f"{self._name}, aggregate {self.aggregate_id!r}: others changed the same rows or the aggregate at "
-                f"each of {self._refusals} attempts; nothing was written"
-            )
-            raise TransactionConflictError(text)
-        await self._engine.clock.sleep(retry.delay(self._refusals, self._engine.rng.random))
+    @property
+    def _checkpoint_key(self) -> ItemKey:
+        return checkpoint_key(self._name, self.aggregate_id)
 
-    def _pass(self, first: int, last: int) -> None:
-        self._engine.positions.passed(self._name, self.aggregate_id, first, last)
+    def _items(self, rows: Mapping[str, RowChange], now: datetime) -> dict[str, Item | None]:
+        items: dict[str, Item | None] = {}
+        for key, (attributes, revision) in rows.items():
+            place = row_key(self._name, key)
+            items[key] = None if attributes is None else row_item(place, attributes, revision=revision, now=now)
+        return items
+
+    def _row_writes(self, items: Mapping[str, Item | None]) -> list[Write]:
+        return [row_write(row_key(self._name, key), self._rows[key], item) for key, item in items.items()]
 
     def _tell(self, folded: Folded, parked: Sequence[ParkedEvent], now: datetime) -> None:
         hooks = self._engine.hooks
         for event in parked:
             _log.warning("%s parked %s (%s): %s", self._name, event.position, event.event_type, event.reason)
-            hooks(EventParked(self._name, event.position, event.event_type, event.reason))
+            if event.attempts == 1:
+                hooks(EventParked(self._name, event.position, event.event_type, event.reason))
         if hooks and folded.handled:
-            times = [event.encoded.attributes.get("time") for event in folded.handled]
-            lag = [max(0.0, (now - time).total_seconds()) for time in times if isinstance(time, datetime)]
-            hooks(Projected(self._name, len(folded.handled), lag))
+            hooks(Projected(self._name, len(folded.handled), [_lag(event, now) for event in folded.handled]))
 
 
-def _read_event(item: Item, store: EventStore) -> HistoryEvent:
+def _lag(event: RecordedEvent, now: datetime) -> float:
     try:
-        return read_item(item, store.registry)
-    except EventUnreadableError as error:
-        try:
-            sequence = int(item[EVENT_SEQUENCE]["N"])
-        except (KeyError, ValueError):
-            raise ProjectionError(
-                f"the event store has an item without a sequence: {position_of(item)}"
-            ) from error
-        return BrokenEvent(sequence, item.get(EVENT_TYPE, {}).get("S", "?"), str(error))
-
-
-def _broken(event: RecordedEvent, error: PersonalDataError) -> BrokenEvent:
-    return BrokenEvent(event.sequence, event.type, reason_of(error))
+        return max(0.0, (now - event.time).total_seconds())
+    except EventUnreadableError:
+        # Its data could be read, which is what counts.
+        return 0.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import AliasChoices, BaseModel, RootModel
 
@@ -21,7 +21,7 @@ HandlerT = TypeVar("HandlerT", bound=Callable[..., BaseModel | None])
 Key = Callable[[RecordedEvent], str]
 
 REVISION: Final = "ProjectionRevision"
-"""The position of the event that changed the row last: another one at each change, also of a row made anew."""
+"""The position of the event that the row was made of last: another at each change, also of a row made anew."""
 UPDATED: Final = "ProjectionUpdated"
 RESERVED: Final = frozenset((ACCOUNT_ID, PROJECTION_TYPE, REVISION, UPDATED))
 """The attributes of a row that are not its model's."""
@@ -113,9 +113,10 @@ class Projection(Generic[R]):
                     problems.append(
                         f"{model!r} is no domain event of the projection's registry; register it there"
                     )
-                elif any(known.key is key for known in self._handlers.get(event_type, ())) or event_type in types:
+                elif any(known.key is key for known in self._handlers.get(event_type, ())):
                     problems.append(f"{event_type} has a function with this key already; give another key")
-                else:
+                elif event_type not in types:
+                    # Models of several versions are one type.
                     types.append(event_type)
             if problems:
                 raise ConfigurationError(f"projection {self.full_name!r}", problems)
@@ -134,8 +135,8 @@ class Projection(Generic[R]):
         return f"<Projection {self.full_name} of {', '.join(sorted(self._handlers)) or 'no events'}>"
 
 
-def check_projections(projections: Sequence[Projection[Any]]) -> None:
-    """Raises `ConfigurationError` for none, for two of one name and version, and for one without events."""
+def check_projections(projections: Sequence[Projection[Any]], registry: EventRegistry) -> None:
+    """Raises `ConfigurationError` for none, two of one name and version, and one that can never have events."""
     problems = []
     if not projections:
         problems.append("give at least one projection")
@@ -147,6 +148,11 @@ def check_projections(projections: Sequence[Projection[Any]]) -> None:
         f"{projection.full_name} handles no events; decorate a function with @projection.on(...)"
         for projection in projections
         if not projection.event_types
+    ]
+    problems += [
+        f"{projection.full_name} has another registry than the event store; give both the same"
+        for projection in projections
+        if projection.registry is not registry
     ]
     if problems:
         raise ConfigurationError("projector", problems)
@@ -161,7 +167,7 @@ def _row_problems(row: Any) -> Iterator[str]:
         if stored in RESERVED:
             yield f"row field {name!r} is stored as {stored!r}, which the read model has itself; rename it"
         if field.exclude:
-            yield f"row field {name!r} is excluded from what is stored, and would be lost; store it, or leave it out"
+            yield f"row field {name!r} is excluded from what is stored: it would be lost; store it or remove it"
         by_name = bool(row.model_config.get("populate_by_name")) or bool(row.model_config.get("validate_by_name"))
         if stored not in _read_as(name, field.validation_alias, by_name=by_name):
             yield f"row field {name!r} is stored as {stored!r}, but read under another name; give it one alias"

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
-from oms_events._aio import Clock, SystemClock
-from oms_events.errors import ConfigurationError
+from oms_events._aio import Clock, SystemClock, cancel_and_wait
+from oms_events.errors import ConfigurationError, StorageError
+from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.positions import KeyedLocks, Positions
-from oms_events.eventstore.projecting import Advance, Engine, ProjectorConfig
+from oms_events.eventstore.projecting import Advance, Engine
 from oms_events.eventstore.projections import Projection, check_projections
 from oms_events.eventstore.read_model_items import ParkedEvent
 from oms_events.eventstore.read_models import ReadModels
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.store import EventStore
 from oms_events.instrumentation.hooks import Hook, Hooks
+
+T = TypeVar("T")
 
 
 class Retried(NamedTuple):
@@ -49,7 +52,7 @@ class Projector:
         rng: random.Random | None = None,
     ) -> None:
         self.projections = tuple(projections)
-        check_projections(self.projections)
+        check_projections(self.projections, store.registry)
         self.store = store
         self.read_models = read_models
         self.config = config or ProjectorConfig()
@@ -73,9 +76,9 @@ class Projector:
         A projection that has no active version yet gets its own as that. Raises what their `open` does, and a
         `StorageError`.
         """
+        if self._is_open:
+            return
         async with self._opening:
-            if self._is_open:
-                return
             await self.store.open()
             await self.read_models.open()
             for projection in self.projections:
@@ -99,10 +102,13 @@ class Projector:
 
         None: it is in the read models, or was before, or is parked, or waits in the store for one that is; the
         source may forget it. An error: not now, and neither were the aggregate's later events; deliver it again.
-        That is a `StorageError`, or a `ProjectionError` when the store lacks an event before it. Raises what
-        `open` does. Cancelled, some events may have been handled: deliver all again.
+        That is a `StorageError`, or a `ProjectionError` when the store lacks an event before it. Raises
+        `ConfigurationError` as `open` does. Cancelled, some events may have been handled: deliver all again.
         """
-        await self.open()
+        try:
+            await self.open()
+        except StorageError as error:
+            return [error for _ in events]
         aggregates: dict[str, dict[int, RecordedEvent]] = {}
         for event in events:
             aggregates.setdefault(event.aggregate_id, {}).setdefault(event.sequence, event)
@@ -143,19 +149,28 @@ class Projector:
         return True
 
     async def _run(self, work: Sequence[Advance]) -> dict[str, list[tuple[Advance, Exception]]]:
+        """Does work; gives what failed, by aggregate."""
         failures: dict[str, list[tuple[Advance, Exception]]] = {}
-
-        async def run(advance: Advance) -> None:
-            async with self._slots:
-                try:
-                    await advance.run()
-                except Exception as error:
-                    failures.setdefault(advance.aggregate_id, []).append((advance, error))
-
-        async with asyncio.TaskGroup() as tasks:
-            for advance in work:
-                tasks.create_task(run(advance), name=f"projection {advance.aggregate_id}")
+        for advance, error in zip(work, await self._all(map(self._failure, work)), strict=True):
+            if error is not None:
+                failures.setdefault(advance.aggregate_id, []).append((advance, error))
         return failures
+
+    async def _failure(self, advance: Advance) -> Exception | None:
+        async with self._slots:
+            try:
+                await advance.run()
+            except Exception as error:
+                return error
+        return None
+
+    async def _all(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Results, aligned. Ends all tasks before it ends; the first error is raised as it is."""
+        tasks = [asyncio.create_task(one, name="projection") for one in work]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            await cancel_and_wait(*tasks)
 
     # ------------------------------------------------------------------ parked events
 
@@ -185,12 +200,25 @@ class Projector:
         await self.open()
         own = self._projection(projection)
         released = parked = 0
-        async for event in self.parked(own, aggregate_id=aggregate_id):
-            advance = Advance(self._engine, own, event.aggregate_id, to_end=True, release=event.held)
+        start: Token | None = None
+        while True:
+            page = await self.read_models.parked_page(own, aggregate_id=aggregate_id, start=start)
+            aggregates: dict[str, list[ParkedEvent]] = {}
+            for event in page.events:
+                aggregates.setdefault(event.aggregate_id, []).append(event)
+            # The aggregates at the same time, the events of one in their order.
+            gone = await self._all(self._retried(own, events) for events in aggregates.values())
+            released, parked = released + sum(gone), parked + len(page.events) - sum(gone)
+            start = page.next
+            if start is None:
+                return Retried(released, parked)
+
+    async def _retried(self, projection: Projection[Any], events: Sequence[ParkedEvent]) -> int:
+        gone = 0
+        for event in events:
             async with self._slots:
-                gone = await (advance.run_held(event) if event.held else advance.run_passed(event))
-            released, parked = released + gone, parked + (not gone)
-        return Retried(released, parked)
+                gone += await Advance(self._engine, projection, event.aggregate_id).retry(event)
+        return gone
 
     def _projection(self, wanted: Projection[Any] | str) -> Projection[Any]:
         for projection in self.projections:

@@ -75,7 +75,7 @@ class Write(NamedTuple):
 class Checkpoint(NamedTuple):
     """How far an aggregate is in a read model: its last event there, and the one that it waits for.
 
-    Once `sequence` has passed `parked` the aggregate waits no more, but has not caught up with what came meanwhile.
+    Once `sequence` has passed `parked` it waits no more, but has not caught up with what came meanwhile.
     """
 
     sequence: int = 0
@@ -116,7 +116,7 @@ def row_key(projection: str, key: str) -> ItemKey:
 
 
 def dump_row(row: BaseModel) -> dict[str, dict[str, Any]]:
-    """The attributes of a row. Raises `ValueError` for what DynamoDB has no attribute for, and for reserved names."""
+    """The attributes of a row. Raises `ValueError` for what DynamoDB cannot hold, and for reserved names."""
     data = row.model_dump(mode="json", by_alias=True)
     if taken := sorted(RESERVED & data.keys()):
         raise ValueError(f"the row has a field {taken[0]!r}, which the read model has itself; rename it")
@@ -252,7 +252,8 @@ def parked_change(before: ParkedEvent, after: ParkedEvent | None) -> Write:
     """Changes what is said of a parked event, or takes it from the list, if nobody else did in between."""
     key = parked_key(before.projection, before.aggregate_id, before.sequence)
     item = None if after is None else parked_item(after)
-    return Write(key, item, {_ATTEMPTS: {"N": str(before.attempts)}, _HELD: {"BOOL": before.held}})
+    as_read = parked_item(before)
+    return Write(key, item, {name: as_read[name] for name in (_ATTEMPTS, _HELD, _PARKED_AT)})
 
 
 # ---------------------------------------------------------------------- the active version

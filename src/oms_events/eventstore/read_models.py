@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from oms_events._aio import Clock, SystemClock
+from oms_events.errors import TransactionConflictError
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections import Projection
@@ -31,9 +33,11 @@ from oms_events.eventstore.read_model_items import (
     row_key,
     row_values,
 )
+from oms_events.resilience.backoff import RetryConfig
 
 POINTER_SECONDS: Final = 5.0
 """So long readers go on with the version that was active when they looked."""
+_CONFLICTS: Final = RetryConfig(max_attempts=8, initial=0.02, maximum=1.0)
 _PAGE: Final = 1000
 
 
@@ -80,7 +84,7 @@ class ReadModelTables(Protocol):
     async def query(
         self, hash_key: str, *, prefix: str, start: Token | None = None, limit: int | None = None
     ) -> TablePage:
-        """One page of the checkpoints' table: the items of a hash key whose range keys begin so, in their order."""
+        """One page of the checkpoints' table: the items of a hash key whose range keys begin so, in order."""
         ...
 
     async def scan(
@@ -101,9 +105,12 @@ class ReadModels:
     `async with`. Safe to use concurrently.
     """
 
-    def __init__(self, tables: ReadModelTables, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, tables: ReadModelTables, *, clock: Clock | None = None, rng: random.Random | None = None
+    ) -> None:
         self.tables = tables
         self._clock = clock or SystemClock()
+        self._rng = rng or random.SystemRandom()
         self._pointers: dict[str, tuple[float, int | None]] = {}
 
     async def open(self) -> None:
@@ -184,12 +191,21 @@ class ReadModels:
     async def set_active_version(self, name: str, version: int, *, expected: int | None) -> bool:
         """Lets readers have another version, if `expected` is the active one (None: there is none yet).
 
-        False: another is. Raises a `StorageError`.
+        False: another is. Raises a `StorageError`; then, and cancelled, it may or may not have been done.
         """
-        if not await self.tables.commit([pointer_write(name, version, expected)]):
-            # It may have been done, and its answer lost.
-            return await self.active_version(name) == version
         self._pointers.pop(name, None)
+        attempt = 1
+        while not await self.tables.commit([pointer_write(name, version, expected)]):
+            active = await self.active_version(name)
+            if active == version or active != expected:
+                # The answer may have been lost, or somebody else has done the same.
+                return active == version
+            if attempt == _CONFLICTS.max_attempts:
+                raise TransactionConflictError(
+                    f"the active version of {name!r}: others change it just now; try again"
+                )
+            await self._clock.sleep(_CONFLICTS.delay(attempt, self._rng.random))
+            attempt += 1
         return True
 
     async def _active(self, name: str) -> int | None:

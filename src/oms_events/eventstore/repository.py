@@ -23,7 +23,7 @@ from oms_events.errors import (
 )
 from oms_events.eventstore.aggregates import Aggregate, C, E, S, as_stored, command_fingerprint
 from oms_events.eventstore.append import check_aggregate_id, check_command_id
-from oms_events.eventstore.following import Folded, Follower, OtherHistoryError
+from oms_events.eventstore.following import Folded, OtherHistoryError, follow
 from oms_events.eventstore.kept_states import KeptStates
 from oms_events.eventstore.records import CommandMarker, RecordedEvent
 from oms_events.eventstore.snapshots import SnapshotStore
@@ -88,7 +88,6 @@ class Repository(Generic[S, C, E]):
         self._hooks = Hooks(hooks)
         self._clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
-        self._follower = Follower(store, aggregate, clock=self._clock, rng=self._rng)
         self._kept = (
             None
             if snapshots is None
@@ -119,10 +118,10 @@ class Repository(Generic[S, C, E]):
         if up_to == 0:
             return start
         if self._kept is None:
-            return await self._follower.follow(aggregate_id, start, up_to=up_to)
+            return await self._follow(aggregate_id, start, up_to=up_to)
         folded = await self._from_snapshot(self._kept, aggregate_id, up_to)
         if folded is None:
-            folded = await self._follower.follow(aggregate_id, start, up_to=up_to)
+            folded = await self._follow(aggregate_id, start, up_to=up_to)
         every = self._config.snapshot_every
         if every and self._config.snapshot_on_load and up_to is None and folded.events > every:
             await self._kept.keep(aggregate_id, folded)
@@ -132,10 +131,15 @@ class Repository(Generic[S, C, E]):
         async with aclosing(kept.find(aggregate_id, up_to)) as found:
             async for start in found:
                 try:
-                    return await self._follower.follow(aggregate_id, start, up_to=up_to, verify=True)
+                    return await self._follow(aggregate_id, start, up_to=up_to, verify=True)
                 except OtherHistoryError:
                     kept.ignore(aggregate_id, start.sequence, "the history has another event there, or none")
         return None
+
+    async def _follow(
+        self, aggregate_id: str, start: Folded[S], *, up_to: int | None = None, verify: bool = False
+    ) -> Folded[S]:
+        return await follow(self._store, self.aggregate, aggregate_id, start, up_to=up_to, verify=verify)
 
     # ------------------------------------------------------------------ commands
 
@@ -228,7 +232,7 @@ class Repository(Generic[S, C, E]):
         if actual is not None and actual < before.sequence:
             # The history became shorter: what was read of it is worth nothing.
             return await self._load(aggregate_id, None)
-        return await self._follower.follow(aggregate_id, before)
+        return await self._follow(aggregate_id, before)
 
     # ------------------------------------------------------------------ the same command again
 
@@ -248,7 +252,7 @@ class Repository(Generic[S, C, E]):
             last = first + marker.events - 1
             async with aclosing(self._store.read(run.aggregate_id, after=first - 1, up_to=last)) as found:
                 events = [event async for event in found]
-        now = await self._follower.follow(run.aggregate_id, before)
+        now = await self._follow(run.aggregate_id, before)
         return Executed(events, now.sequence, now.state, replayed=True)
 
     async def _after_silence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
@@ -117,8 +118,16 @@ def _aggregate_id(text: str) -> str:
     return text
 
 
+def _plain(text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("has control characters, which events cannot carry; leave them out")
+    return text
+
+
+PLAIN: Final = AfterValidator(_plain)
+"""Of text that becomes an attribute of events (CloudEvents 1.0, section 3.1: no control characters)."""
 AggregateId = Annotated[str, AfterValidator(_aggregate_id), key_text(most=MAX_AGGREGATE_BYTES)]
-ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), PLAIN]
 
 
 def _accepted(model: type[BaseModel]) -> set[str]:

@@ -18,6 +18,7 @@ from oms_events.errors import (
     DuplicateCommandError,
     EventUnreadableError,
     OutboxClosedError,
+    PersonalDataError,
     StorageError,
     StorageUnavailableError,
     TransactionConflictError,
@@ -180,14 +181,19 @@ class EventStore:
             raise self._closed() from None
 
     async def _refusal(self, append: Append, error: ConditionFailedError) -> Exception | None:
-        if append.is_duplicate(error.reasons) and (marker := await self._marker(append)) is not None:
-            return _duplicate(append, marker)
-        if not append.is_overtaken(error.reasons):
+        """What a refused condition means; None when it was one of the caller's own."""
+        is_duplicate = append.is_duplicate(error.reasons)
+        if not (is_duplicate or append.is_overtaken(error.reasons)):
             return None
+        actual = None
         try:
+            # Beside a conflict at the marker, the history's condition may be all that is told.
+            if (marker := await self._marker(append)) is not None:
+                return _duplicate(append, marker)
             actual = await self.last_sequence(append.aggregate_id)
         except StorageError:
-            actual = None
+            if is_duplicate:
+                raise
         return ConcurrencyError(append.aggregate_id, expected=append.expected, actual=actual)
 
     async def _overtaken(self, append: Append) -> Exception | None:
@@ -290,10 +296,10 @@ class EventStore:
     ) -> EventPage:
         """One page of all events, or of one of `segments` parts of them, consistent; `limit` items at most.
 
-        The events of an aggregate come together and in their order, all of them in one segment; aggregates in no
-        order. Of an append that commits meanwhile a later event may be there without an earlier one: read the
-        aggregate before you call that a gap. Costs a read of the whole table. Raises `EventUnreadableError`,
-        `ValueError` and a `StorageError`.
+        The events of an aggregate come together, all of them in one segment; rely on no order. Of an append that
+        commits meanwhile a later event may be there without an earlier one: read the aggregate before you call
+        that a gap. Costs a read of the whole table. Raises `EventUnreadableError`, `ValueError` and a
+        `StorageError`.
         """
         _check_least("limit", limit, 1)
         if not 0 <= segment < segments:
@@ -323,8 +329,17 @@ class EventStore:
 
 
 async def reveal(events: Sequence[RecordedEvent], cipher: FieldCipher) -> list[RecordedEvent]:
-    """The events with personal data in clear text. Raises `PersonalDataError` and a `StorageError`."""
-    payloads = await cipher.reveal([event.payload for event in events])
+    """The events with personal data in clear text.
+
+    Raises `PersonalDataError`, which names the event at fault and has its `index`, and a `StorageError`.
+    """
+    try:
+        payloads = await cipher.reveal([event.payload for event in events])
+    except PersonalDataError as error:
+        if error.index is None:
+            raise
+        text = f"{events[error.index].position}: {error}"
+        raise PersonalDataError(text, subject=error.subject, index=error.index) from error
     return [
         event if payload is event.payload else event.revealed(payload)
         for event, payload in zip(events, payloads, strict=True)

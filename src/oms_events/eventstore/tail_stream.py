@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
-from oms_events.errors import ConfigurationError, StorageError, StorageUnavailableError
+from oms_events.errors import ConfigurationError, StorageUnavailableError
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.items import Item, is_event
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 _VIEWS: Final = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 _REFRESH: Final = 30.0
 """Seconds after which the stream's shards are listed again; one that ended has it listed at once."""
-_IDLE_ITERATOR: Final = "ExpiredIteratorException"
+_PACE: Final = 0.25
+"""Seconds between reads while there is more: a shard takes 5 reads per second, and others read it too."""
+_EXPIRED: Final = "ExpiredIteratorException"
+"""Who consumes our events was busy elsewhere for a quarter of an hour."""
 _TRIMMED: Final = "TrimmedDataAccessException"
-_POSITION_LOST: Final = (_IDLE_ITERATOR, _TRIMMED)
+"""What was to be read next is older than the stream."""
 
 
 async def tail_stream(
@@ -113,14 +116,13 @@ async def _stream_of(store: DynamoDBEventStore) -> str:
 
 
 class _Shard:
-    """How far a shard of the stream was read. `last` is the last record's sequence number there."""
+    """How far a shard of the stream was read: from `start` on, up to the record with sequence number `last`."""
 
-    def __init__(self, id: str, kind: str) -> None:  # noqa: A002 - as the stream has it
+    def __init__(self, id: str, start: str) -> None:  # noqa: A002 - as the stream has it
         self.id = id
-        self.kind = kind
+        self.start = start
         self.iterator: str | None = None
         self.last: str | None = None
-        self.first_time = ""
 
 
 class _Reader:
@@ -143,8 +145,8 @@ class _Reader:
         self._retry = config.retry
         self._clock = clock
         self._rng = rng
-        self._since = None if since is None else time_bound(since)
-        self._began = time_bound(clock.now())
+        self._has_past = since is not None
+        self._first = time_bound(since or clock.now())
         self._shards: dict[str, _Shard] = {}
         self._ended: set[str] = set()
 
@@ -165,8 +167,7 @@ class _Reader:
             if ended or self._clock.monotonic() - listed >= _REFRESH:
                 await self._list_shards()
                 listed = self._clock.monotonic()
-            if not read:
-                await self._clock.sleep(interval)
+            await self._clock.sleep(min(interval, _PACE) if read else interval)
 
     async def _read(self, shard: _Shard) -> Sequence[Mapping[str, Any]]:
         """The next records of a shard, and where to go on; no iterator when it has ended."""
@@ -175,9 +176,9 @@ class _Reader:
                 shard.iterator = await self._iterator(shard)
             answer = await self._call("GetRecords", ShardIterator=shard.iterator)
         except StorageUnavailableError as error:
-            if error.code not in _POSITION_LOST:
+            if error.code not in (_EXPIRED, _TRIMMED):
                 raise
-            self._lose_position(shard, error.code)
+            self._lose_place(shard, error.code)
             shard.iterator = await self._iterator(shard)
             return ()
         records: Sequence[Mapping[str, Any]] = answer["Records"]
@@ -185,3 +186,69 @@ class _Reader:
         if records:
             shard.last = records[-1]["dynamodb"]["SequenceNumber"]
         return records
+
+    def _lose_place(self, shard: _Shard, code: str) -> None:
+        if code == _TRIMMED:
+            shard.last = None
+        if shard.last is None:
+            # What was "the latest" is not known any more: all there is, from our beginning on.
+            shard.start = "TRIM_HORIZON"
+
+    async def _iterator(self, shard: _Shard) -> str:
+        place = {"ShardIteratorType": shard.start}
+        if shard.last is not None:
+            place = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": shard.last}
+        answer = await self._call("GetShardIterator", StreamArn=self._arn, ShardId=shard.id, **place)
+        return str(answer["ShardIterator"])
+
+    def _items(self, shard: _Shard, records: Sequence[Mapping[str, Any]]) -> list[Item]:
+        images = (record["dynamodb"].get("NewImage") for record in records if record["eventName"] == "INSERT")
+        found = [image for image in images if image is not None and is_event(image)]
+        if shard.start == "LATEST":
+            return found
+        return [item for item in found if item.get(EVENT_TIME, {}).get("S", self._first) >= self._first]
+
+    async def _list_shards(self, *, at_first: bool = False) -> None:
+        """Takes up shards that are new: those whose parent was read to its end, or is there no more."""
+        shards = await self._described_shards()
+        listed = {shard["ShardId"] for shard in shards}
+        is_new = at_first and not self._has_past
+        if is_new:
+            self._ended = {
+                one["ShardId"] for one in shards if "EndingSequenceNumber" in one["SequenceNumberRange"]
+            }
+        self._ended &= listed
+        for shard in shards:
+            id, parent = shard["ShardId"], shard.get("ParentShardId")  # noqa: A001
+            if id in self._shards or id in self._ended or (parent in listed and parent not in self._ended):
+                continue
+            self._shards[id] = _Shard(id, "LATEST" if is_new else "TRIM_HORIZON")
+
+    async def _described_shards(self) -> list[Mapping[str, Any]]:
+        shards: list[Mapping[str, Any]] = []
+        start: dict[str, str] = {}
+        while True:
+            answer = await self._call("DescribeStream", StreamArn=self._arn, **start)
+            described = answer["StreamDescription"]
+            shards += described["Shards"]
+            last = described.get("LastEvaluatedShardId")
+            if not last:
+                return shards
+            start = {"ExclusiveStartShardId": last}
+
+    async def _call(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
+        """A read, sent again while DynamoDB throttles or cannot be reached."""
+        attempt = 1
+        while True:
+            try:
+                return await self._dynamo.call(operation, parameters, table=self._table)
+            except StorageUnavailableError as error:
+                if error.code in (_EXPIRED, _TRIMMED) or attempt >= self._retry.max_attempts:
+                    raise
+                pause = max(self._retry.delay(attempt, self._rng.random), error.retry_after or 0.0)
+            await self._clock.sleep(pause)
+            attempt += 1
+
+
+def _is_closed(shard: Mapping[str, Any]) -> bool:
+    return "EndingSequenceNumber" in shard.get("SequenceNumberRange", {})

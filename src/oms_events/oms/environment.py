@@ -16,6 +16,7 @@
 | `OMS_SNAPSHOT_TABLE`, else `SNAPSHOT_TABLE` | the table of snapshots; turns them on |
 | `OMS_READ_MODEL_TABLE`, else `READ_MODEL_TABLE` | the table of read models; turns projections on |
 | `OMS_CHECKPOINT_TABLE`, else `CHECKPOINT_TABLE` | the table of their checkpoints, which they need too |
+| `OMS_PERSONAL_KEYS_TABLE`, else `PERSONAL_KEYS_TABLE` | the table of the keys of personal data; turns them on |
 | `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of the bus and the tables |
 | `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL` | another endpoint: a VPC endpoint, an emulator |
 | `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL` | the same for the tables |
@@ -37,7 +38,7 @@ from typing import Any, Final, TypeVar
 from oms_events._config import ConfigModel
 from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
-from oms_events.eventstore.config import EventStoreConfig, ProjectionTables, SnapshotConfig
+from oms_events.eventstore.config import EventStoreConfig, PersonalKeysConfig, ProjectionTables, SnapshotConfig
 from oms_events.oms.factory import create_oms_multi_platform_router
 from oms_events.outbox.config import OutboxConfig
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
@@ -76,6 +77,7 @@ _PROJECTIONS: Final = {
     "read_model_table": ("OMS_READ_MODEL_TABLE", "READ_MODEL_TABLE"),
     "checkpoint_table": ("OMS_CHECKPOINT_TABLE", "CHECKPOINT_TABLE"),
 }
+_PERSONAL_KEYS: Final = {"table_name": ("OMS_PERSONAL_KEYS_TABLE", "PERSONAL_KEYS_TABLE")}
 _SWITCH: Final = {
     "true": True,
     "1": True,
@@ -189,6 +191,13 @@ def projection_tables(
 ) -> ProjectionTables | None:
     """As `outbox_config`, of the tables of projections."""
     return _dynamodb_config(ProjectionTables, "projections", _PROJECTIONS, env, table, problems)
+
+
+def personal_keys_config(
+    env: Mapping[str, str], table: Mapping[str, Any] | None, problems: list[str]
+) -> PersonalKeysConfig | None:
+    """As `outbox_config`, of the table of the keys that personal data is encrypted under."""
+    return _dynamodb_config(PersonalKeysConfig, "personal_keys", _PERSONAL_KEYS, env, table, problems)
 
 
 def rules_of_environment(env: Mapping[str, str], problems: list[str]) -> list[RoutingRule] | None:

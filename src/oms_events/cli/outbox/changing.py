@@ -12,8 +12,9 @@ from typing import Any, Final
 import click
 
 from oms_events.cli.common import ExitCode, config_option, ends_cleanly, run
-from oms_events.cli.outbox.options import counted, open_admin, progress_bar, takes_filter, warn_of_platform
+from oms_events.cli.outbox.options import open_admin, takes_filter, warn_of_platform
 from oms_events.cli.output import print_json, print_table, tell
+from oms_events.cli.progress import counted, progress_bar
 from oms_events.outbox.filters import EVERYTHING, OutboxFilter, place_of
 from oms_events.outbox.selection import Changes, OnDone, Selection
 

@@ -1,12 +1,11 @@
-"""What the outbox's commands share: filters, times, an open outbox, a progress bar."""
+"""What the outbox's commands share: filters, times, an open outbox."""
 
 from __future__ import annotations
 
 import functools
 import re
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,6 @@ from oms_events.cli.common import read_settings
 from oms_events.cli.output import tell
 from oms_events.outbox.admin import OutboxAdmin
 from oms_events.outbox.filters import OutboxFilter
-from oms_events.outbox.selection import OnDone
 from oms_events.routing.patterns import Pattern, compile_pattern
 
 _AGO: Final = re.compile(
@@ -104,24 +102,3 @@ async def warn_of_platform(admin: OutboxAdmin, where: OutboxFilter, *, pending: 
     async for _ in admin.letters(OutboxFilter(platform=where.platform)):
         return
     tell(f"there is no dead letter of platform {where.platform!r}; oms-events outbox status shows whose there are")
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things: `what` is the word for one."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-@contextmanager
-def progress_bar(text: str, *, total: int | None = None, wanted: bool = True) -> Iterator[OnDone]:
-    """A bar on stderr, when that is a terminal; without a total it only moves."""
-    if not wanted or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    counts = () if total is None else (MofNCompleteColumn(), TimeRemainingColumn())
-    columns = (TextColumn(text), BarColumn(), *counts)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda count: progress.advance(task, count)

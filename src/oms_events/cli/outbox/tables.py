@@ -11,8 +11,8 @@ import click
 
 from oms_events._aio import SystemClock
 from oms_events.cli.common import ExitCode, config_option, ends_cleanly, read_settings, run
-from oms_events.cli.outbox.options import counted, progress_bar
 from oms_events.cli.output import print_json, print_table, tell
+from oms_events.cli.progress import counted, progress_bar
 from oms_events.outbox.epochs import MAX_BUCKETS, change_buckets, count_pending, retire_epochs
 from oms_events.outbox.records import Epoch, Layout
 from oms_events.outbox.store import OutboxStore

@@ -21,8 +21,8 @@ from oms_events.cli.common import (
     read_settings,
     run,
 )
-from oms_events.cli.outbox.options import counted, progress_bar
 from oms_events.cli.output import print_json, tell
+from oms_events.cli.progress import counted, progress_bar
 from oms_events.errors import PublishError, SkippedError
 from oms_events.instrumentation.hooks import (
     BacklogMeasured,

@@ -1,0 +1,55 @@
+"""The contract of event stores: in memory, and in DynamoDB by all ways to reach it; each without and with an outbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from oms_events._aws.dynamodb import DynamoClient
+from oms_events.eventstore.dynamodb import DynamoDBEventStore
+from oms_events.eventstore.memory import MemoryEventStore
+from oms_events.eventstore.store import EventStore
+from oms_events.outbox.outbox import DynamoDBOutbox, MemoryOutbox
+from oms_events.testing.event_store_contract import EventStoreContract
+from oms_events.testing.event_store_contract.support import registry
+from tests.eventstore.support import dynamodb_event_store
+from tests.outbox.support import Settings, fresh_table, session_of
+
+
+class TestMemoryEventStore(EventStoreContract):
+    @pytest.fixture(params=["alone", "outbox"])
+    def store(self, request: pytest.FixtureRequest) -> EventStore:
+        outbox = None if request.param == "alone" else MemoryOutbox()
+        return MemoryEventStore(outbox=outbox, registry=registry)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(way, kind) for way in ("direct", "session", "client") for kind in ("alone", "outbox")],
+    ids="-".join,
+)
+async def shared_store(
+    request: pytest.FixtureRequest, aws: Settings, dynamo: DynamoClient
+) -> AsyncIterator[DynamoDBEventStore]:
+    way, kind = request.param
+    async with AsyncExitStack() as stack:
+        options: dict[str, Any] = {"registry": registry}
+        if way == "session":
+            options["session"] = session_of(aws)
+        if way == "client":
+            client = session_of(aws).client("dynamodb", endpoint_url=aws["endpoint_url"])
+            options["client"] = await stack.enter_async_context(client)
+        if kind == "outbox":
+            config = await stack.enter_async_context(fresh_table(aws, dynamo))
+            lent = {name: options[name] for name in ("session", "client") if name in options}
+            options["outbox"] = await stack.enter_async_context(DynamoDBOutbox(config, **lent))
+        yield await stack.enter_async_context(dynamodb_event_store(aws, dynamo, **options))
+
+
+class TestDynamoDBEventStore(EventStoreContract):
+    @pytest.fixture
+    def store(self, shared_store: DynamoDBEventStore) -> EventStore:
+        return shared_store

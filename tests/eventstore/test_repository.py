@@ -1,0 +1,466 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from oms_events._aws.dynamodb import DynamoClient
+from oms_events.errors import (
+    AppendLimitError,
+    CommandRejectedError,
+    ConcurrencyError,
+    ConditionFailedError,
+    EventUnreadableError,
+    InvalidEventError,
+    PayloadMismatchError,
+    RequestError,
+)
+from oms_events.eventstore.config import EventStoreConfig
+from oms_events.eventstore.dynamodb import DynamoDBEventStore
+from oms_events.eventstore.items import event_key
+from oms_events.eventstore.memory import MemoryEventStore
+from oms_events.eventstore.repository import Executed, Loaded, RepositoryConfig
+from oms_events.eventstore.schema import READ_MODEL
+from oms_events.eventstore.store import EventStore
+from oms_events.instrumentation.hooks import AppendConflict, Appended, Detail
+from tests.eventstore.accounts import AccountClosed, deposit, registry
+from tests.eventstore.banking import (
+    ACCOUNT,
+    Account,
+    AccountRepository,
+    CloseAccount,
+    Command,
+    CountingTable,
+    InterruptedTable,
+    OpenAccount,
+    QuickClock,
+    deposited,
+    domain_events,
+    folded,
+    history,
+    initial,
+    withdrawn,
+)
+from tests.eventstore.support import dynamodb_event_store, fresh_table
+from tests.outbox.support import Settings
+
+CROWD = 50
+PATIENT = RepositoryConfig(attempts=200)
+"""On a slow machine each of a crowd may be overtaken more often than usual."""
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def store(request: pytest.FixtureRequest) -> EventStore:
+    found: EventStore = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+@pytest.fixture
+def accounts(store: EventStore) -> AccountRepository:
+    return AccountRepository(store, ACCOUNT)
+
+
+@pytest.fixture
+def table() -> InterruptedTable:
+    return InterruptedTable()
+
+
+@pytest.fixture
+def interrupted(table: InterruptedTable) -> EventStore:
+    """A store in memory whose commits can be interrupted."""
+    return store_on(table)
+
+
+def store_on(table: CountingTable) -> EventStore:
+    return EventStore(table, EventStoreConfig(table_name=table.name), registry=registry)
+
+
+def appending(store: EventStore, *events: Any) -> Callable[[], Awaitable[Any]]:
+    """Somebody else appends to account `a`."""
+
+    async def append() -> None:
+        await store.append("a", events or [deposit(1)], expected_sequence=await store.last_sequence("a"))
+
+    return append
+
+
+# ---------------------------------------------------------------------- loading
+
+
+async def test_an_aggregate_without_events_has_its_initial_state(accounts: AccountRepository) -> None:
+    assert await accounts.load("a") == initial("a")
+    assert await accounts.load_with_sequence("a", up_to_sequence=7) == Loaded(initial("a"), 0)
+
+
+async def test_loads_the_state_now_and_after_each_event(store: EventStore, accounts: AccountRepository) -> None:
+    events = [deposit(amount) for amount in range(1, 8)]
+    await store.append("a", events, expected_sequence=0)
+    await store.append("ab", [deposit()], expected_sequence=0)
+    assert await accounts.load("a") == folded("a", events)
+    for up_to in range(10):
+        state, sequence = await accounts.load_with_sequence("a", up_to_sequence=up_to)
+        assert (state, sequence) == (folded("a", events[:up_to]), min(up_to, 7))
+
+
+@pytest.mark.parametrize("up_to", [-1, True, 1.0, "3"])
+async def test_what_is_no_sequence_is_refused(memory_store: MemoryEventStore, up_to: Any) -> None:
+    with pytest.raises(RequestError, match=r"up_to_sequence = .*: give the sequence of an event") as caught:
+        await AccountRepository(memory_store, ACCOUNT).load("a", up_to_sequence=up_to)
+    assert caught.value.field == "up_to_sequence"
+
+
+@pytest.mark.parametrize("aggregate_id", ["", "command#1", None, "x" * 901])
+async def test_what_is_no_aggregate_is_refused(memory_store: MemoryEventStore, aggregate_id: Any) -> None:
+    accounts = AccountRepository(memory_store, ACCOUNT)
+    with pytest.raises(InvalidEventError, match=r"aggregate_id"):
+        await accounts.load(aggregate_id, up_to_sequence=0)
+    with pytest.raises(InvalidEventError, match=r"aggregate_id"):
+        await accounts.execute(aggregate_id, deposited())
+
+
+async def test_nothing_is_decided_on_a_history_with_a_gap(aws: Settings, dynamo: DynamoClient) -> None:
+    async with dynamodb_event_store(aws, dynamo, clock=QuickClock()) as store:
+        await store.append("a", [deposit()] * 5, expected_sequence=0)
+        name = store.table.name
+        await dynamo.call("DeleteItem", {"TableName": name, "Key": event_key("a", 3)}, table=name)
+        accounts = AccountRepository(store, ACCOUNT)
+        with pytest.raises(EventUnreadableError, match=r"a@3: the event is missing"):
+            await accounts.execute("a", deposited())
+        assert await accounts.load("a", up_to_sequence=2) == folded("a", [deposit()] * 2)
+
+
+# ---------------------------------------------------------------------- commands
+
+
+async def test_a_command_leads_to_events_and_a_state(store: EventStore, accounts: AccountRepository) -> None:
+    first = await accounts.execute("a", OpenAccount(customer_id="c"))
+    second = await accounts.execute("a", deposited(5, parts=3))
+    assert [event.domain_event for event in second.events] == [deposit(5)] * 3
+    assert (first.sequence, second.sequence, second.replayed) == (1, 4, False)
+    assert second.state == folded("a", await domain_events(store, "a")) == await accounts.load("a")
+    assert [event.id for event in [*first.events, *second.events]] == [e.id for e in await history(store, "a")]
+
+
+async def test_a_refused_command_leaves_nothing(store: EventStore, accounts: AccountRepository) -> None:
+    with pytest.raises(CommandRejectedError) as caught:
+        await accounts.execute("a", withdrawn(), command_id="w")
+    assert caught.value.code == "INSUFFICIENT_FUNDS"
+    assert await history(store, "a") == []
+    await accounts.execute("a", deposited())
+    # A refusal is not remembered: now there is enough.
+    assert (await accounts.execute("a", withdrawn(), command_id="w")).state.balance == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "correlation", "causation"),
+    [
+        ({}, None, None),
+        ({"command_id": "c"}, "c", "c"),
+        ({"command_id": "c", "correlation_id": "order-1"}, "order-1", "c"),
+        ({"command_id": "c", "causation_id": "e-1"}, "c", "e-1"),
+        ({"correlation_id": "order-1", "causation_id": "e-1"}, "order-1", "e-1"),
+    ],
+)
+async def test_events_say_what_caused_them(
+    memory_store: MemoryEventStore, given: dict[str, str], correlation: str | None, causation: str | None
+) -> None:
+    await AccountRepository(memory_store, ACCOUNT).execute("a", deposited(), **given)  # type: ignore[arg-type]
+    (event,) = await history(memory_store, "a")
+    found = event.encoded.attributes
+    assert (found.get("correlationid"), found.get("causationid")) == (correlation, causation)
+
+
+async def test_without_events_and_id_nothing_is_stored(interrupted: EventStore, table: InterruptedTable) -> None:
+    accounts = AccountRepository(interrupted, ACCOUNT)
+    await accounts.execute("a", CloseAccount())
+
+    async def unexpected() -> None:
+        pytest.fail("nothing was to be stored")
+
+    table.before = [unexpected]
+    assert await accounts.execute("a", CloseAccount()) == Executed((), 1, await accounts.load("a"))
+
+
+async def test_an_event_that_the_state_cannot_take_is_never_stored(memory_store: MemoryEventStore) -> None:
+    def broken(state: Account, event: Any) -> Account:
+        raise LookupError(f"no rule for {type(event).__name__}")
+
+    accounts = AccountRepository(memory_store, replace(ACCOUNT, evolve=broken))
+    with pytest.raises(LookupError, match=r"no rule for TransactionProcessed"):
+        await accounts.execute("a", deposited())
+    assert await history(memory_store, "a") == []
+
+
+async def test_hooks_are_told_of_appends_and_conflicts(interrupted: EventStore, table: InterruptedTable) -> None:
+    details: list[Detail] = []
+    accounts = AccountRepository(interrupted, ACCOUNT, hooks=[details.append], clock=QuickClock())
+    table.before = [appending(interrupted)]
+    await accounts.execute("a", deposited(parts=3), command_id="c")
+    await accounts.execute("a", deposited(parts=3), command_id="c")
+    conflict, appended = details
+    assert conflict == AppendConflict(1)
+    assert isinstance(appended, Appended)
+    assert appended.events == 3
+    assert 0 < appended.seconds < 5
+
+
+async def test_own_writes_are_in_the_same_transaction(
+    dynamodb_store: DynamoDBEventStore, dynamo: DynamoClient
+) -> None:
+    accounts = AccountRepository(dynamodb_store, ACCOUNT)
+    async with fresh_table(dynamo, READ_MODEL, "business") as business:
+        key = {"AccountId": {"S": "a"}, "ProjectionType": {"S": "card"}}
+        condition = "attribute_not_exists(AccountId)"
+        put = {"Put": {"TableName": business, "Item": key, "ConditionExpression": condition}}
+        await accounts.execute("a", deposited(), actions=[put], command_id="c")
+        assert "Item" in await dynamo.call("GetItem", {"TableName": business, "Key": key}, table=business)
+        with pytest.raises(ConditionFailedError):
+            await accounts.execute("a", deposited(), actions=[put])
+        assert len(await history(dynamodb_store, "a")) == 1
+        # Its condition fails the second time, but then the command was carried out before.
+        assert (await accounts.execute("a", deposited(), actions=[put], command_id="c")).replayed
+
+
+# ---------------------------------------------------------------------- conflicts
+
+
+async def test_decides_anew_on_what_others_left(interrupted: EventStore, table: InterruptedTable) -> None:
+    accounts = AccountRepository(interrupted, ACCOUNT, clock=QuickClock())
+    await accounts.execute("a", deposited(10))
+
+    async def withdraw() -> None:
+        await AccountRepository(interrupted, ACCOUNT).execute("a", withdrawn(6))
+
+    table.before = [withdraw]
+    with pytest.raises(CommandRejectedError, match=r"not enough money"):
+        await accounts.execute("a", withdrawn(6))
+    table.before = [withdraw_less := appending(interrupted, deposit(1)), withdraw_less]
+    executed = await accounts.execute("a", withdrawn(4))
+    assert (executed.sequence, executed.state.balance) == (5, Decimal(2))
+    assert executed.state == await accounts.load("a")
+
+
+async def test_after_a_conflict_only_the_newer_events_are_read(
+    interrupted: EventStore, table: InterruptedTable
+) -> None:
+    await interrupted.append("a", [deposit()] * 80, expected_sequence=0)
+    accounts = AccountRepository(interrupted, ACCOUNT, clock=QuickClock())
+    table.before = [appending(interrupted)] * 3
+    table.items = 0
+    await accounts.execute("a", deposited())
+    # Each of the three others looks for the end, and so does each refused append: one item for each.
+    assert table.items - 2 * 3 == 80 + 3
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 10])
+async def test_gives_up_after_its_attempts(
+    interrupted: EventStore, table: InterruptedTable, attempts: int
+) -> None:
+    clock = QuickClock()
+    config = RepositoryConfig(attempts=attempts)
+    accounts = AccountRepository(interrupted, ACCOUNT, config=config, clock=clock)
+    table.before = [appending(interrupted)] * (attempts + 5)
+    with pytest.raises(ConcurrencyError) as caught:
+        await accounts.execute("a", deposited(), command_id="c")
+    assert (caught.value.expected, caught.value.actual) == (attempts - 1, attempts)
+    assert len(table.before) == 5
+    longest = [min(1.0, 0.02 * 2**n) for n in range(attempts - 1)]
+    assert all(limit / 2 <= pause <= limit for pause, limit in zip(clock.slept, longest, strict=True))
+    assert await interrupted.marker("a", "c") is None
+
+
+async def test_pauses_have_jitter(interrupted: EventStore, table: InterruptedTable) -> None:
+    clocks = [QuickClock(), QuickClock()]
+    for clock in clocks:
+        table.before = [appending(interrupted)] * 3
+        await AccountRepository(interrupted, ACCOUNT, clock=clock).execute("a", deposited())
+    assert clocks[0].slept != clocks[1].slept
+
+
+async def test_who_says_what_it_decided_on_is_told_at_once(
+    interrupted: EventStore, table: InterruptedTable
+) -> None:
+    clock = QuickClock()
+    accounts = AccountRepository(interrupted, ACCOUNT, clock=clock)
+    assert (await accounts.execute("a", deposited(parts=2), expected_sequence=0, command_id="c")).sequence == 2
+    for expected in (0, 1, 3):
+        with pytest.raises(ConcurrencyError) as caught:
+            await accounts.execute("a", deposited(), expected_sequence=expected, command_id="d")
+        assert (caught.value.expected, caught.value.actual) == (expected, 2)
+    table.before = [appending(interrupted)]
+    with pytest.raises(ConcurrencyError) as caught:
+        await accounts.execute("a", deposited(), expected_sequence=2)
+    assert (caught.value.expected, caught.value.actual) == (2, 3)
+    assert (clock.slept, await interrupted.marker("a", "d")) == ([], None)
+    # The same command again: it was carried out on that sequence.
+    again = await accounts.execute("a", deposited(parts=2), expected_sequence=0, command_id="c")
+    assert (again.replayed, len(again.events), again.sequence) == (True, 2, 3)
+
+
+async def test_a_history_that_became_shorter_is_read_anew(
+    dynamodb_store: DynamoDBEventStore, dynamo: DynamoClient
+) -> None:
+    """As after the table was restored while a command was under way."""
+    await dynamodb_store.append("a", [deposit(amount) for amount in range(1, 6)], expected_sequence=0)
+    name = dynamodb_store.table.name
+
+    class Restored(DynamoDBEventStore):
+        appends = 0
+
+        async def append(self, *given: Any, **options: Any) -> Any:
+            self.appends += 1
+            for sequence in (5, 4) if self.appends == 1 else ():
+                await dynamo.call("DeleteItem", {"TableName": name, "Key": event_key("a", sequence)}, table=name)
+            return await super().append(*given, **options)
+
+    async with Restored(dynamodb_store.config, registry=registry) as restored:
+        accounts = AccountRepository(restored, ACCOUNT, clock=QuickClock())
+        executed = await accounts.execute("a", deposited(7))
+        assert (executed.sequence, restored.appends) == (4, 2)
+        assert executed.state == folded("a", map(deposit, (1, 2, 3, 7))) == await accounts.load("a")
+
+
+# ---------------------------------------------------------------------- the same command again
+
+
+async def test_a_command_is_carried_out_once(store: EventStore, accounts: AccountRepository) -> None:
+    first = await accounts.execute("a", deposited(5, parts=2), command_id="c")
+    await accounts.execute("a", deposited(1))
+    again = await accounts.execute("a", deposited(5, parts=2), command_id="c")
+    assert again.replayed
+    assert [(event.id, event.domain_event) for event in again.events] == [
+        (event.id, event.domain_event) for event in first.events
+    ]
+    assert (again.sequence, again.state) == (3, await accounts.load("a"))
+    assert len(await history(store, "a")) == 3
+
+
+async def test_a_command_that_is_impossible_the_second_time_is_still_known(
+    store: EventStore, accounts: AccountRepository
+) -> None:
+    await accounts.execute("a", deposited(10))
+    first = await accounts.execute("a", withdrawn(10), command_id="w")
+    again = await accounts.execute("a", withdrawn(10), command_id="w")
+    assert (again.replayed, again.events[0].id) == (True, first.events[0].id)
+    with pytest.raises(CommandRejectedError):
+        await accounts.execute("a", withdrawn(10), command_id="another")
+
+
+@pytest.mark.parametrize("what", ["bug", "limit", "unregistered", "evolve"])
+async def test_whatever_is_wrong_with_it_now_it_was_carried_out(store: EventStore, what: str) -> None:
+    def decide(state: Account, command: Any) -> Any:
+        if what == "bug":
+            raise ZeroDivisionError
+        return [deposit()] * 200 if what == "limit" else [initial("a") if what == "unregistered" else deposit()]
+
+    def evolve(state: Account, event: Any) -> Account:
+        if what == "evolve" and state.balance >= 10:
+            raise ZeroDivisionError
+        return ACCOUNT.evolve(state, event)
+
+    await AccountRepository(store, ACCOUNT).execute("a", deposited(), command_id="c")
+    accounts = AccountRepository(store, replace(ACCOUNT, decide=decide, evolve=evolve))
+    assert (await accounts.execute("a", deposited(), command_id="c")).replayed
+    with pytest.raises((ZeroDivisionError, AppendLimitError, ValueError)):
+        await accounts.execute("a", deposited(), command_id="d")
+    assert len(await history(store, "a")) == 1
+
+
+@pytest.mark.parametrize("other", [deposited(11), deposited(parts=2), withdrawn(99), CloseAccount()])
+async def test_another_command_with_the_same_id_is_refused(memory_store: MemoryEventStore, other: Command) -> None:
+    accounts = AccountRepository(memory_store, ACCOUNT)
+    await accounts.execute("a", deposited(10), command_id="c")
+    with pytest.raises(PayloadMismatchError, match=r"command 'c' of aggregate 'a' was another one") as caught:
+        await accounts.execute("a", other, command_id="c")
+    assert caught.value.key == "c"
+    assert len(await history(memory_store, "a")) == 1
+    # Of another aggregate it is another command.
+    assert not (await accounts.execute("b", deposited(11), command_id="c")).replayed
+
+
+async def test_a_command_without_events_is_remembered_too(store: EventStore, accounts: AccountRepository) -> None:
+    await accounts.execute("a", CloseAccount())
+    first = await accounts.execute("a", CloseAccount(reason="again"), command_id="c")
+    assert (list(first.events), first.sequence, first.replayed) == ([], 1, False)
+    again = await accounts.execute("a", CloseAccount(reason="again"), command_id="c")
+    assert (list(again.events), again.sequence, again.replayed, again.state) == ([], 1, True, first.state)
+    with pytest.raises(PayloadMismatchError):
+        await accounts.execute("a", CloseAccount(), command_id="c")
+
+
+async def test_what_was_appended_under_an_id_by_hand_is_no_other_command(
+    memory_store: MemoryEventStore,
+) -> None:
+    await memory_store.append("a", [AccountClosed()], expected_sequence=0, command_id="c")
+    executed = await AccountRepository(memory_store, ACCOUNT).execute("a", deposited(), command_id="c")
+    assert executed.replayed
+    assert [event.domain_event for event in executed.events] == [AccountClosed()]
+
+
+@pytest.mark.parametrize("command_id", ["", "x" * 901, 5])
+async def test_what_is_no_commands_id_is_refused(memory_store: MemoryEventStore, command_id: Any) -> None:
+    with pytest.raises(InvalidEventError, match=r"command_id"):
+        await AccountRepository(memory_store, ACCOUNT).execute("a", withdrawn(), command_id=command_id)
+
+
+async def test_two_of_the_same_at_once_have_one_effect(store: EventStore, accounts: AccountRepository) -> None:
+    executed = await asyncio.gather(
+        *(accounts.execute("a", deposited(5, parts=2), command_id="c") for _ in range(10))
+    )
+    assert len(await history(store, "a")) == 2
+    assert sum(not one.replayed for one in executed) == 1
+    assert len({tuple(event.id for event in one.events) for one in executed}) == 1
+    assert {(one.sequence, one.state.balance) for one in executed} == {(2, Decimal(10))}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_cancelled_while_it_commits_it_is_done_again_with_its_id(
+    interrupted: EventStore, table: InterruptedTable, moment: str
+) -> None:
+    stuck, accounts = asyncio.Event(), AccountRepository(interrupted, ACCOUNT)
+
+    async def hang() -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    getattr(table, moment).append(hang)
+    task = asyncio.create_task(accounts.execute("a", deposited(), command_id="c"))
+    await stuck.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    executed = await accounts.execute("a", deposited(), command_id="c")
+    assert executed.replayed is (moment == "after")
+    assert (executed.sequence, len(await history(interrupted, "a"))) == (1, 1)
+
+
+async def test_many_deposits_at_once_all_take_effect_exactly_once(store: EventStore) -> None:
+    repositories = [AccountRepository(store, ACCOUNT, config=PATIENT) for _ in range(5)]
+    executed = await asyncio.gather(
+        *(repositories[n % 5].execute("a", deposited(n)) for n in range(1, CROWD + 1)),
+        *(repositories[n % 5].execute("b", deposited(n)) for n in range(1, 6)),
+    )
+    assert sorted(one.sequence for one in executed[:CROWD]) == list(range(1, CROWD + 1))
+    events = await domain_events(store, "a")
+    assert sorted(event.amount for event in events) == list(range(1, CROWD + 1))
+    # What each was told is the state right after its own event.
+    for one in executed[:CROWD]:
+        assert one.state == folded("a", events[: one.sequence])
+
+
+async def test_many_deposits_that_are_sent_twice_all_take_effect_exactly_once(store: EventStore) -> None:
+    repositories = [AccountRepository(store, ACCOUNT, config=PATIENT) for _ in range(5)]
+    numbers = [n % (CROWD // 2) for n in range(CROWD)]
+    executed = await asyncio.gather(
+        *(repositories[i % 5].execute("a", deposited(n), command_id=f"c-{n}") for i, n in enumerate(numbers))
+    )
+    events = await history(store, "a")
+    assert sorted(event.domain_event.amount for event in events) == list(range(CROWD // 2))  # type: ignore[attr-defined]
+    assert sum(one.replayed for one in executed) == CROWD // 2
+    by_id = {event.id: event.domain_event for event in events}
+    for number, one in zip(numbers, executed, strict=True):
+        assert [by_id[event.id] for event in one.events] == [deposit(number)]
