@@ -49,8 +49,8 @@ COMMANDS: Final = {
     "7-close-account": ["AccountClosed"],
 }
 """What each command leads to: events, or a refusal."""
-DEPOSITS: Final = 10
-"""At the same time, to another account."""
+DEPOSITS: Final = 4
+"""At the same time, to another account. Each call at the same time is a function that starts."""
 PATIENCE: Final = 60.0
 """Seconds that a read model, or the index by type, may take."""
 

@@ -61,7 +61,8 @@ async def create_tables() -> None:
         DynamoDBEventStore(event_store).table.create(),
         DynamoDBSnapshotStore(snapshots).create(),
         DynamoDBReadModels(projections).tables.create(),
-        create_table(OutboxConfig(table_name=NAMES["OMS_OUTBOX_TABLE"])),
+        # Processors share the buckets; here is one.
+        create_table(OutboxConfig(table_name=NAMES["OMS_OUTBOX_TABLE"]), buckets=4),
     )
 
 

@@ -19,7 +19,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-MODULES = ("domain", "projections", "application", "command_handler", "projection_handler", "query_handler")
+MODULES = ("domain", "projections", "command_handler", "projection_handler", "query_handler", "relay_handler")
 """Of this folder, what the functions import."""
 
 KEPT_SERVICES = {"dynamodb", "events", "sts", "sso", "sso-oidc"}

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
 
 from oms_events._aio import SystemClock
+from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import CommandRejectedError
 from oms_events.eventstore.aggregates import Aggregate
+from oms_events.eventstore.config import EventStoreConfig, SnapshotConfig
+from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
 from oms_events.eventstore.memory import MemoryEventTable
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.repository import Repository
+from oms_events.eventstore.schema import SNAPSHOTS
+from oms_events.eventstore.snapshots import SnapshotStore
 from oms_events.eventstore.store import EventStore
 from oms_events.outbox.store import Action
-from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed
+from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, deposit, registry
+from tests.eventstore.support import fresh_table
+from tests.outbox.support import Settings
 
 
 class Account(BaseModel, frozen=True):
@@ -165,3 +173,34 @@ class QuickClock(SystemClock):
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.sleep(0)
+
+
+def store_on(table: MemoryEventTable) -> EventStore:
+    return EventStore(table, EventStoreConfig(table_name=table.name), registry=registry)
+
+
+def appending(store: EventStore, *events: Any) -> Callable[[], Awaitable[Any]]:
+    """Somebody else appends to account `a`."""
+
+    async def append() -> None:
+        await store.append("a", events or [deposit(1)], expected_sequence=await store.last_sequence("a"))
+
+    return append
+
+
+async def sequences(kept: SnapshotStore, account_id: str = "a") -> list[int]:
+    """Those of all snapshots, newest first."""
+    found: list[int] = []
+    while (one := await kept.latest(account_id, up_to=found[-1] - 1 if found else None)) is not None:
+        found.append(one.sequence)
+    return found
+
+
+@asynccontextmanager
+async def dynamodb_snapshots(aws: Settings, dynamo: DynamoClient) -> AsyncIterator[DynamoDBSnapshotStore]:
+    """An open store on an empty table of its own."""
+    async with (
+        fresh_table(dynamo, SNAPSHOTS, "snapshots") as name,
+        DynamoDBSnapshotStore(SnapshotConfig(table_name=name, **aws)) as store,
+    ):
+        yield store

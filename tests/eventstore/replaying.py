@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cloudevents.core.v1.event import CloudEvent
@@ -132,3 +132,10 @@ def first_deliveries(events: Iterable[CloudEvent]) -> dict[str, list[int]]:
         if sequence not in found[str(event.get_subject())]:
             found[str(event.get_subject())].append(sequence)
     return dict(found)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Lets others run until it holds."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - there is nothing to wait for
+            await asyncio.sleep(0)

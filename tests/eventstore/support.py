@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from oms_events._aio import SystemClock
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events._aws.tables import TableShape, create_request
 from oms_events.eventstore.config import EventStoreConfig
@@ -13,6 +15,17 @@ from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.schema import EVENT_STORE
 from tests.eventstore.accounts import registry
 from tests.outbox.support import Settings, unique_name
+
+
+class Hurried(SystemClock):
+    """A clock that does not wait, and writes down for how long it should have."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -223,6 +223,15 @@ async def test_what_was_read_after_forgetting_may_be_written_again(cipher: Perso
     assert await cipher.protect(state, data, subject="account-1") == data
 
 
+async def test_what_is_derived_is_replaced_where_its_person_was_forgotten(cipher: PersonalDataCipher) -> None:
+    await cipher.forget(ANN)
+    both = Registered(name="Dear Ann", extra={"greeting": "x"})
+    later = await cipher.protect(both, data_of(both), subject="account-1", if_forgotten="replace")
+    assert later == data_of(Registered(name=FORGOTTEN, born=None, tags=[], extra={"greeting": "x"}))
+    told = Told(story="of Bob")
+    assert MARK in str(await cipher.protect(told, data_of(told), subject="bob", if_forgotten="replace"))
+
+
 async def test_who_comes_back_gets_a_new_key_and_the_old_data_stays_forgotten(
     cipher: PersonalDataCipher, keys: Keys
 ) -> None:
@@ -278,14 +287,14 @@ async def test_after_a_deletion_without_an_answer_the_key_is_not_used_here(
 async def test_keys_are_kept_up_to_a_number_the_least_used_go_first(keys: Keys) -> None:
     cipher = PersonalDataCipher(keys, max_keys=2)
     stored = {name: await protected(cipher, Told(story=name), name) for name in "abc"}
-    await cipher.reveal([stored["b"], stored["c"]])
-    assert keys.asked == []
-    assert await revealed(cipher, *stored.values()) == [{"story": name} for name in "abc"]
-    assert keys.asked == [["a"]]
-    await cipher.reveal([stored["a"], stored["c"]])
-    assert keys.asked == [["a"]]
+    # The key of c was put last, that of b is used last.
     await cipher.reveal([stored["b"]])
-    assert keys.asked == [["a"], ["b"]]
+    assert keys.asked == []
+    await cipher.reveal([stored["a"]])
+    await cipher.reveal([stored["b"], stored["a"]])
+    assert keys.asked == [["a"]]
+    assert await revealed(cipher, *stored.values()) == [{"story": name} for name in "abc"]
+    assert keys.asked == [["a"], ["c"]]
 
 
 async def test_keys_need_not_be_kept_at_all(keys: Keys) -> None:
@@ -412,6 +421,17 @@ async def test_what_is_encrypted_cannot_be_passed_off_as_another_persons(cipher:
     await sealed(cipher, "of Bob", "bob")
     with pytest.raises(PersonalDataError, match="subject 'bob'"):
         await cipher.reveal([document({**inside, "s": "bob"})])
+
+
+async def test_not_even_by_who_gives_the_other_person_the_same_key() -> None:
+    cipher = PersonalDataCipher(MemorySubjectKeys(random_bytes=bytes))
+    inside = await sealed(cipher, "of Ann")
+    await sealed(cipher, "of Bob", "bob")
+    await cipher.forget(ANN)
+    await cipher.allow_again(ANN)
+    for moved in ({"s": "bob"}, {"k": 2}):
+        with pytest.raises(PersonalDataError, match="was changed, or moved"):
+            await cipher.reveal([document({**inside, **moved})])
 
 
 async def test_a_key_that_nobody_made_nor_deleted_is_an_error(cipher: PersonalDataCipher) -> None:

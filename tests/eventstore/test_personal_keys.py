@@ -15,7 +15,7 @@ from oms_events.devstack import FaultProxy, Hang, LoseAnswer, Throttle
 from oms_events.errors import ConfigurationError, PersonalDataError, StorageUnavailableError
 from oms_events.eventstore.config import PersonalKeysConfig
 from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-from oms_events.eventstore.personal_keys import KEY_BYTES, MemorySubjectKeys, SubjectKey
+from oms_events.eventstore.personal_keys import KEY_BYTES, KeyWrapper, MemorySubjectKeys, SubjectKey
 from oms_events.eventstore.schema import PERSONAL_KEYS, SNAPSHOTS
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing import ManualClock
@@ -65,18 +65,25 @@ class TestMemory(SubjectKeysContract):
         return MemorySubjectKeys()
 
 
+@pytest.fixture(scope="module")
+async def shared_table(dynamo: DynamoClient) -> AsyncIterator[str]:
+    """A table for all tests of the contract: each has people of its own."""
+    async with fresh_table(dynamo, PERSONAL_KEYS, "personal-keys") as name:
+        yield name
+
+
 class TestDynamoDB(SubjectKeysContract):
+    wrapper: KeyWrapper | None = None
+
     @pytest.fixture
-    async def keys(self, open_keys: Open) -> DynamoDBSubjectKeys:
-        keys: DynamoDBSubjectKeys = await open_keys()
-        return keys
+    async def keys(self, aws: Settings, shared_table: str) -> AsyncIterator[DynamoDBSubjectKeys]:
+        config = PersonalKeysConfig(table_name=shared_table, **aws)
+        async with DynamoDBSubjectKeys(config, wrapper=self.wrapper) as keys:
+            yield keys
 
 
-class TestDynamoDBWrapped(SubjectKeysContract):
-    @pytest.fixture
-    async def keys(self, open_keys: Open) -> DynamoDBSubjectKeys:
-        keys: DynamoDBSubjectKeys = await open_keys(options={"wrapper": Reversed()})
-        return keys
+class TestDynamoDBWrapped(TestDynamoDB):
+    wrapper = Reversed()
 
 
 async def test_two_processes_that_write_at_once_have_the_same_keys(open_keys: Open) -> None:
@@ -236,9 +243,9 @@ class Hurried:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    async def batch_get_item(self, *, RequestItems: Any) -> Any:
+    async def batch_get_item(self, **parameters: Any) -> Any:
         limit = self._limits.pop(0)
-        ((table, request),) = RequestItems.items()
+        ((table, request),) = parameters["RequestItems"].items()
         now, later = request["Keys"][:limit], request["Keys"][limit:]
         answer: Any = {"Responses": {table: []}}
         if now:

@@ -337,6 +337,34 @@ async def test_a_page_has_at_least_one_event(memory: MemoryEventStore, clock: Ma
     assert [len(answer["events"]) for answer in answers] == [1, 1]
 
 
+async def test_a_page_reads_little_more_than_it_answers(
+    memory: MemoryEventStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for start in range(0, 300, 60):
+        await memory.append("account-1", [deposit()] * 60, expected_sequence=start)
+    read = 0
+
+    def counted(call: Any) -> Any:
+        async def counting(*arguments: Any, **options: Any) -> Any:
+            nonlocal read
+            page = await call(*arguments, **options)
+            read += len(page.items)
+            return page
+
+        return counting
+
+    for name in ("read", "read_shard"):
+        monkeypatch.setattr(memory.table, name, counted(getattr(memory.table, name)))
+    dispatcher = _dispatcher(memory, clock)
+    for request in (
+        {"queryType": "getAggregateEvents", "aggregateId": "account-1", "limit": 8},
+        {"queryType": "getEventsByType", "eventType": "TransactionProcessed", "limit": 8},
+    ):
+        read = 0
+        assert len((await dispatcher.dispatch(request))["events"]) == 8
+        assert 9 <= read <= 12
+
+
 async def test_tokens_are_of_their_own_query_only(memory: MemoryEventStore, clock: ManualClock) -> None:
     for name in ("account-1", "account-2"):
         await memory.append(name, [deposit()] * 3, expected_sequence=0)
@@ -707,6 +735,8 @@ def test_what_cannot_be_a_query(memory: MemoryEventStore, clock: ManualClock) ->
     with_rows = QueryDispatcher(memory, read_models=MemoryReadModels())
     with pytest.raises(ConfigurationError, match="name the field with the row's key"):
         with_rows.row("getTotal", totals, key="queryType")
+    with pytest.raises(ConfigurationError, match="is there already; choose another name"):
+        with_rows.register("reconstructState", _Search, _nothing)
     assert with_rows.query_types == ("getAggregateEvents", "getEventsByType")
     with_rows.repository(Repository(memory, accounts), default=True)
     with pytest.raises(ConfigurationError, match="'Account' is the default already"):

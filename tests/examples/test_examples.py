@@ -33,6 +33,22 @@ KEY_LINES = {
         "error: oms-system: none of its platforms (eventbridge) is configured",
         '"wildcard": "*.schema.*"',
     ],
+    "event_sourcing_aggregate.py": [
+        "account-1@2 100",
+        "carried out before: True 100",
+        "INSUFFICIENT_FUNDS the balance is 100",
+        "after 20 at once: 80 at 22",
+        "decided on 2 but it is at 22",
+        "after event 2: 100",
+        "latest snapshot at 20",
+    ],
+    "event_store_checks.py": [
+        "3 events of 2 aggregates, whole: True",
+        "OrderPlaced: 3",
+        "customer-2 has 2 events",
+        "customer-1@1 OrderPlaced {'total': 10}",
+        "customer-2@2 OrderPlaced",
+    ],
     "failover.py": [
         "nats: unknown after 1 attempts: no answer in time",
         "eventbridge: delivered after 1 attempts: None",

@@ -11,8 +11,10 @@ from oms_events.cli.dev import up
 from oms_events.cli.explain import explain
 from oms_events.cli.infra.commands import infra
 from oms_events.cli.outbox.commands import outbox
+from oms_events.cli.projections.commands import projections
 from oms_events.cli.publish import publish
 from oms_events.cli.status import status
+from oms_events.cli.store.commands import store
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,8 +45,10 @@ def rules() -> None:
 app.add_command(demo)
 app.add_command(infra)
 app.add_command(outbox)
+app.add_command(projections)
 app.add_command(publish)
 app.add_command(status)
+app.add_command(store)
 dev.add_command(up)
 route.add_command(explain)
 rules.add_command(check)

@@ -19,7 +19,7 @@ from oms_events.errors import (
     RequestError,
 )
 from oms_events.events import build_event, encode
-from oms_events.eventstore.personal_marks import Choice, Items, Leaf, Node, Places, parts_of
+from oms_events.eventstore.personal_marks import marked_fields
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.idempotency.records import fingerprint
 
@@ -139,21 +139,7 @@ def _plain(value: object) -> Any:
 
 def _telling_fields(model: BaseModel) -> Iterator[str]:
     kind = type(model)
-    personal = {part.name for part in parts_of(kind) if _is_personal(part.node)}
-    for name in model.model_fields_set - personal:
+    for name in model.model_fields_set - marked_fields(kind):
         field = kind.model_fields.get(name)
         if field is None or field.is_required() or getattr(model, name) != field.default:
             yield name
-
-
-def _is_personal(node: Node | None) -> bool:
-    match node:
-        case Leaf():
-            return True
-        case Items():
-            return _is_personal(node.node)
-        case Places() | Choice():
-            return any(map(_is_personal, node.nodes))
-        case _:
-            # Models inside have marks of their own.
-            return False

@@ -17,6 +17,7 @@ class TableAccess(AwsConfig):
     """How a table is reached; the fields of `AwsConfig` and these."""
 
     connections: int = Field(default=32, ge=1)
+    """Connections to DynamoDB, and so many calls at the same time."""
     retry: RetryConfig = RetryConfig(max_attempts=6, initial=0.05, maximum=2.0)
     """How reads, and writes that may be repeated, are tried again when DynamoDB throttles or cannot be reached."""
     verify_table: StrictBool = True
@@ -27,6 +28,7 @@ class EventStoreConfig(TableAccess):
     """The event store's table, and what its events say of themselves."""
 
     table_name: TableName
+    """The table, as the preset `event-sourcing` or `oms-events store table create` makes it."""
     source: str | None = Field(default=None, min_length=1)
     """The `source` of its events; the table's name when absent."""
     conflict_attempts: int = Field(default=8, ge=1)
@@ -42,19 +44,23 @@ class SnapshotConfig(TableAccess):
     """The table of snapshots."""
 
     table_name: TableName
+    """The table, with the keys `AggregateId` (text) and `EventSequence` (number)."""
 
 
 class ProjectionTables(TableAccess):
     """The tables of read models and of the projections' checkpoints."""
 
     read_model_table: TableName
+    """The table of rows, and of which version of each projection is active."""
     checkpoint_table: TableName
+    """The table of how far projections have come, and of parked events."""
 
 
 class PersonalKeysConfig(TableAccess):
     """The table of the keys that personal data is encrypted under."""
 
     table_name: TableName
+    """The table, with the key `SubjectId`."""
 
 
 class KmsConfig(AwsConfig):

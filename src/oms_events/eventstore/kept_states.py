@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from typing import Any, Final, Generic
@@ -34,12 +35,14 @@ class KeptStates(Generic[S]):
         aggregate: Aggregate[S, Any, Any],
         cipher: FieldCipher | None,
         *,
+        timeout: float,
         hooks: Hooks,
         clock: Clock,
     ) -> None:
         self._store = store
         self._aggregate = aggregate
         self._cipher = cipher
+        self._timeout = timeout
         self._hooks = hooks
         self._clock = clock
         self._others: set[tuple[str, int]] = set()
@@ -65,7 +68,10 @@ class KeptStates(Generic[S]):
     async def keep(self, aggregate_id: str, folded: Folded[S]) -> None:
         """Puts a snapshot."""
         try:
-            await self._store.put(await self._snapshot(aggregate_id, folded))
+            async with asyncio.timeout(self._timeout):
+                await self._store.put(await self._snapshot(aggregate_id, folded))
+        except TimeoutError:
+            self._failed(aggregate_id, f"the snapshot at {folded.sequence} was not kept in {self._timeout:g} s")
         except Exception as error:
             self._failed(aggregate_id, f"the snapshot at {folded.sequence} was not kept: {error}")
 
@@ -94,25 +100,26 @@ class KeptStates(Generic[S]):
                 (payload,) = await self._cipher.reveal([payload])
             return aggregate.state.model_validate_json(payload)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "state"
-            why = f"it does not fit {aggregate.state.__name__}: {where}: {first['msg']}"
+            why = f"it does not fit {aggregate.state.__name__}: {_first_problem(error)}"
             self.ignore(snapshot.aggregate_id, snapshot.sequence, why)
-        except (PersonalDataError, StorageError) as error:
+        except (PersonalDataError, StorageError, ValueError) as error:
             self._failed(snapshot.aggregate_id, f"the snapshot at {snapshot.sequence} could not be read: {error}")
         return None
 
     async def _snapshot(self, aggregate_id: str, folded: Folded[S]) -> Snapshot:
         state, aggregate = folded.state, self._aggregate
         payload = json_of(state)
-        if aggregate.state.model_validate_json(payload) != state:
-            raise ValueError(
-                f"{type(state).__name__} is another after it was written as JSON and read again; give it only "
-                "fields that survive that"
-            )
+        name = type(state).__name__
+        try:
+            again = aggregate.state.model_validate_json(payload)
+        except ValidationError as error:
+            raise ValueError(f"{name} could not be read back: {_first_problem(error)}") from None
+        if again != state:
+            text = "is another after it was written as JSON and read again; give it only fields that survive that"
+            raise ValueError(f"{name} {text}")
         if self._cipher is not None:
             clear = load_json(payload)
-            data = await self._cipher.protect(state, clear, subject=aggregate_id)
+            data = await self._cipher.protect(state, clear, subject=aggregate_id, if_forgotten="replace")
             if data is not clear:
                 payload = json_bytes(data)
         return Snapshot(
@@ -128,3 +135,9 @@ class KeptStates(Generic[S]):
     def _failed(self, aggregate_id: str, reason: str) -> None:
         _log.warning("aggregate %r: %s", aggregate_id, reason)
         self._hooks(SnapshotFailed(aggregate_id, reason))
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Without values, which may be personal."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'state'}: {first['msg']}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
+
+IfForgotten = Literal["refuse", "replace"]
 
 
 class FieldCipher(Protocol):
@@ -14,11 +16,14 @@ class FieldCipher(Protocol):
     What is encrypted says so itself, so that reading needs no model and survives upcasting.
     """
 
-    async def protect(self, model: BaseModel, data: dict[str, Any], *, subject: str) -> dict[str, Any]:
+    async def protect(
+        self, model: BaseModel, data: dict[str, Any], *, subject: str, if_forgotten: IfForgotten = "refuse"
+    ) -> dict[str, Any]:
         """The model's data (JSON) with its personal fields encrypted; the same object when it has none.
 
-        `subject` is whose data it is, unless the model says another. Raises `PersonalDataError` and a
-        `StorageError`.
+        `subject` is whose data it is, unless the model says another. New data of somebody who was forgotten is
+        refused; with `replace` it is replaced, as suits what is derived from older data, such as snapshots. Raises
+        `PersonalDataError` and a `StorageError`.
         """
         ...
 

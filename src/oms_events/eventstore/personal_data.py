@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from oms_events._aio import Clock, SystemClock
 from oms_events.errors import ConfigurationError, MissingExtraError, PersonalDataError
 from oms_events.events import build_event, encode, load_json
+from oms_events.eventstore.personal import IfForgotten
 from oms_events.eventstore.personal_cache import KeyCache
 from oms_events.eventstore.personal_format import (
     Sealed,
@@ -76,7 +77,9 @@ class PersonalDataCipher:
 
     # ------------------------------------------------------------------ fields
 
-    async def protect(self, model: BaseModel, data: dict[str, Any], *, subject: str) -> dict[str, Any]:
+    async def protect(
+        self, model: BaseModel, data: dict[str, Any], *, subject: str, if_forgotten: IfForgotten = "refuse"
+    ) -> dict[str, Any]:
         """The model's data with its personal fields encrypted; see `FieldCipher.protect`.
 
         Raises `PersonalDataError` for new data of a forgotten person, for data that could not be read any more
@@ -94,7 +97,10 @@ class PersonalDataCipher:
             return data
         _check_readable(model, data, later)
         locks = await self._locks_to_write(subjects)
-        return rewritten(model, data, lambda found: self._sealed(found, found.subject(subject), locks))
+        may_replace = if_forgotten == "replace"
+        return rewritten(
+            model, data, lambda found: self._sealed(found, found.subject(subject), locks, may_replace=may_replace)
+        )
 
     async def reveal(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
         """JSON documents in clear text; see `FieldCipher.reveal`. Asks for all the keys that it lacks together.
@@ -187,12 +193,12 @@ class PersonalDataCipher:
             raise PersonalDataError(text, subject=subject)
         return _Lock(key.version, self._aead(secret))
 
-    def _sealed(self, found: Found, subject: str, locks: Mapping[str, _Lock]) -> Any:
+    def _sealed(self, found: Found, subject: str, locks: Mapping[str, _Lock], *, may_replace: bool) -> Any:
         lock = locks[subject]
         if lock.aead is None:
-            if found.value == found.otherwise:
-                # Read after the person was forgotten, and now written again, in a snapshot for example.
-                return found.value
+            if may_replace or found.value == found.otherwise:
+                # Equal: read after the person was forgotten, and now written again.
+                return found.otherwise
             text = (
                 f"{found.where}: the person {subject!r} was forgotten, and no new data is taken of them; "
                 "`allow_again` permits it"

@@ -46,8 +46,11 @@ class ProjectionPublisher:
     the read models, was there before, or is parked. It opens what the projector opens, and closes nothing.
     """
 
-    def __init__(self, projector: Projector, *, sources: Collection[str] | None = None) -> None:
+    def __init__(
+        self, projector: Projector, *, sources: Collection[str] | None = None, check_timeout: float = 5.0
+    ) -> None:
         self._projector = projector
+        self._check_timeout = check_timeout
         self._read = _Reader(projector, sources)
         self._is_open = False
 
@@ -90,14 +93,17 @@ class ProjectionPublisher:
         return answers
 
     async def check(self) -> None:
-        """Reads of the store and of the read models. Raises a `PublishError`."""
+        """Reads of the store and of the read models, within `check_timeout` seconds. Raises a `PublishError`."""
         if not self._is_open:
             raise _not_open()
         try:
-            # No aggregate has such an id; the question is the one that fills gaps.
-            await self._projector.store.table.read(COMMAND_PREFIX, after=0, limit=1)
-            for projection in self._projector.projections:
-                await self._projector.read_models.active_version(projection.name)
+            async with asyncio.timeout(self._check_timeout):
+                # No aggregate has such an id; the question is the one that fills gaps.
+                await self._projector.store.table.read(COMMAND_PREFIX, after=0, limit=1)
+                for projection in self._projector.projections:
+                    await self._projector.read_models.active_version(projection.name)
+        except TimeoutError as error:
+            raise TransientError(f"the tables did not answer within {self._check_timeout} s") from error
         except Exception as error:
             raise publish_error_of(error) from error
 

@@ -224,9 +224,9 @@ async def retire(
 ) -> Retired:
     """Deletes a version's rows, checkpoints and parked events, page by page; events stay in the event store.
 
-    Stop its projectors first: they would go on with what is left. Reads both tables whole. When it was ended, do it
-    again: until it is done, the version is neither rebuilt nor switched to. Raises `ProjectionError` for the active
-    version, also when it becomes that meanwhile, and a `StorageError`.
+    Stop its projectors first: they would go on with what is left. Reads both tables whole. When it was ended, do
+    it again: until it is done, the version is neither rebuilt nor switched to. Raises `ProjectionError` for the
+    active version, also when it becomes that meanwhile, and a `StorageError`.
     """
     full_name = f"{name}@{version}"
     now = (clock or SystemClock()).now()

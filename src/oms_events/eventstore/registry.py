@@ -160,9 +160,13 @@ class EventRegistry:
             while (upcaster := self._upcasters.get((event_type, version))) is not None:
                 data = upcaster(data)
                 version += 1
-            return (event_type, version), to_json(data)
         except Exception as error:
             text = f"the upcaster of {event_type} version {version} failed: {error!r}"
+            raise EventUnreadableError(text, event_type=event_type, version=start) from error
+        try:
+            return (event_type, version), to_json(data)
+        except Exception as error:
+            text = f"what the upcaster of {event_type} version {version - 1} gives has no JSON form: {error}"
             raise EventUnreadableError(text, event_type=event_type, version=start) from error
 
     def _versions(self, event_type: str) -> list[int]:

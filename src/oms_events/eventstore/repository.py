@@ -45,6 +45,8 @@ class RepositoryConfig(ConfigModel):
     """Events between snapshots; with 0 or none at all it writes no snapshots, as suits those who only read."""
     snapshot_on_load: StrictBool = True
     """Whether a load that had to read more than `snapshot_every` events also keeps a snapshot."""
+    snapshot_timeout: float = Field(default=2.0, gt=0)
+    """Seconds for which a command, which was carried out by then, or a load waits for its snapshot to be kept."""
 
 
 class Loaded(NamedTuple, Generic[S]):
@@ -91,7 +93,14 @@ class Repository(Generic[S, C, E]):
         self._kept = (
             None
             if snapshots is None
-            else KeptStates(snapshots, aggregate, store.cipher, hooks=self._hooks, clock=self._clock)
+            else KeptStates(
+                snapshots,
+                aggregate,
+                store.cipher,
+                timeout=self._config.snapshot_timeout,
+                hooks=self._hooks,
+                clock=self._clock,
+            )
         )
 
     # ------------------------------------------------------------------ loading

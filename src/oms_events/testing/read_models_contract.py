@@ -101,7 +101,9 @@ class ReadModelsContract:
         places = [key(str(number)) for number in range(_MANY)]
         there = places[::2]
         for start in range(0, len(there), 50):
-            assert await read_models.tables.commit([Write(at, item(at), ABSENT) for at in there[start : start + 50]])
+            assert await read_models.tables.commit(
+                [Write(at, item(at), ABSENT) for at in there[start : start + 50]]
+            )
         found = await read_models.tables.get([*places, places[0]])
         assert found == [item(at) if at in there else None for at in [*places, places[0]]]
         assert await read_models.tables.get([]) == []
@@ -189,7 +191,10 @@ class ReadModelsContract:
         places = [key(str(number)) for number in range(60)]
         mark = checkpoint_key("Contract@1", f"a-{uuid.uuid4()}")
         await read_models.tables.commit(
-            [*(Write(at, item(at), ABSENT) for at in places[:50]), checkpoint_write(mark, None, Checkpoint(1), _NOW)]
+            [
+                *(Write(at, item(at), ABSENT) for at in places[:50]),
+                checkpoint_write(mark, None, Checkpoint(1), _NOW),
+            ]
         )
         await read_models.tables.delete([*places, mark])
         await read_models.tables.delete([])

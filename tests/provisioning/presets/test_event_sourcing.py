@@ -560,6 +560,13 @@ async def test_projections_write_read_models_only_and_queries_write_nothing(guar
         projection = await as_role(guarded, stack, "projection-handler-dev-role")
         query = await as_role(guarded, stack, "query-handler-dev-role")
         await projection.transact_write_items(TransactItems=together)
+        history = {
+            "TableName": STORE,
+            "KeyConditionExpression": f"{schema.AGGREGATE_ID} = :id",
+            "ExpressionAttributeValues": {":id": {"S": "nobody"}},
+            "ConsistentRead": True,
+        }
+        assert (await projection.query(**history))["Items"] == []
         assert (await query.get_item(TableName="read-model-dev", Key=row))["Item"] == row
         by_type = {
             "TableName": STORE,

@@ -87,7 +87,7 @@ def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
 
 
 def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
-    """Reads the event store's stream, and writes read models and checkpoints."""
+    """Reads the event store's stream, and where that leaves gaps its table; writes read models and checkpoints."""
     return function_role(
         "projection-handler",
         function,
@@ -98,6 +98,12 @@ def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"),
         ),
         FIND_STREAMS,
+        allow(
+            "FillGaps",
+            "events that a batch lacks are read from the history of their aggregate",
+            parts.event_store.arn,
+            *("dynamodb:DescribeTable", "dynamodb:Query"),
+        ),
         allow(
             "Project",
             "a row and its checkpoint in one transaction; parked events; a new version beside the old",

@@ -33,6 +33,7 @@ from oms_events.testing.event_store_contract.support import (
 )
 
 _CROWD = 50
+_TRIES = 3
 
 
 class AppendingContract:
@@ -169,15 +170,12 @@ class AppendingContract:
         self, store: EventStore, aggregate: str
     ) -> None:
         writer = with_types(store)
-        tried = 0
         refusals: list[ConcurrencyError] = []
         appended: list[str] = []
 
         async def work(number: int) -> None:
-            nonlocal tried
             expected = 0
-            while True:
-                tried += 1
+            for _ in range(_TRIES):
                 try:
                     events = await writer.append(aggregate, [Changed(number=number)], expected_sequence=expected)
                 except ConcurrencyError as error:
@@ -189,9 +187,11 @@ class AppendingContract:
 
         await asyncio.gather(*(work(number) for number in range(_CROWD)))
         found = await history(writer, aggregate)
-        assert [event.sequence for event in found] == list(range(1, _CROWD + 1))
+        assert [event.sequence for event in found] == list(range(1, len(found) + 1))
         assert sorted(event.id for event in found) == sorted(appended)
-        assert len(refusals) == tried - _CROWD >= _CROWD - 1
+        # Each try has won, or was refused; and in each round of tries somebody wins.
+        assert len(refusals) >= _TRIES * (_CROWD - len(found))
+        assert len(found) >= _TRIES
         assert all(error.actual is not None and error.actual > error.expected for error in refusals)
         await check_outbox(store, aggregate, found)
 

@@ -14,8 +14,6 @@ from oms_events.eventstore.store import EventStore
 from oms_events.testing.clock import ManualClock
 from oms_events.testing.event_store_contract.support import START, new_id, new_type, with_types
 
-_SIZES = (None, 1, 2, 5)
-
 
 class Place(NamedTuple):
     """Where an event is in the order of time: at the same time by its aggregate, and then by its sequence."""
@@ -54,37 +52,34 @@ class Timeline:
 class ByTimeContract:
     @pytest.fixture
     async def timeline(self, store: EventStore) -> Timeline:
-        """36 events in 3 seconds: 12 of each second in 6 aggregates, which are in some of the index's shards."""
+        """30 events in 3 seconds: 10 of each second in 5 aggregates, which are in some of the index's shards."""
         timeline = Timeline(store)
-        aggregates = [new_id(f"by-time-{number}") for number in range(6)]
+        aggregates = [new_id(f"by-time-{number}") for number in range(5)]
         for _ in range(3):
             await timeline.append(*aggregates)
             await timeline.clock.advance(1)
         return timeline
 
-    @pytest.mark.parametrize("size", _SIZES)
-    async def test_events_of_a_type_come_by_time(self, timeline: Timeline, size: int | None) -> None:
-        assert places(await timeline.read(page_size=size)) == timeline.places
-        newest = places(await timeline.read(page_size=size, newest_first=True))
-        assert newest == timeline.places[::-1]
+    async def test_events_of_a_type_come_by_time_whatever_the_pages(self, timeline: Timeline) -> None:
+        for size in (None, 1, 2, 5):
+            assert places(await timeline.read(page_size=size)) == timeline.places, size
+            newest = places(await timeline.read(page_size=size, newest_first=True))
+            assert newest == timeline.places[::-1], size
 
     @pytest.mark.parametrize("newest_first", [False, True])
-    @pytest.mark.parametrize("size", _SIZES)
-    async def test_a_range_has_its_start_and_not_its_end(
-        self, timeline: Timeline, size: int | None, newest_first: bool
-    ) -> None:
+    async def test_a_range_has_its_start_and_not_its_end(self, timeline: Timeline, newest_first: bool) -> None:
         second, moment = timedelta(seconds=1), timedelta(microseconds=1)
-        for start, end in (
-            (START, START + second),
-            (START, START + 2 * second),
-            (START + moment, START + 2 * second + moment),
-            (START + second, None),
-            (None, START + second),
-            (START + second, START + second + moment),
-            (START - second, START),
-            (START + 9 * second, None),
-            (START + second, START + second),
-            (START + second, START),
+        for start, end, size in (
+            (START, START + second, None),
+            (START, START + 2 * second, 1),
+            (START + moment, START + 2 * second + moment, 2),
+            (START + second, None, 2),
+            (None, START + second, 3),
+            (START + second, START + second + moment, 1),
+            (START - second, START, None),
+            (START + 9 * second, None, None),
+            (START + second, START + second, None),
+            (START + second, START, None),
         ):
             found = await timeline.read(start=start, end=end, page_size=size, newest_first=newest_first)
             wanted = [
@@ -92,23 +87,20 @@ class ByTimeContract:
                 for place in timeline.places
                 if (start is None or place.time >= start) and (end is None or place.time < end)
             ]
-            assert places(found) == (wanted[::-1] if newest_first else wanted)
+            assert places(found) == (wanted[::-1] if newest_first else wanted), (start, end, size)
 
     @pytest.mark.parametrize("newest_first", [False, True])
-    @pytest.mark.parametrize("size", [None, 1, 4])
-    async def test_it_goes_on_after_any_event(
-        self, timeline: Timeline, size: int | None, newest_first: bool
-    ) -> None:
-        options = {
+    async def test_it_goes_on_after_any_event(self, timeline: Timeline, newest_first: bool) -> None:
+        options: dict[str, Any] = {
             "start": START + timedelta(seconds=1),
             "end": START + timedelta(seconds=2, microseconds=1),
             "newest_first": newest_first,
         }
         events = await timeline.read(**options)
-        assert len(events) == 24
-        for number in (0, 1, 10, 11, 12, 22, 23):
+        assert len(events) == 20
+        for number, size in ((0, 1), (9, 1), (9, None), (10, 2), (18, 1), (19, 1), (19, None)):
             found = await timeline.read(after=events[number].time_key, page_size=size, **options)
-            assert places(found) == places(events[number + 1 :])
+            assert places(found) == places(events[number + 1 :]), (number, size)
 
     async def test_other_types_and_commands_are_not_among_them(self, timeline: Timeline) -> None:
         other = Timeline(timeline.store)
@@ -125,7 +117,7 @@ class ByTimeContract:
             start=(START + timedelta(seconds=1)).astimezone(east),
             end=(START + timedelta(seconds=2)).astimezone(UTC),
         )
-        assert len(found) == 12
+        assert len(found) == 10
 
     async def test_who_stops_reading_need_not_read_all(self, timeline: Timeline) -> None:
         async with aclosing(timeline.store.events_by_type(timeline.type, page_size=1)) as events:

@@ -18,7 +18,7 @@ from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.tail import tail
+from oms_events.eventstore.tailing import tail
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
 from tests.eventstore.support import dynamodb_event_store

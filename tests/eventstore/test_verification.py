@@ -25,7 +25,7 @@ from oms_events.eventstore.personal_marks import Personal
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import event_time, type_shard
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.verify import VerifyReport, verify
+from oms_events.eventstore.verification import VerifyReport, verify
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
 from tests.eventstore.support import dynamodb_event_store

@@ -19,11 +19,11 @@ from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.items import event_key
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE
-from oms_events.eventstore.tail_stream import tail_stream
+from oms_events.eventstore.stream_tailing import tail_stream
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountCreated, deposit, registry
 from tests.eventstore.support import dynamodb_event_store, fresh_table
-from tests.eventstore.test_tail import START, Tail
+from tests.eventstore.test_tailing import START, Tail
 from tests.outbox.support import Settings, session_of
 
 

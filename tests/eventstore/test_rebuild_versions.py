@@ -1,0 +1,359 @@
+"""A new version beside the old one: whether it is complete, the switch, and deleting what nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from oms_events._aws.dynamodb import DynamoClient
+from oms_events.errors import ConfigurationError, ProjectionError, StorageUnavailableError
+from oms_events.eventstore.dynamodb import DynamoDBEventStore
+from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
+from oms_events.eventstore.memory import MemoryEventStore
+from oms_events.eventstore.projecting import ProjectorConfig
+from oms_events.eventstore.projection_versions import (
+    Retired,
+    Switched,
+    VerifiedProjection,
+    retire,
+    switch,
+    verify_projection,
+)
+from oms_events.eventstore.projector import Projector
+from oms_events.eventstore.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.rebuild import RebuildConfig, rebuild
+from oms_events.eventstore.records import RecordedEvent
+from oms_events.eventstore.store import EventStore
+from oms_events.testing import ManualClock
+from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
+from tests.eventstore.summaries import assert_rows_are_as_the_store, configured, summaries
+from tests.eventstore.test_rebuild import Rig, fill
+from tests.outbox.support import Settings
+
+AT_ONCE = RebuildConfig(segments=2, page_size=5, lag=0)
+NAME = "AccountSummary"
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+async def system(
+    request: pytest.FixtureRequest, aws: Settings, dynamo: DynamoClient
+) -> AsyncIterator[tuple[EventStore, ReadModels]]:
+    if request.param == "memory":
+        yield MemoryEventStore(registry=registry), ReadModels(MemoryReadModelTables())
+        return
+    async with (
+        configured(aws, dynamo) as (config, tables),
+        DynamoDBEventStore(config, registry=registry) as store,
+        DynamoDBReadModels(tables) as read_models,
+    ):
+        yield store, read_models
+
+
+# ---------------------------------------------------------------------- while life goes on
+
+
+class Life:
+    """Writers whose events go to the projectors of both versions, and readers who never miss a row."""
+
+    def __init__(self, store: EventStore, read_models: ReadModels, seed: int) -> None:
+        self.store = store
+        self.clock = ManualClock()
+        # A reader of its own: it learns of a switch when its time is over.
+        self.reading = ReadModels(read_models.tables, clock=self.clock)
+        self.projectors = [Projector([summaries(1)], store, read_models)]
+        self.sequences: dict[str, int] = {}
+        self.known: list[str] = []
+        self.versions: list[int] = []
+        self.rng = random.Random(seed)
+        self.is_over = False
+        self.changed = asyncio.Condition()
+
+    async def write(self) -> None:
+        late: list[RecordedEvent] = []
+        while not self.is_over or late:
+            is_new = self.rng.random() < 0.3 or not self.sequences
+            account = f"account-{len(self.sequences)}" if is_new else self.rng.choice(list(self.sequences))
+            before = self.sequences.get(account, 0)
+            events: list[Any] = [deposit(self.rng.randint(1, 9)) for _ in range(self.rng.randint(1, 3))]
+            if is_new:
+                events.insert(0, AccountCreated(customer_id=account))
+            recorded = await self.store.append(account, events, expected_sequence=before)
+            self.sequences[account] = recorded[-1].sequence
+            # The sources of both versions bring it in no order, some of it late and some of it twice.
+            in_time = [one for one in recorded if self.rng.random() < 0.8] or recorded[-1:]
+            brought = [*late, *in_time, *self.rng.sample(recorded, 1)]
+            late = [one for one in recorded if one not in in_time]
+            for projector in self.rng.sample(self.projectors, len(self.projectors)):
+                await self._bring(projector, brought)
+            if account not in self.known:
+                self.known.append(account)
+            async with self.changed:
+                self.changed.notify_all()
+
+    async def _bring(self, projector: Projector, events: Sequence[RecordedEvent]) -> None:
+        while any(await projector.handle(events)):
+            continue
+
+    async def read(self) -> None:
+        while not self.is_over:
+            if self.known:
+                account = self.rng.choice(self.known)
+                row = await self.reading.row(NAME, account)
+                assert row is not None, f"{account} has no row"
+                self.versions.append(row["version"])
+            await asyncio.sleep(0)
+
+    async def until_written(self, accounts: int) -> None:
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: len(self.known) >= accounts)
+
+
+async def test_a_new_version_takes_over_while_life_goes_on(system: tuple[EventStore, ReadModels]) -> None:
+    store, read_models = system
+    small = isinstance(store, DynamoDBEventStore)
+    life = Life(store, read_models, seed=small)
+    first, more = (6, 2) if small else (25, 10)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(life.write(), name="writer")
+        tasks.create_task(life.read(), name="reader")
+        await life.until_written(first)
+        # The new version is deployed: its projector has the live events from here on, and the rebuild the others.
+        life.projectors.append(Projector([summaries(2)], store, read_models))
+        new = Projector([summaries(2)], store, read_models)
+        done = await rebuild(new, config=RebuildConfig(segments=2, page_size=20))
+        assert done.aggregates >= first
+        await life.until_written(len(life.known) + more)
+        assert set(life.versions) == {1}
+        switched = await switch(new, NAME, config=RebuildConfig(segments=2, page_size=20, lag=5))
+        assert switched == Switched(NAME, 1, 2)
+        await life.until_written(len(life.known) + more)
+        assert set(life.versions) == {1}
+        await life.clock.advance(6)
+        seen = len(life.versions)
+        await life.until_written(len(life.known) + more)
+        # A row that was being read while the time went by may still be of the old version.
+        assert set(life.versions[seen + 1 :]) == {2}
+        life.is_over = True
+    await assert_rows_are_as_the_store(store, read_models, list(life.sequences), version=2)
+    await assert_rows_are_as_the_store(store, read_models, list(life.sequences), version=1)
+    retired = await retire(read_models, NAME, 1)
+    assert (retired.rows, retired.checkpoints) == (len(life.sequences), len(life.sequences))
+    assert all(row is None for row in (await read_models.rows(NAME, list(life.sequences), version=1)).values())
+    await assert_rows_are_as_the_store(store, read_models, list(life.sequences), version=2)
+
+
+# ---------------------------------------------------------------------- complete or not
+
+
+async def test_a_version_that_is_not_complete_is_not_switched_to(system: tuple[EventStore, ReadModels]) -> None:
+    store, read_models = system
+    names = await fill(store)
+    await rebuild(Projector([summaries(1)], store, read_models))
+    new = Projector([summaries(2)], store, read_models)
+    assert await verify_projection(new, NAME, config=AT_ONCE) == VerifiedProjection(8, behind=8, parked=0)
+    with pytest.raises(ProjectionError, match=r"AccountSummary@2 is not complete: of 8 aggregates 8 are behind"):
+        await switch(new, NAME, config=AT_ONCE)
+    assert await read_models.active_version(NAME) == 1
+    await rebuild(new)
+    # Events of no interest at the end of a history leave no checkpoint.
+    assert await verify_projection(new, NAME, config=AT_ONCE) == VerifiedProjection(8, behind=0, parked=0)
+    await store.append(names[2], [deposit(1)], expected_sequence=3)
+    await store.append(names[1], [AccountClosed()], expected_sequence=2)
+    assert await verify_projection(new, NAME, config=AT_ONCE) == VerifiedProjection(8, behind=1, parked=0)
+    with pytest.raises(ProjectionError, match="1 are behind"):
+        await switch(new, NAME, config=AT_ONCE)
+    await new.catch_up(names[2])
+    assert await switch(new, NAME, config=AT_ONCE) == Switched(NAME, 1, 2)
+    assert await read_models.active_version(NAME) == 2
+    # What is so already is no error.
+    assert await switch(new, NAME, config=AT_ONCE) == Switched(NAME, 2, 2)
+
+
+async def test_force_switches_all_the_same() -> None:
+    rig = Rig()
+    await fill(rig.store)
+    await rig.projector(1).open()
+    assert await switch(rig.projector(2), NAME, force=True) == Switched(NAME, 1, 2)
+
+
+async def test_live_projectors_get_time_to_bring_an_aggregate_up() -> None:
+    rig, clock = Rig(), ManualClock()
+    names = await fill(rig.store)
+    await rig.projector(1).open()
+    live, new = rig.projector(2), rig.projector(2)
+    await rebuild(new)
+    recorded = await rig.store.append(names[4], [deposit(1)], expected_sequence=5)
+    config = AT_ONCE.model_copy(update={"lag": 3.0})
+    switching = asyncio.create_task(switch(new, NAME, config=config, clock=clock))
+    await clock.someone_sleeps()
+    await clock.advance(2)
+    assert not switching.done()
+    await live.handle(recorded)
+    await clock.advance(1)
+    assert await switching == Switched(NAME, 1, 2)
+
+    # Nobody has the live events: it is told after that time.
+    third = rig.projector(3)
+    await rebuild(third)
+    await rig.store.append(names[4], [deposit(1)], expected_sequence=6)
+    verifying = asyncio.create_task(verify_projection(third, NAME, config=config, clock=clock))
+    while not verifying.done():
+        await clock.advance(0.5)
+    assert clock.monotonic() >= 6
+    assert (await verifying).behind == 1
+
+
+@pytest.mark.parametrize("after_poison", ["hold", "continue"])
+async def test_parked_events_make_a_version_incomplete(after_poison: Any) -> None:
+    rig = Rig()
+    await fill(rig.store)
+    await rig.projector(1).open()
+    config = ProjectorConfig(after_poison=after_poison)
+    poisoned = Projector([summaries(2, poison=6)], rig.store, rig.read_models, config=config)
+    assert (await rebuild(poisoned)).parked == 2
+    assert await verify_projection(poisoned, NAME, config=AT_ONCE) == VerifiedProjection(8, behind=0, parked=2)
+    with pytest.raises(ProjectionError, match="2 events are parked"):
+        await switch(poisoned, NAME, config=AT_ONCE)
+    mended = Projector([summaries(2)], rig.store, rig.read_models, config=config)
+    await mended.retry_parked(NAME)
+    assert await switch(mended, NAME, config=AT_ONCE) == Switched(NAME, 1, 2)
+
+
+async def test_going_back_is_asked_for() -> None:
+    rig = Rig()
+    names = await fill(rig.store)
+    both = rig.projector(1, 2)
+    await rebuild(both)
+    assert await switch(both, "AccountSummary@2", config=AT_ONCE) == Switched(NAME, 1, 2)
+    with pytest.raises(ProjectionError, match=r"version 2 is active, and 1 is older; give back=True"):
+        await switch(both, "AccountSummary@1", config=AT_ONCE)
+    # The old one was left alone meanwhile: it is no place to go back to before it has caught up.
+    recorded = await rig.store.append(names[0], [deposit(1)], expected_sequence=2)
+    await rig.projector(2).handle(recorded)
+    with pytest.raises(ProjectionError, match="1 are behind"):
+        await switch(both, "AccountSummary@1", back=True, config=AT_ONCE)
+    await rig.projector(1).handle(recorded)
+    assert await switch(both, "AccountSummary@1", back=True, config=AT_ONCE) == Switched(NAME, 2, 1)
+
+
+async def test_of_two_that_switch_at_once_one_is_told() -> None:
+    rig = Rig()
+    await fill(rig.store)
+    await rig.projector(1).open()
+    new = rig.projector(2)
+    await rebuild(new)
+    other = ReadModels(rig.tables)
+    pages = rig.table.pages
+
+    def meanwhile(page: int) -> None:
+        if page == pages + 1:
+            asyncio.get_running_loop().create_task(other.set_active_version(NAME, 3, expected=1))
+
+    rig.table.before = meanwhile
+    with pytest.raises(ProjectionError, match=r"version 3 has become active meanwhile, after 1; nothing was done"):
+        await switch(new, NAME, config=AT_ONCE)
+    assert await rig.read_models.active_version(NAME) == 3
+
+
+async def test_it_must_be_clear_which_projection_is_meant() -> None:
+    rig = Rig()
+    with pytest.raises(ConfigurationError, match=r"none of this projector's; they are AccountSummary@1"):
+        await switch(rig.projector(1), "Balances")
+    with pytest.raises(ConfigurationError, match="several of this projector's: give one's full name"):
+        await verify_projection(rig.projector(1, 2), NAME)
+    assert (await verify_projection(rig.projector(1, 2), "AccountSummary@2")).is_complete
+
+
+# ---------------------------------------------------------------------- deleting a version
+
+
+async def test_only_what_is_of_the_version_is_deleted(system: tuple[EventStore, ReadModels]) -> None:
+    store, read_models = system
+    names = await fill(store)
+    await rebuild(Projector([summaries(1, poison=6)], store, read_models))
+    await rebuild(Projector([summaries(2), summaries(12)], store, read_models))
+    with pytest.raises(ProjectionError, match="AccountSummary@1 is what readers get; switch"):
+        await retire(read_models, NAME, 1)
+    await switch(Projector([summaries(2)], store, read_models), NAME, config=AT_ONCE)
+    assert await retire(read_models, NAME, 1, page_size=3) == Retired(rows=8, checkpoints=8, parked=2)
+    assert await retire(read_models, NAME, 1) == Retired(0, 0, 0)
+    await assert_rows_are_as_the_store(store, read_models, names, version=2)
+    await assert_rows_are_as_the_store(store, read_models, names, version=12)
+    found = await verify_projection(Projector([summaries(1)], store, read_models), NAME, config=AT_ONCE)
+    assert found == VerifiedProjection(8, behind=8, parked=0)
+    # It can be built anew.
+    await rebuild(Projector([summaries(1)], store, read_models))
+    await assert_rows_are_as_the_store(store, read_models, names, version=1)
+
+
+async def test_a_version_that_becomes_active_meanwhile_is_not_deleted_further() -> None:
+    rig = Rig()
+    names = await fill(rig.store)
+    await rebuild(rig.projector(1, 2))
+    deleted = rig.tables.delete
+
+    async def delete(keys: Any) -> None:
+        await deleted(keys)
+        await rig.read_models.set_active_version(NAME, 2, expected=1)
+
+    rig.tables.delete = delete  # type: ignore[method-assign]
+    with pytest.raises(ProjectionError, match="AccountSummary@2 is what readers get"):
+        await retire(rig.read_models, NAME, 2, page_size=2)
+    rows = await rig.read_models.rows(NAME, names, version=2)
+    assert sum(row is None for row in rows.values()) == 2
+
+
+class Stopping(MemoryReadModelTables):
+    """Tables that fail from the call with number `end` on, until they are mended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.end: int | None = None
+
+    async def scan(self, *arguments: Any, **options: Any) -> Any:
+        self._count()
+        return await super().scan(*arguments, **options)
+
+    async def delete(self, keys: Any) -> None:
+        self._count()
+        await super().delete(keys)
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.end is not None and self.calls >= self.end:
+            raise StorageUnavailableError("gone")
+
+
+async def test_what_is_half_deleted_is_neither_rebuilt_nor_switched_to() -> None:
+    ends = 0
+    for end in range(1, 100):
+        tables = Stopping()
+        rig = Rig(tables=tables)
+        names = await fill(rig.store)
+        await rebuild(rig.projector(1))
+        await rebuild(rig.projector(2))
+        tables.calls, tables.end = 0, end
+        try:
+            await retire(rig.read_models, NAME, 2, page_size=3)
+        except StorageUnavailableError:
+            ends += 1
+        else:
+            assert ends > 10
+            break
+        tables.end = None
+        with pytest.raises(ProjectionError, match=r"AccountSummary@2 is being retired"):
+            await rebuild(rig.projector(2))
+        with pytest.raises(ProjectionError, match="is being retired"):
+            await switch(rig.projector(2), NAME, force=True)
+        with pytest.raises(ProjectionError, match="is being retired"):
+            await verify_projection(rig.projector(2), NAME)
+        await retire(rig.read_models, NAME, 2)
+        assert await rig.positions() == []
+        await rebuild(rig.projector(2))
+        await rig.check(names, version=2)
+        await rig.check(names, version=1)
