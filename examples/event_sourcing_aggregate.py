@@ -72,7 +72,7 @@ def evolve(account: Account, event: Event) -> Account:
             return account.model_copy(update={"balance": account.balance + amount})
 
 
-ACCOUNT: Aggregate[Account, Command, Event] = Aggregate(
+ACCOUNT = Aggregate(
     name="Account", state=Account, initial=lambda account_id: Account(), decide=decide, evolve=evolve
 )
 Accounts = Repository[Account, Command, Event]
@@ -124,9 +124,7 @@ async def look_back(accounts: Accounts) -> None:
 async def main() -> None:
     # [start:repository]
     store, snapshots = MemoryEventStore(), MemorySnapshotStore()
-    accounts: Accounts = Repository(
-        store, ACCOUNT, snapshots=snapshots, config=RepositoryConfig(snapshot_every=10)
-    )
+    accounts = Repository(store, ACCOUNT, snapshots=snapshots, config=RepositoryConfig(snapshot_every=10))
     # [end:repository]
     await use(accounts)
     await withdraw_at_once(accounts)

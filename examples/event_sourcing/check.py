@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import aioboto3
-from domain import ACCOUNT, AccountClosed, Event, TransactionProcessed, signed
+from domain import ACCOUNT, SOURCE, AccountClosed, Event, TransactionProcessed, signed
+from event_queue import EventQueue
 from projections import ACCOUNT_SUMMARY, AccountSummary
 
 from oms_events.eventstore import (
@@ -106,12 +107,19 @@ class Check:
 
 
 async def check_system(
-    system: System, store: EventStore, read_models: ReadModels, account: str, check: Check
+    system: System,
+    store: EventStore,
+    read_models: ReadModels,
+    account: str,
+    check: Check,
+    *,
+    queue: EventQueue | None = None,
 ) -> None:
-    """Everything, for an account that is not there yet."""
+    """Everything, for an account that is not there yet; `queue` is where the bus delivers, if it gets events."""
     busy = f"{account}-busy"
     await send_commands(system, account, check)
     await send_deposits(system, busy, check)
+    happened: dict[str, tuple[str, str]] = {}
     for name in (account, busy):
         history = [event async for event in store.read(name)]
         check_history(name, history, check)
@@ -124,6 +132,9 @@ async def check_system(
         )
         state = await Repository(store, ACCOUNT).load(name)
         check(f"{name} as the commands see it has the same balance", state.balance, row.balance)
+        happened |= {event.id: (SOURCE, event.type) for event in history}
+    if queue is not None:
+        check("the event bus delivers what happened to both", await queue.receive(happened), happened)
     await ask(system, account, [event async for event in store.read(account)], check)
 
 
@@ -225,22 +236,30 @@ def payload(name: str, account: str) -> Json:
 
 
 @asynccontextmanager
-async def open_functions(ending: str) -> AsyncIterator[Functions]:
+async def open_functions(ending: str) -> AsyncIterator[tuple[System, EventQueue | None]]:
     os.environ.update(
         EVENT_STORE_TABLE=f"event-store-{ending}",
         READ_MODEL_TABLE=f"read-model-{ending}",
         CHECKPOINT_TABLE=f"checkpoints-{ending}",
     )
-    async with aioboto3.Session().client("lambda") as client:
-        yield Functions(client, ending)
+    session = aioboto3.Session()
+    async with session.client("lambda") as functions, session.client("sqs") as sqs:
+        answer = await functions.get_function_configuration(FunctionName=f"command-handler-{ending}")
+        queue = None
+        if "OMS_OUTBOX_TABLE" in answer["Environment"]["Variables"]:
+            url = (await sqs.get_queue_url(QueueName=f"financial-events-{ending}"))["QueueUrl"]
+            queue = EventQueue(sqs, url)
+        else:
+            print("there is no outbox: nothing goes to the event bus")
+        yield Functions(functions, ending), queue
 
 
 @asynccontextmanager
-async def open_local() -> AsyncIterator[System]:
+async def open_local() -> AsyncIterator[tuple[System, EventQueue | None]]:
     from local import open_system
 
     async with open_system() as system:
-        yield system
+        yield system, system.queue
 
 
 async def main(arguments: list[str]) -> int:
@@ -250,7 +269,8 @@ async def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     fresh = f"account-{uuid.uuid4().hex[:8]}" if options.functions else "account-123"
     check = Check()
-    async with open_functions(options.functions) if options.functions else open_local() as system:
+    opened = open_functions(options.functions) if options.functions else open_local()
+    async with opened as (system, queue):
         tables = ProjectionTables(
             read_model_table=os.environ["READ_MODEL_TABLE"], checkpoint_table=os.environ["CHECKPOINT_TABLE"]
         )
@@ -258,7 +278,8 @@ async def main(arguments: list[str]) -> int:
             DynamoDBEventStore(EventStoreConfig(table_name=os.environ["EVENT_STORE_TABLE"])) as store,
             DynamoDBReadModels(tables) as read_models,
         ):
-            await check_system(system, store, read_models, options.account or fresh, check)
+            account = options.account or fresh
+            await check_system(system, store, read_models, account, check, queue=queue)
     print(f"{check.passed} checks passed, {check.failed} failed")
     return 1 if check.failed else 0
 

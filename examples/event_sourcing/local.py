@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import aioboto3
 from command_handler import open_commands
+from event_queue import EventQueue
 from projection_handler import open_projector
 from query_handler import open_queries
 from relay_handler import create_router
@@ -106,27 +107,6 @@ async def open_system() -> AsyncIterator[LocalSystem]:
 # [end:system]
 
 
-class EventQueue:
-    """The queue behind the bus's rule, as the preset has it."""
-
-    def __init__(self, sqs: Any, url: str) -> None:
-        self._sqs = sqs
-        self._url = url
-
-    async def receive(self, count: int) -> list[str]:
-        """The detail types of the next events, in the order in which they come."""
-        found: list[str] = []
-        while len(found) < count:
-            answer = await self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
-            messages = answer.get("Messages", [])
-            if not messages:
-                break
-            found += [json.loads(message["Body"])["detail-type"] for message in messages]
-            for message in messages:
-                await self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
-        return found
-
-
 @asynccontextmanager
 async def open_queue() -> AsyncIterator[EventQueue]:
     """Makes the bus, and the rule with its queue."""
@@ -155,16 +135,19 @@ def payload(name: str) -> dict[str, Any]:
 # [start:main]
 async def main() -> None:
     async with open_system() as system:
+        ids = []
         for name in ("1-create-account", "2-deposit", "3-withdraw", "3-withdraw", "4-withdraw-too-much"):
             answer = await system.command(payload(name))
             if answer["ok"]:
                 types = [event["type"] for event in answer["events"]]
                 print(f"{name}: {types}, sequence {answer['sequence']}, replayed: {answer['replayed']}")
+                ids += [event["id"] for event in answer["events"]]
             else:
                 print(f"{name}: {answer['error']['code']}: {answer['error']['message']}")
 
         print("the outbox is empty:", await system.processor.drain(timeout=10))
-        print("the bus has delivered:", await system.queue.receive(3))
+        delivered = await system.queue.receive(ids)
+        print("the bus has delivered:", sorted(event.detail_type for event in delivered.values()))
 
         answer = await system.query(payload("query-account-summary"))
         print("summary:", {name: answer["row"][name] for name in ("balance", "transactions", "sequence")})

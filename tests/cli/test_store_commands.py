@@ -96,6 +96,7 @@ def all_tables(bare: StoreCli) -> StoreCli:
     bare.file.write_text(
         f"{text}[snapshots]\ntable_name = '{name}-snapshots'\n{fields}"
         f"[projections]\nread_model_table = '{name}-rows'\ncheckpoint_table = '{name}-checkpoints'\n{fields}"
+        f"[personal_keys]\ntable_name = '{name}-keys'\n{fields}"
     )
     return bare
 
@@ -126,12 +127,19 @@ async def remove(store: DynamoDBEventStore, aggregate_id: str, sequence: int) ->
 
 
 def test_tables_are_created_once_and_kept(all_tables: StoreCli) -> None:
-    parts = ["event store", "snapshots", "projections"]
-    assert all_tables.json("table", "create") == [{"tables": part, "created": True} for part in parts]
+    name = all_tables.table
+    parts = {
+        "event store": [name],
+        "snapshots": [f"{name}-snapshots"],
+        "projections": [f"{name}-rows", f"{name}-checkpoints"],
+        "personal keys": [f"{name}-keys"],
+    }
+    made = [{"part": part, "tables": tables, "created": True} for part, tables in parts.items()]
+    assert all_tables.json("table", "create") == made
     all_tables.do(fill)
-    assert all_tables.json("table", "create") == [{"tables": part, "created": False} for part in parts]
+    assert all_tables.json("table", "create") == [{**one, "created": False} for one in made]
     assert len(all_tables.json("show", "account-1")) == 4
-    assert re.search(r"^event store +no$", all_tables("table", "create").stdout, re.M)
+    assert re.search(rf"^event store +{name} +no$", all_tables("table", "create").stdout, re.M)
 
 
 def test_a_table_of_another_shape_is_refused(bare: StoreCli) -> None:

@@ -13,6 +13,7 @@ from cloudevents.core.v1.event import CloudEvent
 from oms_events._aio import Clock
 from oms_events.errors import PublishError
 from oms_events.events import EncodedEvent
+from oms_events.eventstore.history import ItemPage
 from oms_events.eventstore.replay_checkpoints import MemoryReplayCheckpoint, ReplayState
 from oms_events.eventstore.replay_config import ReplayConfig
 from oms_events.eventstore.store import EventStore
@@ -139,3 +140,26 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110 - there is nothing to wait for
             await asyncio.sleep(0)
+
+
+class TextOrderTable:
+    """An event table whose scan gives an aggregate's items in the order of their numbers as text."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    async def scan(
+        self, *, start: Any = None, segment: int = 0, segments: int = 1, limit: int | None = None
+    ) -> ItemPage:
+        page = await self._table.scan(segment=segment, segments=segments, limit=10**6)
+        names = list(dict.fromkeys(item["AggregateId"]["S"] for item in page.items))
+        items = sorted(
+            page.items, key=lambda item: (names.index(item["AggregateId"]["S"]), item["EventSequence"]["N"])
+        )
+        keys = [{name: item[name] for name in ("AggregateId", "EventSequence")} for item in items]
+        first = 0 if start is None else keys.index(start) + 1
+        last = first + (limit or len(items))
+        return ItemPage(items[first:last], keys[last - 1] if last < len(items) else None)

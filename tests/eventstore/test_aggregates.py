@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -187,7 +188,9 @@ def test_the_order_of_sets_in_other_processes_does_not_matter() -> None:
         print(command_fingerprint(Import(names={f"name-{number}" for number in range(20)})))
     """
     prints = [
-        subprocess.Popen([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE
+        )
         for seed in ("1", "2")
     ]
     first, second = (process.communicate(timeout=30)[0] for process in prints)

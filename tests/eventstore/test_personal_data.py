@@ -468,6 +468,12 @@ async def test_a_key_of_another_length_is_told_with_the_document(keys: Keys) -> 
     assert (caught.value.index, caught.value.subject) == (1, ANN)
 
 
+async def test_what_is_no_json_is_told_with_its_index(cipher: PersonalDataCipher) -> None:
+    with pytest.raises(PersonalDataError, match="the data is no JSON") as caught:
+        await cipher.reveal([b"{}", b'{"$personal": '])
+    assert caught.value.index == 1
+
+
 async def test_lists_in_lists_without_end_are_refused(cipher: PersonalDataCipher) -> None:
     inside = json.dumps(await sealed(cipher))
     deep = b"[" * 1000 + b'{"$personal": ' + inside.encode() + b"}" + b"]" * 1000
@@ -497,3 +503,4 @@ async def test_what_is_encrypted_can_be_shown_as_that(cipher: PersonalDataCipher
         "extra": {},
     }  # fmt: skip
     assert masked([stored, 1], "***")[0]["name"] == "***"
+    assert masked({"a": {MARK: {"s": 1}}}) == {"a": "[encrypted]"}

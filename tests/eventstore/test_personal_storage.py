@@ -39,7 +39,7 @@ from tests.eventstore.support import fresh_table
 from tests.outbox.support import Settings
 
 ANN, BOB = "customer-1", "customer-2"
-SECRETS = ("Ann Smith", "Ännchen", "ann@example.com", "Main Street 7")
+SECRETS = ("Ann Margaret Smith", "Ännchen von Tharau", "ann@mail.example.com", "Main Street No. 7")
 """What must lie nowhere."""
 
 registry = EventRegistry()
@@ -192,8 +192,9 @@ class System:
         assert "LastEvaluatedKey" not in answer
         raw = orjson.dumps(answer["Items"], default=binary_text).decode()
         forms = {text, json.dumps(text)[1:-1], json.dumps(json.dumps(text))[3:-3], text.encode().hex()}
-        forms |= {base64.b64encode((" " * n + text).encode()).decode()[4:-4] for n in range(3)}
-        return any(form in raw for form in forms)
+        in_base64 = {base64.b64encode((" " * n + text).encode()).decode()[4:-4] for n in range(3)}
+        # Of a short text nothing is left of which that is certain.
+        return any(form in raw for form in (*forms, *(form for form in in_base64 if len(form) >= 12)))
 
     async def leaks(self) -> dict[str, list[str]]:
         """Which tables have which secrets in clear text."""
@@ -229,7 +230,7 @@ async def _live(system: System) -> None:
     ann = Register(name=SECRETS[0], mail=SECRETS[2])
     executed = await execute(ANN, ann, command_id="c-1")
     assert executed.events[0].domain_event == Registered(
-        full_name="Ann Smith", mail=SECRETS[2], address=Address(street=SECRETS[3], country="DE")
+        full_name=SECRETS[0], mail=SECRETS[2], address=Address(street=SECRETS[3], country="DE")
     )
     await execute(BOB, Register(name="Bob"), command_id="c-2")
     await execute(ANN, TakeNote(note=f"is called {SECRETS[1]}"))
@@ -249,13 +250,13 @@ async def test_it_lies_nowhere_in_clear_text_but_in_rows_and_is_forgotten_everyw
     assert await system.leaks() == {"rows": [SECRETS[0]]}
     before = await system.repository.load(ANN)
     assert before == Customer(
-        name="Ann Smith",
-        greeting="Dear Ann Smith",
+        name=SECRETS[0],
+        greeting=f"Dear {SECRETS[0]}",
         address=Address(street=SECRETS[3], country="DE"),
-        notes=["is called Ännchen"],
+        notes=[f"is called {SECRETS[1]}"],
         plan="plan-3",
     )
-    assert await system.card() == {"name": "Ann Smith", "plan": "plan-3"}
+    assert await system.card() == {"name": SECRETS[0], "plan": "plan-3"}
 
     await system.repository.execute(ANN, Forget())
     await system.cipher.forget(ANN)
@@ -294,7 +295,7 @@ async def test_history_stays_readable_and_typed_and_goes_on(system: System) -> N
     for number in range(4, 9):
         executed = await system.repository.execute(ANN, ChangePlan(plan=f"plan-{number}"))
     assert executed.state.plan == "plan-8"
-    assert await system.lies_in("snapshots", "plan-8")
+    assert await system.lies_in("snapshots", "plan-7")
     assert (await system.repository.load(ANN)).name == FORGOTTEN
     assert await system.leaks() == {"rows": [SECRETS[0]]}
     with pytest.raises(PersonalDataError, match=r"note: the person 'customer-1' was forgotten"):
@@ -333,7 +334,7 @@ async def test_events_that_were_renamed_since_are_revealed_and_forgotten(system:
     async with DynamoDBEventStore(config, registry=older, cipher=system.cipher) as store:
         await store.append(ANN, [RegisteredBefore(name=SECRETS[0])], expected_sequence=0)
     assert await system.leaks() == {}
-    assert [event.domain_event async for event in system.store.read(ANN)] == [Registered(full_name="Ann Smith")]
+    assert [event.domain_event async for event in system.store.read(ANN)] == [Registered(full_name=SECRETS[0])]
     await system.cipher.forget(ANN)
     assert [event.domain_event async for event in system.store.read(ANN)] == [Registered(full_name=FORGOTTEN)]
 

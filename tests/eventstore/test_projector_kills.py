@@ -21,7 +21,6 @@ from tests.eventstore.accounts import AccountClosed, AccountCreated, Transaction
 from tests.eventstore.ledgers import (
     FAULTS,
     Breaking,
-    Fault,
     aggregates,
     behind,
     checkpoints,
@@ -34,8 +33,6 @@ from tests.eventstore.ledgers import (
     waiting,
 )
 
-SOME: Sequence[Fault] = ("dies before", "asks twice", "is overtaken")
-"""To die before a step is about the same as to die after the one before it."""
 NO_PAUSE = RetryConfig(max_attempts=30, initial=1e-6, maximum=1e-6)
 OPENED = AccountCreated(customer_id="c-1")
 WITHDRAWAL = TransactionProcessed(amount=3, kind="withdrawal")
@@ -48,7 +45,7 @@ DELIVERED = [
     [("a", 1), ("b", 1), ("c", 1), ("a", 2)],
     # A gap, in a batch that is not in order and has duplicates.
     [("a", 5), ("b", 3), ("a", 4), ("a", 1), ("a", 4)],
-    [("c", 4), ("b", 2), ("b", 4), ("a", 7)],
+    [("c", 4), ("b", 2), ("b", 4), ("a", 7), ("c", 3)],
     [("a", 6), ("a", 7)],
 ]
 
@@ -68,6 +65,12 @@ async def more(store: MemoryEventStore, name: str, events: Sequence[Any]) -> Rec
     last = await store.last_sequence(name)
     recorded = await store.append(name, events, expected_sequence=last)
     return {(event.aggregate_id, event.sequence): event for event in recorded}
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.nightly)], ids=["some", "all"])
+def nightly(request: pytest.FixtureRequest) -> bool:
+    """Whether this is a nightly run."""
+    return bool(request.param)
 
 
 class World:
@@ -91,12 +94,14 @@ class World:
         return self.projector
 
     async def overtaken(self) -> None:
-        """Another process brings all aggregates to their ends, and tries again what is parked."""
+        """Another process brings an aggregate to its end, or all of them, and tries again what is parked."""
         other = Projector(self.projections, self.store, self.read_models, config=self._config)
-        for name in aggregates(self.store):
+        names = aggregates(self.store)
+        chosen = self.breaking.steps // (len(FAULTS) - 1) % (len(names) + 1)
+        for name in names[chosen : chosen + 1] or names:
             await other.catch_up(name)
-        for projection in self.projections:
-            await other.retry_parked(projection)
+            for projection in self.projections:
+                await other.retry_parked(projection, aggregate_id=name)
 
     async def insist(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Does work until it is done, in a new process each time that one died or storage failed."""
@@ -126,14 +131,15 @@ class World:
             assert rows_of(projection, self.read_models) == expected
 
 
-async def every_step(
-    run: Callable[[Breaking], Awaitable[World]], *, at_least: int, faults: Sequence[Fault] = FAULTS
-) -> None:
-    """Runs it without a fault, and then with each fault at each step."""
+async def every_step(run: Callable[[Breaking], Awaitable[World]], *, at_least: int, nightly: bool) -> None:
+    """Runs it without a fault, and then with a fault at each step: each fault at each step in nightly runs.
+
+    Else it dies at each step, or the next fault in turn comes there.
+    """
     steps = (await run(Breaking())).breaking.steps
     assert steps >= at_least
-    for fault in faults:
-        for at in range(1, steps + 1):
+    for at in range(1, steps + 1):
+        for fault in FAULTS if nightly else ("dies before", FAULTS[1 + at % (len(FAULTS) - 1)]):
             try:
                 world = await run(Breaking(at, fault))
             except AssertionError as error:
@@ -143,7 +149,7 @@ async def every_step(
             assert world.breaking.steps >= at, (fault, at)
 
 
-async def test_each_event_takes_effect_once_whatever_step_goes_wrong() -> None:
+async def test_each_event_takes_effect_once_whatever_step_goes_wrong(nightly: bool) -> None:
     store, recorded = await written(HISTORIES)
 
     async def run(breaking: Breaking) -> World:
@@ -154,11 +160,11 @@ async def test_each_event_takes_effect_once_whatever_step_goes_wrong() -> None:
         assert checkpoints(world.projections[0], world.read_models) == {"a": 7, "b": 4, "c": 4}
         return world
 
-    await every_step(run, at_least=30)
+    await every_step(run, at_least=30, nightly=nightly)
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
-async def test_many_aggregates_share_rows_whatever_step_goes_wrong(concurrency: int) -> None:
+async def test_many_aggregates_share_rows_whatever_step_goes_wrong(nightly: bool, concurrency: int) -> None:
     store, recorded = await written({f"account-{number}": [OPENED, deposit(1), deposit(2)] for number in range(4)})
 
     async def run(breaking: Breaking) -> World:
@@ -167,10 +173,10 @@ async def test_many_aggregates_share_rows_whatever_step_goes_wrong(concurrency: 
         await world.is_right()
         return world
 
-    await every_step(run, at_least=10, faults=SOME)
+    await every_step(run, at_least=10, nightly=nightly)
 
 
-async def test_what_waited_for_a_parked_event_is_never_lost_whatever_step_goes_wrong() -> None:
+async def test_what_waited_for_a_parked_event_is_never_lost_whatever_step_goes_wrong(nightly: bool) -> None:
     store, recorded = await written(HISTORIES)
 
     async def run(breaking: Breaking) -> World:
@@ -187,10 +193,10 @@ async def test_what_waited_for_a_parked_event_is_never_lost_whatever_step_goes_w
         assert waiting(world.read_models) == []
         return world
 
-    await every_step(run, at_least=60)
+    await every_step(run, at_least=60, nightly=nightly)
 
 
-async def test_after_a_killed_retry_the_next_event_brings_everything() -> None:
+async def test_after_a_killed_retry_the_next_event_brings_everything(nightly: bool) -> None:
     """Killed between the release and the end of the catching up, nobody retries: the next event comes."""
 
     async def run(breaking: Breaking) -> World:
@@ -213,10 +219,10 @@ async def test_after_a_killed_retry_the_next_event_brings_everything() -> None:
         assert waiting(world.read_models) == []
         return world
 
-    await every_step(run, at_least=8)
+    await every_step(run, at_least=8, nightly=nightly)
 
 
-async def test_an_event_that_was_passed_over_comes_late_and_once_whatever_step_goes_wrong() -> None:
+async def test_an_event_that_was_passed_over_comes_late_and_once_whatever_step_goes_wrong(nightly: bool) -> None:
     store, recorded = await written(HISTORIES)
 
     async def run(breaking: Breaking) -> World:
@@ -232,10 +238,10 @@ async def test_an_event_that_was_passed_over_comes_late_and_once_whatever_step_g
         assert waiting(world.read_models) == []
         return world
 
-    await every_step(run, at_least=30, faults=SOME)
+    await every_step(run, at_least=30, nightly=nightly)
 
 
-async def test_catching_up_is_right_whatever_step_goes_wrong() -> None:
+async def test_catching_up_is_right_whatever_step_goes_wrong(nightly: bool) -> None:
     store, recorded = await written(HISTORIES)
 
     async def run(breaking: Breaking) -> World:
@@ -251,4 +257,4 @@ async def test_catching_up_is_right_whatever_step_goes_wrong() -> None:
         await world.is_right()
         return world
 
-    await every_step(run, at_least=30, faults=SOME)
+    await every_step(run, at_least=30, nightly=nightly)

@@ -520,7 +520,12 @@ async def test_rows_of_a_projection(memory: MemoryEventStore, clock: ManualClock
         (None, "INVALID_REQUEST", None, "query: give a JSON object, not NoneType"),
         ([], "INVALID_REQUEST", None, "query: give a JSON object, not list"),
         ('{"queryType": "getAggregateEvents"}', "INVALID_REQUEST", None, "query: give a JSON object, not str"),
-        ({"queryType": "getAggregateEvents", "at": START}, "INVALID_REQUEST", None, "query: at: datetime"),
+        (
+            {"queryType": "getAggregateEvents", "at": START},
+            "INVALID_REQUEST",
+            "at",
+            "query: at: is nothing that JSON",
+        ),
         (
             {"aggregateId": "account-1"},
             "INVALID_REQUEST",
@@ -579,7 +584,7 @@ async def test_rows_of_a_projection(memory: MemoryEventStore, clock: ManualClock
         (
             {"queryType": "getAggregateEvents", "aggregateId": "a\ud800"},
             "INVALID_REQUEST",
-            None,
+            "aggregateId",
             "has half a character",
         ),
         (

@@ -25,7 +25,7 @@ from oms_events.eventstore.projection_versions import (
 )
 from oms_events.eventstore.projector import Projector
 from oms_events.eventstore.read_models import MemoryReadModelTables, ReadModels
-from oms_events.eventstore.rebuild import RebuildConfig, rebuild
+from oms_events.eventstore.rebuilding import RebuildConfig, rebuild
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.store import EventStore
 from oms_events.testing import ManualClock

@@ -102,7 +102,9 @@ async def test_whatever_is_wrong_with_it_now_it_was_carried_out(store: EventStor
     assert len(await history(store, "a")) == 1
 
 
-@pytest.mark.parametrize("other", [deposited(11), deposited(parts=2), withdrawn(99), CloseAccount()])
+@pytest.mark.parametrize(
+    "other", [deposited(11), deposited(parts=2), withdrawn(10), withdrawn(99), CloseAccount()]
+)
 async def test_another_command_with_the_same_id_is_refused(memory_store: MemoryEventStore, other: Command) -> None:
     accounts = AccountRepository(memory_store, ACCOUNT)
     await accounts.execute("a", deposited(10), command_id="c")

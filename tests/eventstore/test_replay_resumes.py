@@ -31,6 +31,7 @@ from tests.eventstore.replaying import (
     CREATED,
     DEPOSIT,
     EveryCheckpoint,
+    TextOrderTable,
     WatchedPublisher,
     fill,
     first_deliveries,
@@ -70,10 +71,13 @@ async def crashing_replay(
     max_calls: int,
     max_batch: int,
     page_size: int,
+    in_text_order: bool = False,
 ) -> tuple[WatchedPublisher, MemoryPublisher]:
     """Replays, and is ended after so many sent events: in an orderly way, or as by a crash."""
     store = MemoryEventStore(registry=registry)
     await fill(store, counts)
+    if in_text_order:
+        store.table = TextOrderTable(store.table)
     memory = MemoryPublisher(traits=PublisherTraits())
     flaky = FlakyPublisher(memory)
     flaky.script(*script)
@@ -118,6 +122,21 @@ def test_killed_anywhere_it_delivers_everything_in_order(
     watched, memory = asyncio.run(crashing_replay(counts, ReplaySelection(**selection), script, crashes, **limits))
     delivered = first_deliveries(memory.events)
     assert delivered == {name: [*range(1, count + 1)] for name, count in counts.items()}
+    assert watched.overtaken == []
+
+
+@settings(max_examples=80)
+@given(
+    counts=st.dictionaries(st.sampled_from("ABCD"), st.sampled_from((1, 3, 9, 10, 13, 23)), min_size=1),
+    crashes=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5), st.booleans()), max_size=4),
+    max_batch=st.integers(1, 4),
+    page_size=st.integers(1, 7),
+)
+def test_the_order_does_not_rest_on_that_of_a_scan(counts: dict[str, int], crashes: Any, **limits: int) -> None:
+    watched, memory = asyncio.run(
+        crashing_replay(counts, ReplaySelection(), [], crashes, max_calls=2, in_text_order=True, **limits)
+    )
+    assert first_deliveries(memory.events) == {name: [*range(1, count + 1)] for name, count in counts.items()}
     assert watched.overtaken == []
 
 

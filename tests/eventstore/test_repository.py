@@ -283,6 +283,15 @@ async def test_who_says_what_it_decided_on_is_told_at_once(
     assert (again.replayed, len(again.events), again.sequence) == (True, 2, 3)
 
 
+@pytest.mark.parametrize("expected", [-1, True, "2", 1.0])
+async def test_what_is_no_expectation_is_refused(memory_store: MemoryEventStore, expected: Any) -> None:
+    accounts = AccountRepository(memory_store, ACCOUNT)
+    with pytest.raises(
+        InvalidEventError, match=r"expected_sequence = .*: give the sequence of the aggregate's last"
+    ):
+        await accounts.execute("a", deposited(), expected_sequence=expected)
+
+
 async def test_a_history_that_became_shorter_is_read_anew(
     dynamodb_store: DynamoDBEventStore, dynamo: DynamoClient
 ) -> None:

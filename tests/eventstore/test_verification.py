@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import InvalidEventError
+from oms_events.eventstore import item_checks, verification
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.history import ItemPage, Token
 from oms_events.eventstore.item_checks import Identities, Problem, ProblemKind
@@ -301,6 +302,7 @@ async def test_each_damage_is_found_and_nothing_else(
         (give_it_another_version, "SchemaVersion is 1, not '2'"),
         (take_it_out_of_the_index, "EventTypeShard is None, not 'TransactionProcessed#"),
         (take_the_subject, "its event has no attribute 'subject'"),
+        (drop_the_checksum, "it has no checksum"),
         (drop_the_data, "the item has no 'Data'"),
     ],
 )
@@ -387,6 +389,18 @@ async def test_what_a_scan_missed_of_a_transaction_is_no_gap(memory_store: Memor
     assert (report.problems, report.events) == ([], 7)
 
 
+async def test_what_is_missing_is_looked_for_again_a_second_later(memory_store: MemoryEventStore) -> None:
+    await fill(memory_store)
+    clock = ManualClock(datetime(2030, 1, 1, tzinfo=UTC))
+    late = memory_store.table._aggregates["account-1"].pop(3)
+    running = asyncio.create_task(verify(memory_store, clock=clock))
+    await clock.someone_sleeps()
+    assert clock.sleeping == [1.0]
+    memory_store.table._aggregates["account-1"][3] = late
+    await clock.advance(1)
+    assert (await running).ok
+
+
 async def test_a_store_that_grows_meanwhile_is_whole(dynamodb_store: DynamoDBEventStore) -> None:
     await fill(dynamodb_store)
 
@@ -425,6 +439,15 @@ def test_identities_tell_those_that_came_twice_and_take_so_many_only() -> None:
     assert (identities.count, identities.is_full) == (2000, True)
     assert sum(map(len, identities.repeated())) == 4
     assert sum(map(len, identities.repeated())) == 0
+
+
+async def test_ids_that_only_look_alike_are_no_duplicates(
+    memory_store: MemoryEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (item_checks, verification):
+        monkeypatch.setattr(module, "digest_of", lambda identity: len(identity))
+    await fill(memory_store)
+    assert (await verify(memory_store)).ok
 
 
 async def test_the_sequence_of_a_marker_is_looked_at(damaged: Damaged) -> None:

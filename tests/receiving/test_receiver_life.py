@@ -184,16 +184,20 @@ class TestOutages:
     ) -> None:
         async with (
             make_stream(client) as stream,
-            JetStreamReceiver(connection, config_for(stream, batch=10), handler) as receiver,
+            # Noticed by the connection: the missing heartbeats would show after ten seconds only.
+            JetStreamReceiver(connection, config_for(stream, batch=10, heartbeat=4.0), handler) as receiver,
         ):
             ids = await publish(stream, client, 200)
             await until(lambda: len(handler.ids) >= 50)
             await server.kill()
-            await until(lambda: receiver.describe()["trouble"] is not None)
+            await server.start()
+            await until(lambda: set(handler.ids) == set(ids), seconds=7)
+            # And once more while it waits for messages.
+            await server.kill()
             await server.start()
             await until(lambda: client.is_connected)
             ids += await publish(stream, client, 50)
-            await until(lambda: set(handler.ids) == set(ids))
+            await until(lambda: set(handler.ids) == set(ids), seconds=7)
             await all_acknowledged(stream)
             await until(lambda: receiver.describe()["trouble"] is None)
 

@@ -13,6 +13,7 @@ from oms_events.cli.infra.commands import infra
 from oms_events.cli.outbox.commands import outbox
 from oms_events.cli.projections.commands import projections
 from oms_events.cli.publish import publish
+from oms_events.cli.replay.commands import replay
 from oms_events.cli.status import status
 from oms_events.cli.store.commands import store
 
@@ -47,6 +48,7 @@ app.add_command(infra)
 app.add_command(outbox)
 app.add_command(projections)
 app.add_command(publish)
+app.add_command(replay)
 app.add_command(status)
 app.add_command(store)
 dev.add_command(up)

@@ -15,8 +15,10 @@ import pytest
 # The contracts' assertions explain themselves as those of the user's own test files do.
 pytest.register_assert_rewrite(
     "oms_events.testing.contract",
+    "oms_events.testing.event_store_contract",
     "oms_events.testing.idempotency_contract",
     "oms_events.testing.outbox_contract",
+    "oms_events.testing.snapshot_store_contract",
     "oms_events.testing.subject_keys_contract",
 )
 

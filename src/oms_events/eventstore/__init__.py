@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oms_events.eventstore.aggregates import Aggregate
+    from oms_events.eventstore.archive import ArchiveReplays
+    from oms_events.eventstore.archive_replays import ArchiveReplay
     from oms_events.eventstore.commands import CommandDispatcher
     from oms_events.eventstore.config import (
         EventStoreConfig,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from oms_events.eventstore.queries import QueryDispatcher
     from oms_events.eventstore.read_model_items import Checkpoint, ParkedEvent
     from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
-    from oms_events.eventstore.rebuild import RebuildConfig, RebuildProgress, Rebuilt, rebuild
+    from oms_events.eventstore.rebuilding import RebuildConfig, RebuildProgress, Rebuilt, rebuild
     from oms_events.eventstore.records import RecordedEvent, recorded_of
     from oms_events.eventstore.registry import EventName, EventRegistry, default_registry, domain_event, upcaster
     from oms_events.eventstore.replay import StoreReplay
@@ -80,6 +82,8 @@ else:
 
 __all__ = [
     "Aggregate",
+    "ArchiveReplay",
+    "ArchiveReplays",
     "Checkpoint",
     "CommandDispatcher",
     "DynamoDBEventStore",
@@ -168,6 +172,8 @@ __all__ = [
 
 _MODULES = {
     "Aggregate": "oms_events.eventstore.aggregates",
+    "ArchiveReplay": "oms_events.eventstore.archive_replays",
+    "ArchiveReplays": "oms_events.eventstore.archive",
     "Checkpoint": "oms_events.eventstore.read_model_items",
     "CommandDispatcher": "oms_events.eventstore.commands",
     "DynamoDBEventStore": "oms_events.eventstore.dynamodb",
@@ -207,9 +213,9 @@ _MODULES = {
     "ProjectorConfig": "oms_events.eventstore.config",
     "QueryDispatcher": "oms_events.eventstore.queries",
     "ReadModels": "oms_events.eventstore.read_models",
-    "RebuildConfig": "oms_events.eventstore.rebuild",
-    "RebuildProgress": "oms_events.eventstore.rebuild",
-    "Rebuilt": "oms_events.eventstore.rebuild",
+    "RebuildConfig": "oms_events.eventstore.rebuilding",
+    "RebuildProgress": "oms_events.eventstore.rebuilding",
+    "Rebuilt": "oms_events.eventstore.rebuilding",
     "RecordedEvent": "oms_events.eventstore.records",
     "ReplayCheckpoint": "oms_events.eventstore.replay_checkpoints",
     "ReplayConfig": "oms_events.eventstore.replay_config",
@@ -242,7 +248,7 @@ _MODULES = {
     "estimate": "oms_events.eventstore.store_stats",
     "masked": "oms_events.eventstore.personal_format",
     "parse_time": "oms_events.eventstore.time_ranges",
-    "rebuild": "oms_events.eventstore.rebuild",
+    "rebuild": "oms_events.eventstore.rebuilding",
     "received_events_handler": "oms_events.eventstore.projection_platform",
     "recorded_of": "oms_events.eventstore.records",
     "retire": "oms_events.eventstore.projection_versions",

@@ -100,9 +100,9 @@ class ArchiveReplays:
 
         The range needs its start, and ends now unless it says when; it counts by the events' own times, in whole
         seconds. With `rules` (names, or ARNs) only these rules of the bus see the events. `on_warning` is told
-        what the replay may miss. Raises `ReplayError` when there is no such archive or it is not enabled, when the
-        name is taken, and when too many replays run; `ConfigurationError` for a range, name or rule that cannot be.
-        Cancelled, it may have been started: look for its name.
+        what the replay may miss. Raises `ReplayError` when there is no such archive or it is not enabled, when
+        the name is taken, and when too many replays run; `ConfigurationError` for a range, name or rule that
+        cannot be. Cancelled, it may have been started: look for its name.
         """
         now = self._clock.now()
         time_range = _whole_seconds(_checked(time_range, now), now)
@@ -242,7 +242,7 @@ class ArchiveReplays:
             problem = f"rule = {rule!r} is of the bus {of_bus!r}, but the archive's events go to {bus_name!r}"
             raise ConfigurationError("replay", [problem])
         try:
-            described = await self._call("DescribeRule", Name=name, EventBusName=bus)
+            described = await self._call("DescribeRule", Name=name, EventBusName=bus_name)
         except AccessError as error:
             warn(f"whether there is a rule {name!r} could not be seen: {error}")
             return rule if found else f"{before}:rule/{name if bus_name == 'default' else f'{bus_name}/{name}'}"

@@ -108,7 +108,9 @@ class PersonalDataCipher:
         Raises `PersonalDataError`, with the `index` of the document, for encrypted data that was changed or moved,
         and for a person whose key is not there although nobody deleted it: these may be the wrong keys.
         """
-        documents = {index: load_json(text) for index, text in enumerate(payloads) if may_have_sealed(text)}
+        documents = {
+            index: _located(index, _parsed, text) for index, text in enumerate(payloads) if may_have_sealed(text)
+        }
         if not documents:
             return payloads
         versions: dict[str, int] = {}
@@ -273,6 +275,13 @@ def _located(index: int, function: Callable[..., Any], *arguments: Any) -> Any:
     except PersonalDataError as error:
         error.index = index
         raise
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return load_json(payload)
+    except ValueError as error:
+        raise PersonalDataError(f"the data is no JSON: {error}") from None
 
 
 def _json(value: Any) -> bytes:

@@ -18,6 +18,7 @@ _CONTENT: Final = "c"
 _OTHERWISE: Final = "otherwise"
 
 Replace = Callable[["Sealed"], Any]
+_ReplaceInside = Callable[[dict[str, Any], tuple[str, ...]], Any]
 
 
 class Sealed(NamedTuple):
@@ -59,16 +60,16 @@ def sealed_in(document: Any) -> Iterator[Sealed]:
 
 
 def replaced(document: Any, replace: Replace) -> Any:
-    """A JSON value with something else where it is encrypted; the same object when nothing is."""
-    try:
-        return _replaced(document, replace, ())
-    except RecursionError:
-        raise PersonalDataError("the data has lists or objects in each other without end") from None
+    """A JSON value with something else where it is encrypted; the same object when nothing is.
+
+    Raises `PersonalDataError` for what only looks encrypted.
+    """
+    return _walked(document, lambda inside, path: replace(_sealed(inside, ".".join(path))))
 
 
 def masked(document: Any, text: str = "[encrypted]") -> Any:
-    """A JSON value to be shown where nobody has the keys: with `text` where it is encrypted."""
-    return replaced(document, lambda _: text)
+    """A JSON value to be shown where nobody has the keys: with `text` where it is encrypted, damaged or not."""
+    return _walked(document, lambda inside, path: text)
 
 
 def refuse_marks(data: Any) -> None:
@@ -89,17 +90,24 @@ def refuse_marks(data: Any) -> None:
             waiting += value
 
 
-def _replaced(value: Any, replace: Replace, path: tuple[str, ...]) -> Any:
+def _walked(document: Any, replace: _ReplaceInside) -> Any:
+    try:
+        return _replaced(document, replace, ())
+    except RecursionError:
+        raise PersonalDataError("the data has lists or objects in each other without end") from None
+
+
+def _replaced(value: Any, replace: _ReplaceInside, path: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
         if len(value) == 1 and isinstance(inside := value.get(MARK), dict):
-            return replace(_sealed(inside, ".".join(path)))
+            return replace(inside, path)
         return _changed(value, value.items(), replace, path)
     if isinstance(value, list):
         return _changed(value, enumerate(value), replace, path)
     return value
 
 
-def _changed(value: Any, items: Any, replace: Replace, path: tuple[str, ...]) -> Any:
+def _changed(value: Any, items: Any, replace: _ReplaceInside, path: tuple[str, ...]) -> Any:
     changes = {}
     for name, before in items:
         if isinstance(before, dict | list):

@@ -28,6 +28,7 @@ class SubjectKey(NamedTuple):
 
     @property
     def is_deleted(self) -> bool:
+        """Whether the person was forgotten."""
         return self.secret is None
 
 

@@ -142,13 +142,9 @@ class Advance:
         if not self._is_loaded:
             await self._load()
         known = self._checkpoint or Checkpoint()
-        if known.is_held:
-            if self._release != known.parked:
-                self.position = _BEYOND
-                return False
-            self.position = known.sequence
-        else:
-            self.position = self._engine.positions.after(self._name, self.aggregate_id, known.sequence)
+        if known.is_held and self._release != known.parked:
+            self.position = _BEYOND
+            return False
         # What came while the aggregate was held was not handled, and nobody will deliver it again.
         to_end = self._to_end or known.parked is not None
         run = await self._runs.after(self.position, to_end=to_end)
@@ -159,6 +155,7 @@ class Advance:
             await self._project(run, await self._runs.revealed(wanted))
         else:
             self._engine.positions.passed(self._name, self.aggregate_id, run[0].sequence, run[-1].sequence)
+            self.position = run[-1].sequence
         return True
 
     async def _load(self) -> None:
@@ -169,7 +166,12 @@ class Advance:
         ):
             keys = [self.aggregate_id]
         found = await self._tables.get([self._checkpoint_key, *(row_key(self._name, key) for key in keys)])
-        self._checkpoint = read_checkpoint(found[0])
+        self._checkpoint = known = read_checkpoint(found[0])
+        if known is not None and known.is_held:
+            self.position = known.sequence
+        else:
+            sequence = 0 if known is None else known.sequence
+            self.position = self._engine.positions.after(self._name, self.aggregate_id, sequence)
         self._rows = dict(zip(keys, found[1:], strict=True))
         self._is_loaded = True
 
@@ -228,6 +230,7 @@ class Advance:
             await self._refused()
             return
         self._checkpoint, self._refusals = after, 0
+        self.position = last
         self._rows.update(items)
         self._engine.positions.handled(self._name, self.aggregate_id, last)
         if folded.is_held:

@@ -28,9 +28,8 @@ from oms_events.errors import (
 )
 from oms_events.events import EncodedEvent
 from oms_events.eventstore.items import COMMAND_PREFIX
-from oms_events.eventstore.projection_sources import Told, project
 from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.records import recorded_of
+from oms_events.eventstore.records import RecordedEvent, recorded_of
 from oms_events.publishing import PublisherTraits, Receipt
 
 _log = logging.getLogger("oms_events")
@@ -75,15 +74,15 @@ class ProjectionPublisher:
             return [_not_open()] * len(events)
         if timeout <= 0:
             return [TransientError("not projected: no time is left")] * len(events)
-        told = [self._read(event) for event in events]
+        recorded = [self._read(event) for event in events]
         try:
             async with asyncio.timeout(timeout):
-                results = iter(await _handle(self._projector, told))
+                results = iter(await _handle(self._projector, recorded))
         except TimeoutError:
             late = UnknownOutcomeError(f"not projected within {timeout} s, or not known to be", code="timeout")
             results = iter([late] * len(events))
         answers: list[Receipt | PublishError] = []
-        for event, one in zip(events, told, strict=True):
+        for event, one in zip(events, recorded, strict=True):
             if isinstance(one, InvalidEventError):
                 answers.append(EventRejectedError(str(one)))
             elif (error := next(results)) is None:
@@ -128,9 +127,9 @@ def received_events_handler(
     read = _Reader(projector, sources)
 
     async def handle(events: Sequence[EncodedEvent]) -> list[Exception | None]:
-        told = [read(event) for event in events]
-        results = iter(await _handle(projector, told))
-        return [one if isinstance(one, InvalidEventError) else next(results) for one in told]
+        recorded = [read(event) for event in events]
+        results = iter(await _handle(projector, recorded))
+        return [one if isinstance(one, InvalidEventError) else next(results) for one in recorded]
 
     return handle
 
@@ -147,7 +146,7 @@ class _Reader:
         self.sources = frozenset(sources or (store.config.source or store.config.table_name,))
         self._registry = store.registry
 
-    def __call__(self, event: EncodedEvent) -> Told | InvalidEventError:
+    def __call__(self, event: EncodedEvent) -> RecordedEvent | InvalidEventError:
         # Another store may have an aggregate of the same id: its history must not get into this one's rows.
         if event.source not in self.sources:
             known = ", ".join(sorted(self.sources))
@@ -157,22 +156,21 @@ class _Reader:
                 field="source",
             )
         try:
-            recorded = recorded_of(event, self._registry)
+            return recorded_of(event, self._registry)
         except InvalidEventError as error:
             return error
-        # A claim check has put the data elsewhere; the store has it.
-        is_whole = "dataref" not in event.attributes or bool(event.payload)
-        return Told(recorded.aggregate_id, recorded if is_whole else None)
 
 
-async def _handle(projector: Projector, events: Sequence[Told | InvalidEventError]) -> Sequence[Exception | None]:
+async def _handle(
+    projector: Projector, events: Sequence[RecordedEvent | InvalidEventError]
+) -> Sequence[Exception | None]:
     """What became of those that are recorded events, in their order."""
-    told = [event for event in events if isinstance(event, Told)]
+    recorded = [event for event in events if isinstance(event, RecordedEvent)]
     try:
-        return await project(projector, told)
+        return await projector.handle(recorded)
     except Exception as error:
         # What opening raises.
-        return [error] * len(told)
+        return [error] * len(recorded)
 
 
 def _not_open() -> TransientError:

@@ -14,14 +14,14 @@ from oms_events.eventstore.projections import Projection
 from oms_events.eventstore.projector import Projector
 from oms_events.eventstore.read_model_items import Checkpoint, TableRole, checkpoint_key, read_checkpoint
 from oms_events.eventstore.read_models import ReadModels
-from oms_events.eventstore.rebuild import (
+from oms_events.eventstore.rebuild_positions import retiring_key, retiring_write
+from oms_events.eventstore.rebuilding import (
     RebuildConfig,
     check_not_retiring,
     count_parked,
     forget_positions,
     in_segments,
 )
-from oms_events.eventstore.rebuild_positions import retiring_key, retiring_write
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE, EVENT_TYPE
 
 _AT_ONCE: Final = 100

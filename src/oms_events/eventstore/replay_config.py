@@ -26,15 +26,17 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class ReplaySelection(ConfigModel):
     """Which events of an event store, and where they go. Empty, it is all of them, to where the rules say.
 
-    `types` and `aggregate_ids` are whole names; an event must be of one of each, where there are some. `start` and
-    `end` (exclusive; when the replay began, unless given) are aware times, or texts as `parse_time` reads them,
-    such as "2 hours ago". Raises `ConfigurationError`.
+    Times are aware ones, or texts as `parse_time` reads them, such as "2 hours ago". Raises `ConfigurationError`.
     """
 
     types: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
+    """Only events of these types, by their whole names."""
     aggregate_ids: tuple[str, ...] = ()
+    """Only events of these aggregates."""
     start: Time | None = None
+    """Only events from this time on."""
     end: Time | None = None
+    """Only events before this time; before the replay began, unless given."""
     rule: str | None = None
     """Only events that this rule of the router takes."""
     platform: str | None = None
@@ -84,6 +86,7 @@ class ReplayConfig(ConfigModel):
     max_calls: int = Field(default=4, ge=1)
     """Calls of the router at the same time."""
     publish_timeout: float = Field(default=10.0, gt=0)
+    """How long one attempt may take."""
     retry: RetryConfig = RetryConfig(max_attempts=12, initial=0.1, maximum=30.0)
     """How an event is tried again after a failure that may pass: for about 80 s, longer than a breaker is open."""
     after_rejection: Literal["continue", "stop"] = "continue"
@@ -93,6 +96,7 @@ class ReplayConfig(ConfigModel):
     window: int = Field(default=2048, ge=1)
     """Events that are read ahead."""
     window_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    """Bytes of events that are read ahead."""
     readers: int = Field(default=8, ge=1, le=100)
     """How many aggregates, or parts of a whole table, are read at once."""
     page_size: int = Field(default=256, ge=1)

@@ -143,7 +143,12 @@ class TypeStream:
 
 
 class ScanStream:
-    """One part of the whole table: aggregates in no order, each one's events in theirs; positions are keys."""
+    """One part of the whole table: aggregates in no order, each one's events in theirs.
+
+    DynamoDB gives an aggregate's items in their order, but promises it nowhere: one that comes otherwise is read
+    by itself. A position is an item's key; of an aggregate that is read by itself its sequence, with the key where
+    the page began on which it was found.
+    """
 
     def __init__(self, table: EventTable, segment: int, segments: int, page_size: int) -> None:
         self.name = str(segment)
@@ -151,17 +156,62 @@ class ScanStream:
         self._segment = segment
         self._segments = segments
         self._page_size = page_size
+        self._aggregate = ""
+        self._sequence = 0
+        self._is_read = False
+        """Whether the aggregate was read by itself, to its end."""
 
     async def pages(self, after: Position | None) -> AsyncGenerator[Page]:
-        start = after
+        start: Position | None = after
+        if after is not None and "Aggregate" in after:
+            start = after["Start"]
+            alone = aclosing(self._read_alone(after["Aggregate"], after["Sequence"], start))
+            async with alone as pages:
+                async for page in pages:
+                    yield page
+            is_before = True
+        else:
+            is_before = False
+            if after is not None:
+                self._aggregate, self._sequence = after[AGGREGATE_ID]["S"], int(after[EVENT_SEQUENCE]["N"])
         while True:
-            page = await self._table.scan(
+            found = await self._table.scan(
                 start=start, segment=self._segment, segments=self._segments, limit=self._page_size
             )
-            start = page.next
-            yield Page([(item, _key_of(item)) for item in page.items if is_event(item)], start)
+            ready: list[tuple[Item, Position]] = []
+            for item in filter(is_event, found.items):
+                name, sequence = item[AGGREGATE_ID]["S"], int(item[EVENT_SEQUENCE]["N"])
+                # What stands before the aggregate that was read by itself was done before it.
+                is_before = is_before and name != self._aggregate
+                if is_before or (name == self._aggregate and self._is_read):
+                    continue
+                if name != self._aggregate:
+                    self._aggregate, self._sequence, self._is_read = name, 0, False
+                if sequence == self._sequence + 1:
+                    self._sequence = sequence
+                    ready.append((item, _key_of(item)))
+                    continue
+                if ready:
+                    yield Page(ready)
+                    ready = []
+                async with aclosing(self._read_alone(name, self._sequence, start)) as pages:
+                    async for page in pages:
+                        yield page
+            # The end of a page must not hide where an aggregate is read by itself: it may go on behind it.
+            yield Page(ready, None if self._is_read or is_before else found.next)
+            start = found.next
             if start is None:
                 return
+
+    async def _read_alone(self, name: str, after: int, start: Position | None) -> AsyncGenerator[Page]:
+        self._aggregate, self._is_read = name, True
+        async with aclosing(AggregateStream(self._table, name, self._page_size).pages(after)) as pages:
+            async for page in pages:
+                items = [
+                    (item, {"Aggregate": name, "Sequence": sequence, "Start": start})
+                    for item, sequence in page.items
+                ]
+                yield Page(items)
 
 
 async def _merged(sources: Sequence[AsyncGenerator[list[Item]]]) -> AsyncGenerator[list[Item]]:

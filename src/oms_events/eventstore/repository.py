@@ -23,6 +23,7 @@ from oms_events.errors import (
 )
 from oms_events.eventstore.aggregates import Aggregate, C, E, S, as_stored, command_fingerprint
 from oms_events.eventstore.append import check_aggregate_id, check_command_id
+from oms_events.eventstore.author import check_expected
 from oms_events.eventstore.following import Folded, OtherHistoryError, follow
 from oms_events.eventstore.kept_states import KeptStates
 from oms_events.eventstore.records import CommandMarker, RecordedEvent
@@ -176,6 +177,8 @@ class Repository(Generic[S, C, E]):
         command had; `RequestError` for a command that is no JSON; what `load` and `append` raise. With
         `CommitOutcomeUnknownError`, or cancelled, all or nothing was written: with a `command_id`, do it again.
         """
+        if expected_sequence is not None:
+            check_expected(expected_sequence)
         run = _Run(aggregate_id, command, command_id, correlation_id, causation_id, actions)
         began = self._clock.monotonic()
         before = await self._load(aggregate_id, None)

@@ -46,7 +46,12 @@ def json_object(request: object, what: str) -> dict[str, Any]:
     try:
         copy: dict[str, Any] = plain_json(request)
     except ValueError as error:
-        raise RequestError(f"{what}: {error}") from None
+        # Only the place of it: the rest may repeat a value.
+        field, has_place, _ = str(error).partition(": ")
+        if not has_place:
+            raise RequestError(f"{what}: {error}") from None
+        text = "is nothing that JSON has, or text that has half a character; give JSON"
+        raise RequestError(f"{what}: {field}: {text}", field=field) from None
     return copy
 
 

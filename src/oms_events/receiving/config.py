@@ -24,6 +24,7 @@ class ReceiverConfig(ConfigModel):
     """A durable pull consumer, and how a receiver takes messages from it. Times are in seconds."""
 
     stream: _Name
+    """The stream's name; it must exist."""
     durable: _Name
     """The consumer's name: receivers with the same one share its messages, and go on where it was."""
     subjects: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class ReceiverConfig(ConfigModel):
     retry_initial: PositiveFloat = 1.0
     """How long a failed message waits before it comes again; twice as long after each further failure."""
     retry_maximum: PositiveFloat = 60.0
+    """It never waits longer than that."""
     max_deliveries: PositiveInt | None = None
     """A message that fails at this delivery is dropped, and said to be; without, it comes until it is handled."""
     heartbeat: Annotated[float, Field(ge=0.05, le=15)] = 2.0
@@ -49,7 +51,9 @@ class ReceiverConfig(ConfigModel):
     stop_timeout: Annotated[float, Field(ge=0, le=3600)] = 10.0
     """How long closing waits for the handler before it cancels it."""
     api_prefix: str = "$JS.API"
+    """What the subjects of JetStream's API begin with; another one for a JetStream domain."""
     request_timeout: PositiveFloat = 2.0
+    """How long an answer of JetStream's API may take."""
 
     @field_validator("subjects")
     @classmethod

@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no alarms": {"enable_cloudwatch_alarms": False},
     "other targets": {"financial_event_targets": [TO_PROJECTION]},
     "an outbox": {"enable_outbox": True},
+    "personal data": {"enable_personal_data": True},
     "an outbox with its relay": {
         "environment": "staging",
         "resource_suffix": "sixteen-letters1",
@@ -102,7 +103,7 @@ def statements(made: Template, role: str = "") -> Iterator[tuple[list[str], str]
 
 def test_cfn_lint_finds_nothing_in_any_option() -> None:
     # Several in one, as a template of this size costs cfn-lint most of a second.
-    less = ("code as an image", "no alarms", "other targets", "an outbox")
+    less = ("code as an image", "no alarms", "other targets", "an outbox", "personal data")
     more = ("an outbox with its relay", "production", "code in S3", "provisioned")
     assert findings(template(), *(template(**together(*options)) for options in (less, more))) == []
 
@@ -212,10 +213,30 @@ def test_capacities_are_those_of_the_event_store_and_its_index_and_of_no_other_t
 
 
 def test_every_table_is_recoverable_and_encrypted() -> None:
-    tables = resources(template(enable_outbox=True), "AWS::DynamoDB::Table").values()
-    assert len(tables) == 5
+    tables = resources(template(enable_outbox=True, enable_personal_data=True), "AWS::DynamoDB::Table").values()
+    assert len(tables) == 6
     assert all(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] for table in tables)
     assert all(table["SSESpecification"]["SSEEnabled"] for table in tables)
+
+
+def test_keys_of_people_are_read_by_all_and_made_and_deleted_by_the_command_handler_alone() -> None:
+    made = template(enable_personal_data=True)
+    keys = {
+        role: {
+            action
+            for actions, resource in statements(made, role)
+            if "PersonalKeys" in resource
+            for action in actions
+        }
+        for role in ("command", "projection", "query")
+    }
+    reading = {"dynamodb:DescribeTable", "dynamodb:BatchGetItem"}
+    writing = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
+    assert keys == {"command": reading | writing, "projection": reading, "query": reading}
+    functions = resources(made, "AWS::Lambda::Function").values()
+    named = [entry["Environment"]["Variables"]["PERSONAL_KEYS_TABLE"] for entry in functions]
+    assert named == [{"Ref": "TablePersonalKeys"}] * 3
+    assert "PersonalKeys" not in json.dumps(template().resources)
 
 
 def test_the_suffix_is_in_every_name_but_the_rules() -> None:

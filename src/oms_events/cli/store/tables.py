@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import click
@@ -28,20 +28,28 @@ def create(*, config_file: Path | None, as_json: bool) -> None:
     settings.create_event_store()
     with progress_bar("creating tables", wanted=not (as_json and sys.stdout.isatty())):
         made = run(_create(settings))
-    for part, is_new in made:
-        if as_json:
-            print_json({"tables": part, "created": is_new})
-    if not as_json:
-        print_table(("tables", "created"), made)
+    if as_json:
+        for part, tables, is_new in made:
+            print_json({"part": part, "tables": tables, "created": is_new})
+    else:
+        print_table(
+            ("part", "tables", "created"), [(part, ", ".join(names), is_new) for part, names, is_new in made]
+        )
 
 
-async def _create(settings: Settings) -> list[tuple[str, bool]]:
-    """What the tables are for, and whether they are new."""
-    parts: dict[str, Callable[[], Awaitable[bool]]] = {"event store": settings.create_event_store().table.create}
+async def _create(settings: Settings) -> list[tuple[str, Sequence[str], bool]]:
+    """What tables are for, their names, and whether any of them is new."""
+    store = settings.create_event_store()
+    parts: list[tuple[str, Sequence[str], Callable[[], Awaitable[bool]]]] = [
+        ("event store", [store.table.name], store.table.create)
+    ]
     if settings.snapshots is not None:
-        parts["snapshots"] = settings.create_snapshot_store().create
-    if settings.projections is not None:
-        parts["projections"] = settings.create_read_models().tables.create
+        parts.append(("snapshots", [settings.snapshots.table_name], settings.create_snapshot_store().create))
+    if (tables := settings.projections) is not None:
+        names = [tables.read_model_table, tables.checkpoint_table]
+        parts.append(("projections", names, settings.create_read_models().tables.create))
     if settings.personal_keys is not None:
-        parts["personal keys"] = settings.create_personal_keys().create
-    return [(part, await make()) for part, make in parts.items()]
+        parts.append(
+            ("personal keys", [settings.personal_keys.table_name], settings.create_personal_keys().create)
+        )
+    return [(part, names, await make()) for part, names, make in parts]

@@ -85,6 +85,8 @@ class EventSourcingPreset(Preset):
     """Whether appends can carry outbox records, in the table `event-outbox`."""
     outbox_relay: OmsRelay | None = None
     """The function that relays the outbox to the bus; without it your own processors do."""
+    enable_personal_data: bool = False
+    """Whether there is a table of the keys that personal data is encrypted under, `personal-keys`."""
     alarm_topic_arn: Arn | None = None
     """A topic of yours that is told of alarms and of their end; its policy, and its key's, must let CloudWatch use
     it."""
@@ -103,6 +105,9 @@ class EventSourcingPreset(Preset):
             snapshots=self._table("snapshots", schema.SNAPSHOTS),
             checkpoints=self._table("checkpoints", schema.CHECKPOINTS),
             outbox=self._outbox() if self.enable_outbox else None,
+            personal_keys=(
+                self._table("personal-keys", schema.PERSONAL_KEYS) if self.enable_personal_data else None
+            ),
         )
         rule = RuleSpec(
             name="financial-events-rule",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from oms_events.eventstore.schema import BY_TYPE
 from oms_events.provisioning.presets.handlers import FIND_STREAMS, allow, function_role
@@ -13,6 +14,8 @@ from oms_events.provisioning.specs.permissions import StatementSpec, Suffixed
 from oms_events.provisioning.specs.queues import QueueSpec
 from oms_events.provisioning.specs.roles import RoleSpec
 from oms_events.provisioning.specs.tables import TableSpec
+
+_READ_KEYS: Final = "the keys of people's data, to read it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +29,12 @@ class Parts:
     snapshots: TableSpec
     checkpoints: TableSpec
     outbox: TableSpec | None
+    personal_keys: TableSpec | None
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:
         known = (self.event_store, self.read_model, self.snapshots, self.checkpoints)
-        return known if self.outbox is None else (*known, self.outbox)
+        return (*known, *(table for table in (self.outbox, self.personal_keys) if table is not None))
 
     @property
     def environment(self) -> Mapping[str, Reference]:
@@ -44,6 +48,8 @@ class Parts:
         }
         if self.outbox is not None:
             known["OMS_OUTBOX_TABLE"] = self.outbox.reference("name")
+        if self.personal_keys is not None:
+            known["PERSONAL_KEYS_TABLE"] = self.personal_keys.reference("name")
         return known
 
 
@@ -82,6 +88,13 @@ def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             *("events:PutEvents", "events:DescribeEventBus"),
         ),
         *with_outbox,
+        *_personal_keys(
+            parts,
+            "KeepKeys",
+            "the keys of people's data: used, made for new people, deleted to forget a person",
+            *("dynamodb:DescribeTable", "dynamodb:BatchGetItem", "dynamodb:GetItem"),
+            *("dynamodb:PutItem", "dynamodb:UpdateItem"),
+        ),
         tracing=tracing,
     )
 
@@ -112,6 +125,7 @@ def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             *("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"),
         ),
         allow("GiveUp", "Lambda says here which records it gave up", parts.dead_letters.arn, "sqs:SendMessage"),
+        *_personal_keys(parts, "ReadKeys", _READ_KEYS, "dynamodb:DescribeTable", "dynamodb:BatchGetItem"),
         tracing=tracing,
     )
 
@@ -129,8 +143,14 @@ def query_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"),
         ),
         allow("ReadByType", "events of one type, by time", index, "dynamodb:Query"),
+        *_personal_keys(parts, "ReadKeys", _READ_KEYS, "dynamodb:DescribeTable", "dynamodb:BatchGetItem"),
         tracing=tracing,
     )
+
+
+def _personal_keys(parts: Parts, sid: str, why: str, *actions: str) -> tuple[StatementSpec, ...]:
+    keys = parts.personal_keys
+    return () if keys is None else (allow(sid, why, keys.arn, *actions),)
 
 
 def _outbox(table: TableSpec) -> StatementSpec:

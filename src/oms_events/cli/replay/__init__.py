@@ -1,0 +1,1 @@
+"""`oms-events replay ...`."""
