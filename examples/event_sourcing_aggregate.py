@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel
 
-from oms_events.errors import CommandRejectedError, ConcurrencyError
+from oms_events import CommandRejectedError, ConcurrencyError
 from oms_events.eventstore import (
     Aggregate,
     MemoryEventStore,

@@ -11,7 +11,7 @@ import aioboto3
 from pydantic import BaseModel
 
 from oms_events.devstack import AwsEmulator
-from oms_events.errors import PersonalDataError
+from oms_events import PersonalDataError
 from oms_events.eventstore import (
     DynamoDBSubjectKeys,
     EventRegistry,

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pydantic import BaseModel
 
 from oms_events import EventRouter, MemoryOutbox, OutboxProcessor, RoutingRule
-from oms_events.errors import ProjectionError
+from oms_events import ProjectionError
 from oms_events.eventstore import (
     MemoryEventStore,
     MemoryReadModels,

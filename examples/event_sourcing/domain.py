@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from oms_events.errors import CommandRejectedError
+from oms_events import CommandRejectedError
 from oms_events.eventstore import Aggregate, domain_event
 
 SOURCE: Final = "event-sourcing.financial"

@@ -246,6 +246,17 @@ async def test_conflicts_whose_winner_shows_are_told_with_it(bench: Bench) -> No
     await bench.check(7, 8)
 
 
+async def test_who_cannot_connect_knows_that_nothing_was_written(own: Bench) -> None:
+    await own.store.close()
+    own.proxy.always(Hang(), operation="DescribeTable")
+    fresh = DynamoDBEventStore(own.store.config, outbox=own.store.outbox, registry=registry)
+    # It takes longer than a commit may.
+    with pytest.raises(StorageUnavailableError, match="DescribeTable"):
+        await own.append(1, store=fresh)
+    assert own.proxy.calls_of(COMMIT) == ()
+    await fresh.close()
+
+
 async def test_a_permission_that_is_missing_is_told_at_once(bench: Bench) -> None:
     bench.proxy.script(Denied(), operation=COMMIT)
     with pytest.raises(StorageDeniedError, match="allow dynamodb:PutItem on table"):

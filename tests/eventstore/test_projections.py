@@ -244,10 +244,12 @@ def test_rows_come_back_as_they_were() -> None:
     assert dump_row(again) == attributes
 
 
-@pytest.mark.parametrize("number", [1e300, 5e-324, -1e-200, float("inf"), float("nan"), 10**39 + 1])
+@pytest.mark.parametrize("number", [1e300, 5e-324, -1e-200, float("inf"), float("nan")])
 def test_numbers_that_dynamodb_lacks_are_refused_with_their_place(number: float) -> None:
-    with pytest.raises(ValueError, match=r"row\.any"):
-        dump_row(Rich(any=number))
+    with pytest.raises(ValueError, match=r"row\.half"):
+        dump_row(Rich(half=number))
+    with pytest.raises(ValueError, match=r"row\.names\.7"):
+        dump_row(Rich(names={7: number}))
 
 
 def test_a_field_that_came_by_itself_may_not_have_a_reserved_name() -> None:

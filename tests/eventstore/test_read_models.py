@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from oms_events._aws.dynamodb import DynamoClient
+from oms_events.errors import StorageUnavailableError
 from oms_events.eventstore.config import ProjectionTables
 from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
+from oms_events.eventstore.read_model_items import ABSENT, Checkpoint, Write, checkpoint_key, checkpoint_write
 from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
 from oms_events.eventstore.schema import CHECKPOINTS, READ_MODEL
-from oms_events.testing.read_models_contract import ReadModelsContract
+from oms_events.resilience.backoff import RetryConfig
+from oms_events.testing.read_models_contract import ReadModelsContract, item, key
 from tests.eventstore.support import fresh_table
-from tests.outbox.support import Settings
+from tests.outbox.support import Settings, session_of
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 class TestMemoryReadModels(ReadModelsContract):
@@ -34,3 +41,58 @@ class TestDynamoDBReadModels(ReadModelsContract):
     @pytest.fixture
     def read_models(self, dynamodb_read_models: DynamoDBReadModels) -> ReadModels:
         return dynamodb_read_models
+
+
+class Hurried:
+    """A `dynamodb` client whose DynamoDB does only some of a batch, as often as there are limits left."""
+
+    def __init__(self, client: Any, *limits: int) -> None:
+        self._client = client
+        self.limits = list(limits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def batch_get_item(self, **parameters: Any) -> Any:
+        limit = self.limits.pop(0) if self.limits else 100
+        now: dict[str, Any] = {}
+        later: dict[str, Any] = {}
+        for table, request in parameters["RequestItems"].items():
+            for place, keys in ((now, request["Keys"][:limit]), (later, request["Keys"][limit:])):
+                if keys:
+                    place[table] = {**request, "Keys": keys}
+        answer: Any = await self._client.batch_get_item(RequestItems=now) if now else {"Responses": {}}
+        return {**answer, "UnprocessedKeys": later}
+
+    async def batch_write_item(self, **parameters: Any) -> Any:
+        limit = self.limits.pop(0) if self.limits else 100
+        ((table, requests),) = parameters["RequestItems"].items()
+        if requests[:limit]:
+            await self._client.batch_write_item(RequestItems={table: requests[:limit]})
+        return {"UnprocessedItems": {table: requests[limit:]} if requests[limit:] else {}}
+
+
+async def test_what_dynamodb_leaves_undone_of_a_batch_is_asked_again_or_told(
+    aws: Settings, dynamodb_read_models: DynamoDBReadModels
+) -> None:
+    tables = dynamodb_read_models.tables
+    rows = [key(str(number)) for number in range(30)]
+    marks = [checkpoint_key("Contract@1", f"{at.hash}") for at in rows]
+    there = [Write(at, item(at), ABSENT) for at in rows]
+    marked = [checkpoint_write(at, None, Checkpoint(1), NOW) for at in marks]
+    await tables.commit([*there, *marked])
+    expected = [write.item for write in (*there, *marked)]
+    config = tables._config.model_copy(update={"retry": RetryConfig(max_attempts=3, initial=0.001, maximum=0.01)})
+    async with session_of(aws).client("dynamodb", endpoint_url=aws["endpoint_url"]) as client:
+        hurried = Hurried(client, 0, 5)
+        async with DynamoDBReadModels(config, client=hurried) as slow:
+            assert await slow.tables.get([*rows, *marks]) == expected
+            hurried.limits = [0, 0, 0]
+            with pytest.raises(StorageUnavailableError, match="BatchGetItem: DynamoDB throttles"):
+                await slow.tables.get(rows)
+            hurried.limits = [0, 5]
+            await slow.tables.delete(rows)
+            assert await tables.get([*rows, *marks]) == [None] * 30 + expected[30:]
+            hurried.limits = [0, 0, 0]
+            with pytest.raises(StorageUnavailableError, match="BatchWriteItem: DynamoDB throttles"):
+                await slow.tables.delete(marks)

@@ -111,6 +111,8 @@ def check_expected(sequence: object) -> None:
 
 
 def _checked(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not attributes:
+        return attributes
     if wrong := [name for name in attributes if not isinstance(name, str)]:
         raise InvalidEventError(f"attributes has the name {wrong[0]!r}: give text", field="attributes")
     if taken := sorted(_OWN & attributes.keys()):
@@ -123,6 +125,8 @@ def _checked(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _listed(events: object) -> list[BaseModel]:
     """A model can be iterated too: it would give its fields."""
+    if type(events) is list:
+        return events
     if isinstance(events, BaseModel | str | bytes | Mapping) or not isinstance(events, Iterable):
         text = f"events is {type(events).__name__}: give a list of domain events"
         raise InvalidEventError(text, field="data")

@@ -221,11 +221,12 @@ class Folding:
         if isinstance(error, StorageRejectedError) and not self._is_private:
             return _cut(str(error))
         if self._is_private:
+            # Where it failed, and not what was there.
             return f"{type(error).__name__}{where}; its text is left out, as it may hold personal data"
         if isinstance(error, ValidationError):
             # Its own text repeats values.
             return _cut(f"{error.title}: {validation_text(error)}{where}")
-        return _cut(f"{type(error).__name__}: {error}{where}")
+        return _cut(f"{type(error).__name__}: {_said(error)}{where}")
 
     def _unreadable(self, error: EventUnreadableError) -> str:
         if self._is_private and error.__cause__ is not None:
@@ -258,5 +259,14 @@ def _bytes(rows: Mapping[str, RowChange]) -> int:
     return sum(item_size(change.attributes or {}) + len(key.encode()) + _OWN_BYTES for key, change in rows.items())
 
 
+def _said(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(its text fails itself)"
+
+
 def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+    """As much of a text as is kept, without what UTF-8 lacks: it would keep the reason from being stored."""
+    text = text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+    return text.encode(errors="replace").decode()

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from oms_events._aio import Clock, SystemClock, cancel_and_wait
-from oms_events.errors import ConfigurationError, StorageError
+from oms_events._aio import Clock, SystemClock, cancel_and_wait, cancelled_from_outside
+from oms_events.errors import ConfigurationError, StorageError, StorageOutcomeUnknownError
 from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.positions import KeyedLocks, Positions
@@ -160,6 +160,15 @@ class Projector:
         async with self._slots:
             try:
                 await advance.run()
+            except asyncio.CancelledError as error:
+                if cancelled_from_outside():
+                    raise
+                # Something inside was cancelled, and not this: it must not look as if the source were to stop.
+                failure = StorageOutcomeUnknownError(
+                    f"projection of {advance.aggregate_id!r}: a call was cancelled"
+                )
+                failure.__cause__ = error
+                return failure
             except Exception as error:
                 return error
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,6 +14,8 @@ from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.store import EventStore
 from oms_events.testing.clock import ManualClock
 from oms_events.testing.event_store_contract.support import START, new_id, new_type, with_types
+
+_TIMEOUT = 30.0
 
 
 class Place(NamedTuple):
@@ -46,7 +49,8 @@ class Timeline:
         self.places.sort()
 
     async def read(self, **options: Any) -> list[RecordedEvent]:
-        return [event async for event in self.store.events_by_type(self.type, **options)]
+        async with asyncio.timeout(_TIMEOUT):
+            return [event async for event in self.store.events_by_type(self.type, **options)]
 
 
 class ByTimeContract:
