@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from benchmarks import eventbridge, jetstream, outbox, routing
+from benchmarks import eventbridge, eventstore, jetstream, outbox, routing
 
 if __name__ == "__main__":
-    sys.exit(max(asyncio.run(jetstream.main()), eventbridge.main(), routing.main(), outbox.main()))
+    sys.exit(
+        max(asyncio.run(jetstream.main()), eventbridge.main(), routing.main(), outbox.main(), eventstore.main())
+    )

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from oms_events.errors import AppendLimitError, EventUnreadableError
-from oms_events.eventstore.records import CommandMarker, RecordedEvent, Stored
+from oms_events.eventstore.records import CommandMarker, RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import (
     AGGREGATE_ID,
@@ -83,13 +83,13 @@ def event_item(event: RecordedEvent) -> dict[str, dict[str, Any]]:
 def read_item(item: Item, registry: EventRegistry) -> RecordedEvent:
     """The recorded event of an item. Raises `EventUnreadableError` for what is none."""
     try:
-        stored = Stored(item[EVENT_TYPE]["S"], item[EVENT]["S"], item[DATA]["S"])
         return RecordedEvent(
             item[AGGREGATE_ID]["S"],
             int(item[EVENT_SEQUENCE]["N"]),
-            stored,
+            (item[EVENT]["S"], item[DATA]["S"]),
             version=int(item[SCHEMA_VERSION]["N"]),
             registry=registry,
+            type=item[EVENT_TYPE]["S"],
         )
     except (KeyError, ValueError, TypeError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"

@@ -22,12 +22,8 @@ MAX_AGGREGATE_BYTES: Final = 900
 _DIGITS: Final = re.compile(rf"[0-9]{{1,{SEQUENCE_DIGITS}}}")
 
 
-class Stored(NamedTuple):
-    """A recorded event as text: its type, its attributes as a JSON object, its data as JSON."""
-
-    type: str
-    head: str
-    data: str
+Stored = tuple[str, str]
+"""An event as text: its attributes as a JSON object, and its data as JSON."""
 
 
 class RecordedEvent:
@@ -57,10 +53,11 @@ class RecordedEvent:
         version: int,
         registry: EventRegistry,
         payload: bytes | None = None,
+        type: str = "",  # noqa: A002 - as CloudEvents has it
     ) -> None:
         self.aggregate_id = aggregate_id
         self.sequence = sequence
-        self.type = encoded.type
+        self.type = type if isinstance(encoded, tuple) else encoded.type
         self.version = version
         self._source = encoded
         self._payload = payload
@@ -71,7 +68,7 @@ class RecordedEvent:
     def encoded(self) -> EncodedEvent:
         """The CloudEvent, ready to be published as it was stored. Raises `EventUnreadableError`."""
         source = self._source
-        if isinstance(source, Stored):
+        if isinstance(source, tuple):
             source = self._source = self._read(source)
         return source
 
@@ -80,7 +77,7 @@ class RecordedEvent:
         """The data as JSON, in the version in which it was stored, with what was revealed in clear text."""
         if self._payload is None:
             source = self._source
-            self._payload = source.data.encode() if isinstance(source, Stored) else source.payload
+            self._payload = source[1].encode() if isinstance(source, tuple) else source.payload
         return self._payload
 
     @property
@@ -117,15 +114,16 @@ class RecordedEvent:
     @property
     def domain_event(self) -> BaseModel:
         """The typed event, brought to the newest version. Raises `EventUnreadableError`."""
-        if self._domain_event is None:
+        found = self._domain_event
+        if found is None:
             source = self._source
             # Text is read as it is: most events are asked for nothing else.
-            payload = source.data if self._payload is None and isinstance(source, Stored) else self.payload
+            payload = source[1] if self._payload is None and isinstance(source, tuple) else self.payload
             try:
-                self._domain_event = self._registry.read(self.type, self.version, payload)
+                found = self._domain_event = self._registry.read(self.type, self.version, payload)
             except EventUnreadableError as error:
                 raise self._unreadable(str(error)) from error.__cause__
-        return self._domain_event
+        return found
 
     def revealed(self, payload: bytes) -> RecordedEvent:
         """The same event with other data to read: personal data in clear text. `encoded` stays as it is."""
@@ -136,11 +134,12 @@ class RecordedEvent:
             version=self.version,
             registry=self._registry,
             payload=payload,
+            type=self.type,
         )
 
     def _read(self, stored: Stored) -> EncodedEvent:
         try:
-            encoded = read_event(stored.head, stored.data, "json")
+            encoded = read_event(*stored, "json")
             if not isinstance(encoded.attributes.get("time"), datetime):
                 raise InvalidEventError("attribute 'time' is missing", field="time")
         except InvalidEventError as error:

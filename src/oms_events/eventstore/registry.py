@@ -145,7 +145,9 @@ class EventRegistry:
         if model is None:
             raise self._unknown(event_type, version, name[1])
         try:
-            return model.model_validate_json(payload)
+            # As `model_validate_json` does, which takes half as long again.
+            found: BaseModel = model.__pydantic_validator__.validate_json(payload)
+            return found
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "data"

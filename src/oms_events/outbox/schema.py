@@ -112,6 +112,9 @@ def parse_partition(pk: str) -> Partition:
 
 # ---------------------------------------------------------------------- records
 
+_SURELY_FITS: Final = RECORD_LIMIT // 2
+"""Bytes of a new record's event: so far below the limit its exact size need not be known."""
+
 
 def record_item(record: NewRecord) -> Item:
     """The item of a record to be put. Raises `OutboxLimitError` when it is too large."""
@@ -135,6 +138,11 @@ def record_item(record: NewRecord) -> Item:
     item |= _history_attribute(record.history)
     # What was in the outbox before has its plan and history in the room that a new record leaves for them.
     is_new = record.state == NEW and not record.history
+    if (
+        is_new
+        and 4 * len(record.key or "") + len(record.event.head) + 2 * len(record.event.payload) < _SURELY_FITS
+    ):
+        return item
     limit = RECORD_LIMIT if is_new else ITEM_LIMIT
     size = item_size(item)
     if size > limit:
