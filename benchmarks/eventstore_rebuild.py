@@ -22,11 +22,11 @@ from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import ItemPage, Token
 from oms_events.eventstore.items import Item, event_item
 from oms_events.eventstore.memory import MemoryEventStore, MemoryEventTable
-from oms_events.eventstore.projecting import ProjectorConfig
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_models import MemoryReadModelTables, ReadModels
-from oms_events.eventstore.rebuilding import RebuildConfig, rebuild
+from oms_events.eventstore.projections.projecting import ProjectorConfig
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.rebuilding import RebuildConfig, rebuild
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.store import EventStore

@@ -10,8 +10,8 @@ from typing import Annotated
 import aioboto3
 from pydantic import BaseModel
 
-from oms_events.devstack import AwsEmulator
 from oms_events import PersonalDataError
+from oms_events.devstack import AwsEmulator
 from oms_events.eventstore import (
     DynamoDBSubjectKeys,
     EventRegistry,

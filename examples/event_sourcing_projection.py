@@ -8,8 +8,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel
 
-from oms_events import EventRouter, MemoryOutbox, OutboxProcessor, RoutingRule
-from oms_events import ProjectionError
+from oms_events import EventRouter, MemoryOutbox, OutboxProcessor, ProjectionError, RoutingRule
 from oms_events.eventstore import (
     MemoryEventStore,
     MemoryReadModels,

@@ -59,7 +59,7 @@ from oms_events._config import ConfigModel
 from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.config import EventStoreConfig, PersonalKeysConfig, ProjectionTables, SnapshotConfig
-from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.instrumentation.hooks import Hook
 from oms_events.oms.environment import (
@@ -84,11 +84,11 @@ from oms_events.routing.rulefile import read_document, read_rules
 from oms_events.routing.rules import RoutingRule
 
 if TYPE_CHECKING:
+    from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
     from oms_events.eventstore.dynamodb import DynamoDBEventStore
-    from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-    from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
-    from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
-    from oms_events.eventstore.personal_keys import KeyWrapper
+    from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
+    from oms_events.eventstore.personal.keys import KeyWrapper
+    from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
     from oms_events.outbox.outbox import DynamoDBOutbox, Outbox
 
 _Config = TypeVar("_Config", bound=ConfigModel)
@@ -174,7 +174,7 @@ class Settings(ConfigModel):
     def create_snapshot_store(self) -> DynamoDBSnapshotStore:
         """The snapshots, not yet open. Raises `ConfigurationError` when none are configured."""
         config = _wanted(self.snapshots, "table of snapshots", "OMS_SNAPSHOT_TABLE", "snapshots")
-        from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
+        from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
 
         return DynamoDBSnapshotStore(config)
 
@@ -182,7 +182,7 @@ class Settings(ConfigModel):
         """The read models, not yet open. Raises `ConfigurationError` when none are configured."""
         variables = "OMS_READ_MODEL_TABLE and OMS_CHECKPOINT_TABLE"
         config = _wanted(self.projections, "table of read models", variables, "projections")
-        from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
+        from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
 
         return DynamoDBReadModels(config)
 
@@ -192,7 +192,7 @@ class Settings(ConfigModel):
         Raises `ConfigurationError` when none are configured.
         """
         config = _wanted(self.personal_keys, "table of personal keys", "OMS_PERSONAL_KEYS_TABLE", "personal_keys")
-        from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
+        from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
 
         return DynamoDBSubjectKeys(config, wrapper=wrapper)
 

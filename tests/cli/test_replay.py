@@ -17,9 +17,9 @@ from click.testing import Result
 
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import open_control
-from oms_events.eventstore.archive import ArchiveReplays
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
+from oms_events.eventstore.replay.archive import ArchiveReplays
 from tests.cli.conftest import Cli, NatsCli
 from tests.eventstore.accounts import registry
 from tests.eventstore.replaying import fill, first_deliveries, positions

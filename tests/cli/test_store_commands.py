@@ -20,11 +20,11 @@ from pydantic import BaseModel
 
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.items import event_key
-from oms_events.eventstore.personal_data import PersonalDataCipher
-from oms_events.eventstore.personal_keys import MemorySubjectKeys
-from oms_events.eventstore.personal_marks import Personal
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import Personal
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import READ_MODEL
 from oms_events.eventstore.table import DynamoTable

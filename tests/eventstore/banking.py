@@ -13,14 +13,14 @@ from pydantic import BaseModel
 from oms_events._aio import SystemClock
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import CommandRejectedError
-from oms_events.eventstore.aggregates import Aggregate
+from oms_events.eventstore.aggregates.aggregate import Aggregate
+from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+from oms_events.eventstore.aggregates.repository import Repository
+from oms_events.eventstore.aggregates.snapshots import SnapshotStore
 from oms_events.eventstore.config import EventStoreConfig, SnapshotConfig
-from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
 from oms_events.eventstore.memory import MemoryEventTable
 from oms_events.eventstore.records import RecordedEvent
-from oms_events.eventstore.repository import Repository
 from oms_events.eventstore.schema import SNAPSHOTS
-from oms_events.eventstore.snapshots import SnapshotStore
 from oms_events.eventstore.store import EventStore
 from oms_events.outbox.store import Action
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, deposit, registry

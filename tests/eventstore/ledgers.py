@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from oms_events.errors import StorageOutcomeUnknownError, StorageUnavailableError
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_model_items import read_checkpoint, row_values
-from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
+from oms_events.eventstore.projections.items import read_checkpoint, row_values
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels, ReadModels
 from oms_events.eventstore.records import RecordedEvent
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, registry
 

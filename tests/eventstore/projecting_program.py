@@ -13,9 +13,9 @@ from typing import Any
 from oms_events import DynamoDBOutbox, EventRouter, OutboxConfig, OutboxProcessor
 from oms_events.eventstore.config import EventStoreConfig, ProjectionTables
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
-from oms_events.eventstore.projection_platform import ProjectionPublisher
-from oms_events.eventstore.projector import Projector
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.platform import ProjectionPublisher
+from oms_events.eventstore.projections.projector import Projector
 from tests.eventstore.accounts import registry
 from tests.eventstore.summaries import summaries
 from tests.outbox.relaying import PATIENT, quick, rule

@@ -14,8 +14,8 @@ from oms_events._aio import Clock
 from oms_events.errors import PublishError
 from oms_events.events import EncodedEvent
 from oms_events.eventstore.history import ItemPage
-from oms_events.eventstore.replay_checkpoints import MemoryReplayCheckpoint, ReplayState
-from oms_events.eventstore.replay_config import ReplayConfig
+from oms_events.eventstore.replay.checkpoints import MemoryReplayCheckpoint, ReplayState
+from oms_events.eventstore.replay.config import ReplayConfig
 from oms_events.eventstore.store import EventStore
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.publishing import Publisher, PublisherTraits, Receipt

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.eventstore.config import EventStoreConfig, ProjectionTables
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.read_models import ReadModels
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.read_models import ReadModels
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.schema import CHECKPOINTS, EVENT_STORE, READ_MODEL
 from oms_events.eventstore.store import EventStore

@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from oms_events.errors import ConfigurationError, InvalidEventError, RequestError
-from oms_events.eventstore.aggregates import Aggregate, as_stored, command_fingerprint
-from oms_events.eventstore.personal_marks import Personal
+from oms_events.eventstore.aggregates.aggregate import Aggregate, as_stored, command_fingerprint
+from oms_events.eventstore.personal.marks import Personal
 from oms_events.eventstore.registry import EventRegistry
 from tests.eventstore.banking import ACCOUNT, Account, decide, deposited, evolve, folded, initial
 
@@ -180,7 +180,7 @@ def test_another_command_has_another_fingerprint(other: BaseModel) -> None:
 def test_the_order_of_sets_in_other_processes_does_not_matter() -> None:
     program = """if True:
         from pydantic import BaseModel
-        from oms_events.eventstore.aggregates import command_fingerprint
+        from oms_events.eventstore.aggregates.aggregate import command_fingerprint
 
         class Import(BaseModel):
             names: set[str]

@@ -20,8 +20,8 @@ from oms_events._aws.control import ControlClient, open_control
 from oms_events.devstack import FaultProxy
 from oms_events.devstack.faults import Denied, LoseAnswer
 from oms_events.errors import AccessError, ConfigurationError, ProvisioningError, ReplayError
-from oms_events.eventstore.archive import ArchiveReplays
-from oms_events.eventstore.archive_replays import ArchiveReplay, read_replay
+from oms_events.eventstore.replay.archive import ArchiveReplays
+from oms_events.eventstore.replay.archive_replays import ArchiveReplay, read_replay
 from oms_events.eventstore.time_ranges import TimeRange
 from oms_events.testing import ManualClock
 from tests.outbox.support import Settings, session_of, settings_of

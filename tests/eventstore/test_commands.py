@@ -23,11 +23,11 @@ from oms_events.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from oms_events.eventstore.aggregates import Aggregate
-from oms_events.eventstore.commands import CommandDispatcher
-from oms_events.eventstore.functions import create_request_handler
+from oms_events.eventstore.aggregates.aggregate import Aggregate
+from oms_events.eventstore.aggregates.repository import Repository, RepositoryConfig
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.repository import Repository, RepositoryConfig
+from oms_events.eventstore.requests.commands import CommandDispatcher
+from oms_events.eventstore.requests.functions import create_request_handler
 from oms_events.eventstore.store import EventStore
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, registry
 from tests.eventstore.support import dynamodb_event_store

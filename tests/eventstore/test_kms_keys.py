@@ -18,9 +18,9 @@ from oms_events.errors import (
     StorageUnavailableError,
 )
 from oms_events.eventstore.config import KmsConfig, PersonalKeysConfig
-from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-from oms_events.eventstore.kms_keys import KmsKeyWrapper
-from oms_events.eventstore.personal_keys import SubjectKey
+from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
+from oms_events.eventstore.personal.keys import SubjectKey
+from oms_events.eventstore.personal.kms import KmsKeyWrapper
 from oms_events.eventstore.schema import PERSONAL_KEYS
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing.subject_keys_contract import SubjectKeysContract, secret_of

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue, SecretBytes, field_validator
 
 from oms_events.errors import ConfigurationError, InvalidEventError, PersonalDataError, StorageUnavailableError
-from oms_events.eventstore.personal_data import PersonalDataCipher
-from oms_events.eventstore.personal_format import MARK, masked
-from oms_events.eventstore.personal_keys import MemorySubjectKeys, SubjectKey
-from oms_events.eventstore.personal_marks import FORGOTTEN, Personal
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys, SubjectKey
+from oms_events.eventstore.personal.marks import FORGOTTEN, Personal
+from oms_events.eventstore.personal.sealed import MARK, masked
 from oms_events.testing.clock import ManualClock
 
 ANN = "customer-1"

@@ -14,8 +14,8 @@ from oms_events._aws.marshal import from_item
 from oms_events.devstack import FaultProxy, Hang, LoseAnswer, Throttle
 from oms_events.errors import ConfigurationError, PersonalDataError, StorageUnavailableError
 from oms_events.eventstore.config import PersonalKeysConfig
-from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-from oms_events.eventstore.personal_keys import KEY_BYTES, KeyWrapper, MemorySubjectKeys, SubjectKey
+from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
+from oms_events.eventstore.personal.keys import KEY_BYTES, KeyWrapper, MemorySubjectKeys, SubjectKey
 from oms_events.eventstore.schema import PERSONAL_KEYS, SNAPSHOTS
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing import ManualClock

@@ -16,22 +16,22 @@ from pydantic import BaseModel
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events._aws.marshal import binary_text
 from oms_events.errors import DuplicateCommandError, EventUnreadableError, PayloadMismatchError, PersonalDataError
-from oms_events.eventstore.aggregates import Aggregate
+from oms_events.eventstore.aggregates.aggregate import Aggregate
+from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+from oms_events.eventstore.aggregates.repository import Repository, RepositoryConfig
 from oms_events.eventstore.config import EventStoreConfig, PersonalKeysConfig, ProjectionTables, SnapshotConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
-from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
 from oms_events.eventstore.items import CHECKSUM, DATA
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.personal_data import PersonalDataCipher
-from oms_events.eventstore.personal_keys import MemorySubjectKeys
-from oms_events.eventstore.personal_marks import FORGOTTEN, Personal
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
+from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import FORGOTTEN, Personal
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
-from oms_events.eventstore.repository import Repository, RepositoryConfig
 from oms_events.eventstore.schema import CHECKPOINTS, EVENT_STORE, PERSONAL_KEYS, READ_MODEL, SNAPSHOTS
 from oms_events.outbox.config import OutboxConfig
 from oms_events.outbox.outbox import DynamoDBOutbox

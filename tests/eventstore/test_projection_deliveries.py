@@ -17,11 +17,11 @@ from oms_events._aws.dynamodb import DynamoClient
 from oms_events.devstack import NatsServer
 from oms_events.events import build_event, encode
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projection_platform import received_events_handler
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.platform import received_events_handler
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels, ReadModels
 from oms_events.outbox.config import OutboxConfig
 from oms_events.publishers.jetstream import JetStreamPublisher
 from oms_events.publishing import Receipt

@@ -31,14 +31,14 @@ from oms_events.errors import (
 from oms_events.events import EncodedEvent, build_event, encode, parse_event
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projection_platform import (
+from oms_events.eventstore.projections.platform import (
     ProjectionPublisher,
     publish_error_of,
     received_events_handler,
 )
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_models import MemoryReadModels, MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels, MemoryReadModelTables, ReadModels
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.publishing import Publisher, PublisherTraits, Receipt

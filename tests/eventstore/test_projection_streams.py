@@ -18,13 +18,13 @@ from oms_events.devstack import FaultProxy
 from oms_events.devstack.faults import LoseAnswer, Throttle
 from oms_events.errors import ConfigurationError, StorageUnavailableError
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
 from oms_events.eventstore.items import event_item
 from oms_events.eventstore.memory import MemoryEventStore, MemoryEventTable
-from oms_events.eventstore.projection_streams import create_projection_handler, streamed_events
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_model_items import Write
-from oms_events.eventstore.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.items import Write
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.streams import create_projection_handler, streamed_events
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.resilience.backoff import RetryConfig
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry

@@ -10,10 +10,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, comp
 
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_model_items import dump_row, read_row
-from oms_events.eventstore.read_models import MemoryReadModels
+from oms_events.eventstore.projections.items import dump_row, read_row
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels
 from oms_events.eventstore.registry import EventRegistry
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, registry
 from tests.eventstore.ledgers import Total, summaries, totals

@@ -25,10 +25,10 @@ from oms_events.events import build_event, encode
 from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.history import ItemPage
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_model_items import ABSENT, Checkpoint, Write, checkpoint_key, row_key
-from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
+from oms_events.eventstore.projections.items import ABSENT, Checkpoint, Write, checkpoint_key, row_key
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels, ReadModels
 from oms_events.eventstore.records import RecordedEvent, recorded_of
 from oms_events.instrumentation.hooks import EventParked, Projected
 from oms_events.resilience.backoff import RetryConfig

@@ -12,9 +12,9 @@ import pytest
 from oms_events.errors import StorageError
 from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_models import MemoryReadModels
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.resilience.backoff import RetryConfig
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, deposit, registry

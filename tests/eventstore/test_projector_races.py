@@ -15,11 +15,11 @@ from oms_events._aws.dynamodb import DynamoClient
 from oms_events.devstack import FaultProxy, Forward, LoseAnswer, Reset, ServerError, Throttle
 from oms_events.errors import StorageError
 from oms_events.eventstore.config import ProjectionTables, ProjectorConfig
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_model_items import Checkpoint
-from oms_events.eventstore.read_models import MemoryReadModels
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.items import Checkpoint
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels
 from oms_events.eventstore.schema import CHECKPOINTS, READ_MODEL
 from oms_events.resilience.backoff import RetryConfig
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry

@@ -11,17 +11,17 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, NotFoundError, RequestError, StorageUnavailableError
-from oms_events.eventstore.aggregates import Aggregate
+from oms_events.eventstore.aggregates.aggregate import Aggregate
+from oms_events.eventstore.aggregates.repository import Repository
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.page_tokens import write_token
-from oms_events.eventstore.personal_format import Sealed, to_json
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.queries import QueryDispatcher
-from oms_events.eventstore.read_models import MemoryReadModels
+from oms_events.eventstore.personal.sealed import Sealed, to_json
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels
 from oms_events.eventstore.registry import EventRegistry
-from oms_events.eventstore.repository import Repository
-from oms_events.eventstore.requests import RequestModel
+from oms_events.eventstore.requests.page_tokens import write_token
+from oms_events.eventstore.requests.queries import QueryDispatcher
+from oms_events.eventstore.requests.requests import RequestModel
 from oms_events.eventstore.store import EventStore
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, deposit, registry

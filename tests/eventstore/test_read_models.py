@@ -9,9 +9,9 @@ import pytest
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import StorageUnavailableError
 from oms_events.eventstore.config import ProjectionTables
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
-from oms_events.eventstore.read_model_items import ABSENT, Checkpoint, Write, checkpoint_key, checkpoint_write
-from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.items import ABSENT, Checkpoint, Write, checkpoint_key, checkpoint_write
+from oms_events.eventstore.projections.read_models import MemoryReadModels, ReadModels
 from oms_events.eventstore.schema import CHECKPOINTS, READ_MODEL
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing.read_models_contract import ReadModelsContract, item, key

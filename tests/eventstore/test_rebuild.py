@@ -18,13 +18,13 @@ from oms_events.errors import (
 )
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
 from oms_events.eventstore.history import ItemPage, Token
 from oms_events.eventstore.items import Item, event_item
 from oms_events.eventstore.memory import MemoryEventStore, MemoryEventTable
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_models import MemoryReadModelTables, ReadModels, TablePage
-from oms_events.eventstore.rebuilding import RebuildConfig, RebuildProgress, Rebuilt, rebuild
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModelTables, ReadModels, TablePage
+from oms_events.eventstore.projections.rebuilding import RebuildConfig, RebuildProgress, Rebuilt, rebuild
 from oms_events.eventstore.store import EventStore
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing import ManualClock

@@ -12,10 +12,13 @@ import pytest
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, ProjectionError, StorageUnavailableError
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projecting import ProjectorConfig
-from oms_events.eventstore.projection_versions import (
+from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+from oms_events.eventstore.projections.projecting import ProjectorConfig
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.rebuilding import RebuildConfig, rebuild
+from oms_events.eventstore.projections.versions import (
     Retired,
     Switched,
     VerifiedProjection,
@@ -23,9 +26,6 @@ from oms_events.eventstore.projection_versions import (
     switch,
     verify_projection,
 )
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_models import MemoryReadModelTables, ReadModels
-from oms_events.eventstore.rebuilding import RebuildConfig, rebuild
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.store import EventStore
 from oms_events.testing import ManualClock

@@ -15,8 +15,8 @@ from oms_events.errors import (
     InvalidEventError,
     PayloadMismatchError,
 )
+from oms_events.eventstore.aggregates.repository import RepositoryConfig
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.repository import RepositoryConfig
 from oms_events.eventstore.store import EventStore
 from tests.eventstore.accounts import AccountClosed, deposit
 from tests.eventstore.banking import (

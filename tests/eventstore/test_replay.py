@@ -22,10 +22,10 @@ from oms_events.errors import (
 )
 from oms_events.events import encode
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.replay import StoreReplay
-from oms_events.eventstore.replay_checkpoints import MemoryReplayCheckpoint
-from oms_events.eventstore.replay_config import ReplayConfig, ReplaySelection
-from oms_events.eventstore.replay_report import ReplayFailure, ReplayReport
+from oms_events.eventstore.replay.checkpoints import MemoryReplayCheckpoint
+from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection
+from oms_events.eventstore.replay.report import ReplayFailure, ReplayReport
+from oms_events.eventstore.replay.store_replay import StoreReplay
 from oms_events.eventstore.store import EventStore
 from oms_events.idempotency import MemoryIdempotencyStore, idempotent
 from oms_events.instrumentation.hooks import Detail, Replayed

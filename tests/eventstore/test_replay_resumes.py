@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oms_events.errors import ReplayError, StorageUnavailableError, TransientError, UnknownOutcomeError
-from oms_events.eventstore import replay_checkpoints
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.replay import StoreReplay
-from oms_events.eventstore.replay_checkpoints import FileReplayCheckpoint, MemoryReplayCheckpoint, ReplayState
-from oms_events.eventstore.replay_config import ReplaySelection
+from oms_events.eventstore.replay import checkpoints as replay_checkpoints
+from oms_events.eventstore.replay.checkpoints import FileReplayCheckpoint, MemoryReplayCheckpoint, ReplayState
+from oms_events.eventstore.replay.config import ReplaySelection
+from oms_events.eventstore.replay.store_replay import StoreReplay
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.publishing import PublisherTraits
 from oms_events.testing import Fault, FlakyPublisher, ManualClock

@@ -16,10 +16,10 @@ from oms_events.errors import (
     InvalidEventError,
     RequestError,
 )
+from oms_events.eventstore.aggregates.repository import Executed, Loaded, RepositoryConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.items import event_key
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.repository import Executed, Loaded, RepositoryConfig
 from oms_events.eventstore.schema import READ_MODEL
 from oms_events.eventstore.store import EventStore
 from oms_events.instrumentation.hooks import AppendConflict, Appended, Detail

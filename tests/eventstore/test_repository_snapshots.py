@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oms_events._aws.dynamodb import DynamoClient
+from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+from oms_events.eventstore.aggregates.repository import RepositoryConfig
+from oms_events.eventstore.aggregates.snapshots import MemorySnapshotStore, Snapshot
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.dynamodb import DynamoEventTable
-from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
 from oms_events.eventstore.history import ItemPage
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.repository import RepositoryConfig
 from oms_events.eventstore.schema import EVENT_STORE
-from oms_events.eventstore.snapshots import MemorySnapshotStore, Snapshot
 from oms_events.eventstore.store import EventStore
 from tests.eventstore.accounts import deposit, registry
 from tests.eventstore.banking import (

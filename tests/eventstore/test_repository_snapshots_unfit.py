@@ -13,17 +13,17 @@ from pydantic import BaseModel, PrivateAttr
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, PersonalDataError
-from oms_events.eventstore.aggregates import Aggregate
+from oms_events.eventstore.aggregates.aggregate import Aggregate
+from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+from oms_events.eventstore.aggregates.repository import Repository, RepositoryConfig
+from oms_events.eventstore.aggregates.snapshots import MemorySnapshotStore, Snapshot
 from oms_events.eventstore.config import SnapshotConfig
-from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.personal_data import PersonalDataCipher
-from oms_events.eventstore.personal_keys import MemorySubjectKeys
-from oms_events.eventstore.personal_marks import Personal
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import Personal
 from oms_events.eventstore.registry import EventRegistry
-from oms_events.eventstore.repository import Repository, RepositoryConfig
 from oms_events.eventstore.schema import READ_MODEL
-from oms_events.eventstore.snapshots import MemorySnapshotStore, Snapshot
 from oms_events.eventstore.store import EventStore
 from oms_events.instrumentation.hooks import Detail, SnapshotFailed
 from tests.eventstore.accounts import deposit, registry

@@ -16,10 +16,10 @@ from oms_events.errors import (
     StorageError,
     TransactionConflictError,
 )
+from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+from oms_events.eventstore.aggregates.repository import RepositoryConfig
 from oms_events.eventstore.config import EventStoreConfig, SnapshotConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
-from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
-from oms_events.eventstore.repository import RepositoryConfig
 from oms_events.eventstore.schema import SNAPSHOTS
 from oms_events.instrumentation.hooks import AppendConflict, Detail, SnapshotFailed
 from oms_events.resilience.backoff import RetryConfig

@@ -7,10 +7,10 @@ import pytest
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, StorageRejectedError
+from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+from oms_events.eventstore.aggregates.snapshots import MemorySnapshotStore, SnapshotStore
 from oms_events.eventstore.config import SnapshotConfig
-from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
 from oms_events.eventstore.schema import READ_MODEL
-from oms_events.eventstore.snapshots import MemorySnapshotStore, SnapshotStore
 from oms_events.testing.snapshot_store_contract import SnapshotStoreContract, snapshot
 from tests.eventstore.banking import dynamodb_snapshots
 from tests.eventstore.support import fresh_table

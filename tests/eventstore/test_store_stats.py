@@ -6,10 +6,10 @@ import pytest
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
+from oms_events.eventstore.inspection.store_stats import HistoryStats, StoreEstimate, StoreStats, estimate, stats
 from oms_events.eventstore.items import event_key
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.store_stats import HistoryStats, StoreEstimate, StoreStats, estimate, stats
 from oms_events.outbox.schema import item_size
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry

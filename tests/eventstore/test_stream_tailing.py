@@ -16,10 +16,10 @@ from oms_events._aws.tables import TableShape
 from oms_events.errors import ConfigurationError, StorageDeniedError, StorageUnavailableError
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
+from oms_events.eventstore.inspection.stream_tailing import tail_stream
 from oms_events.eventstore.items import event_key
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE
-from oms_events.eventstore.stream_tailing import tail_stream
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountCreated, deposit, registry
 from tests.eventstore.support import dynamodb_event_store, fresh_table

@@ -13,12 +13,12 @@ import pytest
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, InvalidEventError
 from oms_events.eventstore.history import ItemPage
+from oms_events.eventstore.inspection.tailing import tail
 from oms_events.eventstore.items import sequence_of
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.tailing import tail
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
 from tests.eventstore.support import dynamodb_event_store

@@ -14,19 +14,19 @@ from pydantic import BaseModel, Field
 
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import InvalidEventError
-from oms_events.eventstore import item_checks, verification
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.history import ItemPage, Token
-from oms_events.eventstore.item_checks import Identities, Problem, ProblemKind
+from oms_events.eventstore.inspection import item_checks, verification
+from oms_events.eventstore.inspection.item_checks import Identities, Problem, ProblemKind
+from oms_events.eventstore.inspection.verification import VerifyReport, verify
 from oms_events.eventstore.items import checksum, event_key, marker_key
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.personal_data import PersonalDataCipher
-from oms_events.eventstore.personal_keys import MemorySubjectKeys
-from oms_events.eventstore.personal_marks import Personal
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import Personal
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import event_time, type_shard
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.verification import VerifyReport, verify
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
 from tests.eventstore.support import dynamodb_event_store

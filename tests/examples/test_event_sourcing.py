@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from oms_events.errors import CommandRejectedError
-from oms_events.eventstore.commands import CommandDispatcher
+from oms_events.eventstore.aggregates.repository import Repository
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.queries import QueryDispatcher
-from oms_events.eventstore.read_models import MemoryReadModels
-from oms_events.eventstore.repository import Repository
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import MemoryReadModels
+from oms_events.eventstore.requests.commands import CommandDispatcher
+from oms_events.eventstore.requests.queries import QueryDispatcher
 from oms_events.provisioning.presets.event_sourcing import DETAIL_TYPES, EVENT_SOURCE
 from oms_events.provisioning.presets.event_sourcing_samples import COMMAND, QUERY
 

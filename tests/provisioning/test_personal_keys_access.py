@@ -10,8 +10,8 @@ import pytest_asyncio
 from oms_events.devstack import AwsEmulator
 from oms_events.errors import StorageDeniedError
 from oms_events.eventstore.config import PersonalKeysConfig
-from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-from oms_events.eventstore.personal_keys import SubjectKey
+from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
+from oms_events.eventstore.personal.keys import SubjectKey
 from oms_events.provisioning.presets.event_sourcing import EventSourcingPreset
 from oms_events.provisioning.synthesis import synthesize
 from oms_events.testing.subject_keys_contract import SubjectKeysContract

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oms_events.eventstore.aggregates import Aggregate
-    from oms_events.eventstore.archive import ArchiveReplays
-    from oms_events.eventstore.archive_replays import ArchiveReplay
-    from oms_events.eventstore.commands import CommandDispatcher
+    from oms_events.eventstore.aggregates.aggregate import Aggregate
+    from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
+    from oms_events.eventstore.aggregates.repository import Executed, Loaded, Repository, RepositoryConfig
+    from oms_events.eventstore.aggregates.snapshots import MemorySnapshotStore, Snapshot, SnapshotStore
     from oms_events.eventstore.config import (
         EventStoreConfig,
         KmsConfig,
@@ -19,22 +19,36 @@ if TYPE_CHECKING:
         TableAccess,
     )
     from oms_events.eventstore.dynamodb import DynamoDBEventStore
-    from oms_events.eventstore.dynamodb_keys import DynamoDBSubjectKeys
-    from oms_events.eventstore.dynamodb_read_models import DynamoDBReadModels
-    from oms_events.eventstore.dynamodb_snapshots import DynamoDBSnapshotStore
-    from oms_events.eventstore.functions import RequestHandler, create_request_handler
     from oms_events.eventstore.history import EventTable, ItemPage
-    from oms_events.eventstore.item_checks import Problem, ProblemKind
-    from oms_events.eventstore.kms_keys import KmsKeyWrapper
+    from oms_events.eventstore.inspection.item_checks import Problem, ProblemKind
+    from oms_events.eventstore.inspection.store_stats import (
+        HistoryStats,
+        StoreEstimate,
+        StoreStats,
+        TypeStats,
+        estimate,
+        stats,
+    )
+    from oms_events.eventstore.inspection.stream_tailing import tail_stream
+    from oms_events.eventstore.inspection.tailing import tail
+    from oms_events.eventstore.inspection.verification import VerifyReport, verify
     from oms_events.eventstore.memory import MemoryEventStore
-    from oms_events.eventstore.personal import FieldCipher
-    from oms_events.eventstore.personal_data import PersonalDataCipher
-    from oms_events.eventstore.personal_format import masked
-    from oms_events.eventstore.personal_keys import KeyWrapper, MemorySubjectKeys, SubjectKey, SubjectKeys
-    from oms_events.eventstore.personal_marks import Personal
-    from oms_events.eventstore.projection_platform import ProjectionPublisher, received_events_handler
-    from oms_events.eventstore.projection_streams import ProjectionHandler, create_projection_handler
-    from oms_events.eventstore.projection_versions import (
+    from oms_events.eventstore.personal.cipher import FieldCipher
+    from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
+    from oms_events.eventstore.personal.encryption import PersonalDataCipher
+    from oms_events.eventstore.personal.keys import KeyWrapper, MemorySubjectKeys, SubjectKey, SubjectKeys
+    from oms_events.eventstore.personal.kms import KmsKeyWrapper
+    from oms_events.eventstore.personal.marks import Personal
+    from oms_events.eventstore.personal.sealed import masked
+    from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
+    from oms_events.eventstore.projections.items import Checkpoint, ParkedEvent
+    from oms_events.eventstore.projections.platform import ProjectionPublisher, received_events_handler
+    from oms_events.eventstore.projections.projection import Projection
+    from oms_events.eventstore.projections.projector import Projector, Retried
+    from oms_events.eventstore.projections.read_models import MemoryReadModels, ReadModels
+    from oms_events.eventstore.projections.rebuilding import RebuildConfig, RebuildProgress, Rebuilt, rebuild
+    from oms_events.eventstore.projections.streams import ProjectionHandler, create_projection_handler
+    from oms_events.eventstore.projections.versions import (
         Retired,
         Switched,
         VerifiedProjection,
@@ -42,30 +56,25 @@ if TYPE_CHECKING:
         switch,
         verify_projection,
     )
-    from oms_events.eventstore.projections import Projection
-    from oms_events.eventstore.projector import Projector, Retried
-    from oms_events.eventstore.queries import QueryDispatcher
-    from oms_events.eventstore.read_model_items import Checkpoint, ParkedEvent
-    from oms_events.eventstore.read_models import MemoryReadModels, ReadModels
-    from oms_events.eventstore.rebuilding import RebuildConfig, RebuildProgress, Rebuilt, rebuild
     from oms_events.eventstore.records import RecordedEvent, recorded_of
     from oms_events.eventstore.registry import EventName, EventRegistry, default_registry, domain_event, upcaster
-    from oms_events.eventstore.replay import StoreReplay
-    from oms_events.eventstore.replay_checkpoints import (
+    from oms_events.eventstore.replay.archive import ArchiveReplays
+    from oms_events.eventstore.replay.archive_replays import ArchiveReplay
+    from oms_events.eventstore.replay.checkpoints import (
         FileReplayCheckpoint,
         MemoryReplayCheckpoint,
         ReplayCheckpoint,
         ReplayState,
     )
-    from oms_events.eventstore.replay_config import ReplayConfig, ReplaySelection
-    from oms_events.eventstore.replay_report import ReplayFailure, ReplayReport
-    from oms_events.eventstore.repository import Executed, Loaded, Repository, RepositoryConfig
-    from oms_events.eventstore.snapshots import MemorySnapshotStore, Snapshot, SnapshotStore
+    from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection
+    from oms_events.eventstore.replay.report import ReplayFailure, ReplayReport
+    from oms_events.eventstore.replay.store_replay import StoreReplay
+    from oms_events.eventstore.requests.commands import CommandDispatcher
+    from oms_events.eventstore.requests.functions import RequestHandler, create_request_handler
+    from oms_events.eventstore.requests.queries import QueryDispatcher
+    from oms_events.eventstore.requests.requests import RequestModel
     from oms_events.eventstore.store import EventPage, EventStore
-    from oms_events.eventstore.store_stats import StoreEstimate, StoreStats, estimate, stats
-    from oms_events.eventstore.tailing import tail
     from oms_events.eventstore.time_ranges import TimeRange, parse_time
-    from oms_events.eventstore.verification import VerifyReport, verify
 else:
 
     def __getattr__(name):
@@ -99,6 +108,7 @@ __all__ = [
     "Executed",
     "FieldCipher",
     "FileReplayCheckpoint",
+    "HistoryStats",
     "ItemPage",
     "KeyWrapper",
     "KmsConfig",
@@ -136,6 +146,7 @@ __all__ = [
     "Repository",
     "RepositoryConfig",
     "RequestHandler",
+    "RequestModel",
     "Retired",
     "Retried",
     "Snapshot",
@@ -149,6 +160,7 @@ __all__ = [
     "Switched",
     "TableAccess",
     "TimeRange",
+    "TypeStats",
     "VerifiedProjection",
     "VerifyReport",
     "create_projection_handler",
@@ -165,97 +177,102 @@ __all__ = [
     "stats",
     "switch",
     "tail",
+    "tail_stream",
     "upcaster",
     "verify",
     "verify_projection",
 ]
 
 _MODULES = {
-    "Aggregate": "oms_events.eventstore.aggregates",
-    "ArchiveReplay": "oms_events.eventstore.archive_replays",
-    "ArchiveReplays": "oms_events.eventstore.archive",
-    "Checkpoint": "oms_events.eventstore.read_model_items",
-    "CommandDispatcher": "oms_events.eventstore.commands",
+    "Aggregate": "oms_events.eventstore.aggregates.aggregate",
+    "ArchiveReplay": "oms_events.eventstore.replay.archive_replays",
+    "ArchiveReplays": "oms_events.eventstore.replay.archive",
+    "Checkpoint": "oms_events.eventstore.projections.items",
+    "CommandDispatcher": "oms_events.eventstore.requests.commands",
     "DynamoDBEventStore": "oms_events.eventstore.dynamodb",
-    "DynamoDBReadModels": "oms_events.eventstore.dynamodb_read_models",
-    "DynamoDBSnapshotStore": "oms_events.eventstore.dynamodb_snapshots",
-    "DynamoDBSubjectKeys": "oms_events.eventstore.dynamodb_keys",
+    "DynamoDBReadModels": "oms_events.eventstore.projections.dynamodb",
+    "DynamoDBSnapshotStore": "oms_events.eventstore.aggregates.dynamodb",
+    "DynamoDBSubjectKeys": "oms_events.eventstore.personal.dynamodb",
     "EventName": "oms_events.eventstore.registry",
     "EventPage": "oms_events.eventstore.store",
     "EventRegistry": "oms_events.eventstore.registry",
     "EventStore": "oms_events.eventstore.store",
     "EventStoreConfig": "oms_events.eventstore.config",
     "EventTable": "oms_events.eventstore.history",
-    "Executed": "oms_events.eventstore.repository",
-    "FieldCipher": "oms_events.eventstore.personal",
-    "FileReplayCheckpoint": "oms_events.eventstore.replay_checkpoints",
+    "Executed": "oms_events.eventstore.aggregates.repository",
+    "FieldCipher": "oms_events.eventstore.personal.cipher",
+    "FileReplayCheckpoint": "oms_events.eventstore.replay.checkpoints",
+    "HistoryStats": "oms_events.eventstore.inspection.store_stats",
     "ItemPage": "oms_events.eventstore.history",
-    "KeyWrapper": "oms_events.eventstore.personal_keys",
+    "KeyWrapper": "oms_events.eventstore.personal.keys",
     "KmsConfig": "oms_events.eventstore.config",
-    "KmsKeyWrapper": "oms_events.eventstore.kms_keys",
-    "Loaded": "oms_events.eventstore.repository",
+    "KmsKeyWrapper": "oms_events.eventstore.personal.kms",
+    "Loaded": "oms_events.eventstore.aggregates.repository",
     "MemoryEventStore": "oms_events.eventstore.memory",
-    "MemoryReadModels": "oms_events.eventstore.read_models",
-    "MemoryReplayCheckpoint": "oms_events.eventstore.replay_checkpoints",
-    "MemorySnapshotStore": "oms_events.eventstore.snapshots",
-    "MemorySubjectKeys": "oms_events.eventstore.personal_keys",
-    "ParkedEvent": "oms_events.eventstore.read_model_items",
-    "Personal": "oms_events.eventstore.personal_marks",
-    "PersonalDataCipher": "oms_events.eventstore.personal_data",
+    "MemoryReadModels": "oms_events.eventstore.projections.read_models",
+    "MemoryReplayCheckpoint": "oms_events.eventstore.replay.checkpoints",
+    "MemorySnapshotStore": "oms_events.eventstore.aggregates.snapshots",
+    "MemorySubjectKeys": "oms_events.eventstore.personal.keys",
+    "ParkedEvent": "oms_events.eventstore.projections.items",
+    "Personal": "oms_events.eventstore.personal.marks",
+    "PersonalDataCipher": "oms_events.eventstore.personal.encryption",
     "PersonalKeysConfig": "oms_events.eventstore.config",
-    "Problem": "oms_events.eventstore.item_checks",
-    "ProblemKind": "oms_events.eventstore.item_checks",
-    "Projection": "oms_events.eventstore.projections",
-    "ProjectionHandler": "oms_events.eventstore.projection_streams",
-    "ProjectionPublisher": "oms_events.eventstore.projection_platform",
+    "Problem": "oms_events.eventstore.inspection.item_checks",
+    "ProblemKind": "oms_events.eventstore.inspection.item_checks",
+    "Projection": "oms_events.eventstore.projections.projection",
+    "ProjectionHandler": "oms_events.eventstore.projections.streams",
+    "ProjectionPublisher": "oms_events.eventstore.projections.platform",
     "ProjectionTables": "oms_events.eventstore.config",
-    "Projector": "oms_events.eventstore.projector",
+    "Projector": "oms_events.eventstore.projections.projector",
     "ProjectorConfig": "oms_events.eventstore.config",
-    "QueryDispatcher": "oms_events.eventstore.queries",
-    "ReadModels": "oms_events.eventstore.read_models",
-    "RebuildConfig": "oms_events.eventstore.rebuilding",
-    "RebuildProgress": "oms_events.eventstore.rebuilding",
-    "Rebuilt": "oms_events.eventstore.rebuilding",
+    "QueryDispatcher": "oms_events.eventstore.requests.queries",
+    "ReadModels": "oms_events.eventstore.projections.read_models",
+    "RebuildConfig": "oms_events.eventstore.projections.rebuilding",
+    "RebuildProgress": "oms_events.eventstore.projections.rebuilding",
+    "Rebuilt": "oms_events.eventstore.projections.rebuilding",
     "RecordedEvent": "oms_events.eventstore.records",
-    "ReplayCheckpoint": "oms_events.eventstore.replay_checkpoints",
-    "ReplayConfig": "oms_events.eventstore.replay_config",
-    "ReplayFailure": "oms_events.eventstore.replay_report",
-    "ReplayReport": "oms_events.eventstore.replay_report",
-    "ReplaySelection": "oms_events.eventstore.replay_config",
-    "ReplayState": "oms_events.eventstore.replay_checkpoints",
-    "Repository": "oms_events.eventstore.repository",
-    "RepositoryConfig": "oms_events.eventstore.repository",
-    "RequestHandler": "oms_events.eventstore.functions",
-    "Retired": "oms_events.eventstore.projection_versions",
-    "Retried": "oms_events.eventstore.projector",
-    "Snapshot": "oms_events.eventstore.snapshots",
+    "ReplayCheckpoint": "oms_events.eventstore.replay.checkpoints",
+    "ReplayConfig": "oms_events.eventstore.replay.config",
+    "ReplayFailure": "oms_events.eventstore.replay.report",
+    "ReplayReport": "oms_events.eventstore.replay.report",
+    "ReplaySelection": "oms_events.eventstore.replay.config",
+    "ReplayState": "oms_events.eventstore.replay.checkpoints",
+    "Repository": "oms_events.eventstore.aggregates.repository",
+    "RepositoryConfig": "oms_events.eventstore.aggregates.repository",
+    "RequestHandler": "oms_events.eventstore.requests.functions",
+    "RequestModel": "oms_events.eventstore.requests.requests",
+    "Retired": "oms_events.eventstore.projections.versions",
+    "Retried": "oms_events.eventstore.projections.projector",
+    "Snapshot": "oms_events.eventstore.aggregates.snapshots",
     "SnapshotConfig": "oms_events.eventstore.config",
-    "SnapshotStore": "oms_events.eventstore.snapshots",
-    "StoreEstimate": "oms_events.eventstore.store_stats",
-    "StoreReplay": "oms_events.eventstore.replay",
-    "StoreStats": "oms_events.eventstore.store_stats",
-    "SubjectKey": "oms_events.eventstore.personal_keys",
-    "SubjectKeys": "oms_events.eventstore.personal_keys",
-    "Switched": "oms_events.eventstore.projection_versions",
+    "SnapshotStore": "oms_events.eventstore.aggregates.snapshots",
+    "StoreEstimate": "oms_events.eventstore.inspection.store_stats",
+    "StoreReplay": "oms_events.eventstore.replay.store_replay",
+    "StoreStats": "oms_events.eventstore.inspection.store_stats",
+    "SubjectKey": "oms_events.eventstore.personal.keys",
+    "SubjectKeys": "oms_events.eventstore.personal.keys",
+    "Switched": "oms_events.eventstore.projections.versions",
     "TableAccess": "oms_events.eventstore.config",
     "TimeRange": "oms_events.eventstore.time_ranges",
-    "VerifiedProjection": "oms_events.eventstore.projection_versions",
-    "VerifyReport": "oms_events.eventstore.verification",
-    "create_projection_handler": "oms_events.eventstore.projection_streams",
-    "create_request_handler": "oms_events.eventstore.functions",
+    "TypeStats": "oms_events.eventstore.inspection.store_stats",
+    "VerifiedProjection": "oms_events.eventstore.projections.versions",
+    "VerifyReport": "oms_events.eventstore.inspection.verification",
+    "create_projection_handler": "oms_events.eventstore.projections.streams",
+    "create_request_handler": "oms_events.eventstore.requests.functions",
     "default_registry": "oms_events.eventstore.registry",
     "domain_event": "oms_events.eventstore.registry",
-    "estimate": "oms_events.eventstore.store_stats",
-    "masked": "oms_events.eventstore.personal_format",
+    "estimate": "oms_events.eventstore.inspection.store_stats",
+    "masked": "oms_events.eventstore.personal.sealed",
     "parse_time": "oms_events.eventstore.time_ranges",
-    "rebuild": "oms_events.eventstore.rebuilding",
-    "received_events_handler": "oms_events.eventstore.projection_platform",
+    "rebuild": "oms_events.eventstore.projections.rebuilding",
+    "received_events_handler": "oms_events.eventstore.projections.platform",
     "recorded_of": "oms_events.eventstore.records",
-    "retire": "oms_events.eventstore.projection_versions",
-    "stats": "oms_events.eventstore.store_stats",
-    "switch": "oms_events.eventstore.projection_versions",
-    "tail": "oms_events.eventstore.tailing",
+    "retire": "oms_events.eventstore.projections.versions",
+    "stats": "oms_events.eventstore.inspection.store_stats",
+    "switch": "oms_events.eventstore.projections.versions",
+    "tail": "oms_events.eventstore.inspection.tailing",
+    "tail_stream": "oms_events.eventstore.inspection.stream_tailing",
     "upcaster": "oms_events.eventstore.registry",
-    "verify": "oms_events.eventstore.verification",
-    "verify_projection": "oms_events.eventstore.projection_versions",
+    "verify": "oms_events.eventstore.inspection.verification",
+    "verify_projection": "oms_events.eventstore.projections.versions",
 }

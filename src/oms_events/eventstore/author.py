@@ -14,7 +14,7 @@ from oms_events._aio import Clock
 from oms_events.errors import EventUnreadableError, InvalidEventError
 from oms_events.events import build_event, encode
 from oms_events.eventstore.append import check_aggregate_id
-from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.records import RecordedEvent, sequence_text
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import SEQUENCE_DIGITS

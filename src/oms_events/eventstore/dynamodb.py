@@ -12,7 +12,7 @@ from oms_events.eventstore.append import Append
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import ItemPage, Token
 from oms_events.eventstore.items import Item
-from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.eventstore.schema import AGGREGATE_ID, BY_TYPE, EVENT_SEQUENCE, EVENT_STORE, EVENT_TIME, TYPE_SHARD
 from oms_events.eventstore.store import EventStore

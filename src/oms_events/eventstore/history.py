@@ -85,9 +85,8 @@ class EventTable(Protocol):
     ) -> ItemPage:
         """One page of the whole table, or of one of `segments` parts; consistent; also the command markers.
 
-        The items of an aggregate come together, all of them in one segment. In their order too from DynamoDB, which
-        nobody promises, and emulators do otherwise: rely on none. Of a transaction that commits meanwhile some may
-        be there and others not. A page may be empty while `next` says that there are more.
+        The items of an aggregate come together, all of them in one segment; rely on no order, which emulators do not
+        keep. Of a transaction that commits meanwhile some may be there and others not. A page may be empty while `next` says that there are more.
         """
         ...
 

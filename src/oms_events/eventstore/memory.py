@@ -13,7 +13,7 @@ from oms_events.errors import ConfigurationError, StorageRejectedError
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import ItemPage, Token
 from oms_events.eventstore.items import NOT_THERE, THERE, Item, sequence_of
-from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE, EVENT_TIME, TYPE_SHARD
 from oms_events.eventstore.store import EventStore

@@ -29,7 +29,7 @@ from oms_events.eventstore.by_type import items_by_type
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.history import EventTable, Token
 from oms_events.eventstore.items import Item, is_event, marker_key, read_item, read_marker, sequence_of
-from oms_events.eventstore.personal import FieldCipher
+from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.records import CommandMarker, RecordedEvent
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.outbox.commit import Committer

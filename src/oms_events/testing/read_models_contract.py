@@ -16,9 +16,7 @@ from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.projections import Projection
-from oms_events.eventstore.projector import Projector
-from oms_events.eventstore.read_model_items import (
+from oms_events.eventstore.projections.items import (
     ABSENT,
     Checkpoint,
     ItemKey,
@@ -33,7 +31,9 @@ from oms_events.eventstore.read_model_items import (
     row_key,
     row_write,
 )
-from oms_events.eventstore.read_models import ReadModels
+from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projector import Projector
+from oms_events.eventstore.projections.read_models import ReadModels
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.resilience.backoff import RetryConfig

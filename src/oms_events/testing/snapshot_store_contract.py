@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from oms_events.eventstore.snapshots import Snapshot, SnapshotStore
+from oms_events.eventstore.aggregates.snapshots import Snapshot, SnapshotStore
 
 _CROWD = 20
 _TIMEOUT = 30.0

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from oms_events.errors import PersonalDataError
-from oms_events.eventstore.personal_keys import KEY_BYTES, SubjectKey, SubjectKeys
+from oms_events.eventstore.personal.keys import KEY_BYTES, SubjectKey, SubjectKeys
 
 _CROWD = 20
 _MANY = 120

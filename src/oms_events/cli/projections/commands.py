@@ -13,8 +13,8 @@ import click
 from oms_events.cli.common import ExitCode, config_option, ends_cleanly, read_settings, run
 from oms_events.cli.output import print_json, print_table, tell
 from oms_events.cli.store.options import to_aggregate
-from oms_events.eventstore.read_model_items import POINTER, POINTER_PREFIX, ParkedEvent, keys_of
-from oms_events.eventstore.read_models import ReadModels
+from oms_events.eventstore.projections.items import POINTER, POINTER_PREFIX, ParkedEvent, keys_of
+from oms_events.eventstore.projections.read_models import ReadModels
 
 _COUNTED: Final = 1000
 """Parked events of a projection, at most."""

@@ -15,8 +15,8 @@ from oms_events.cli.infra.options import takes_aws
 from oms_events.cli.output import print_json, print_table, tell
 from oms_events.cli.replay.showing import archive_bar, describe_archive_replay, show_archive_replay
 from oms_events.errors import ConfigurationError
-from oms_events.eventstore.archive import ArchiveReplays
-from oms_events.eventstore.archive_replays import ArchiveReplay
+from oms_events.eventstore.replay.archive import ArchiveReplays
+from oms_events.eventstore.replay.archive_replays import ArchiveReplay
 from oms_events.eventstore.time_ranges import TimeRange
 
 

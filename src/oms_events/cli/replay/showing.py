@@ -11,8 +11,8 @@ import click
 
 from oms_events.cli.output import print_fields, print_json, print_table, tell
 from oms_events.cli.progress import counted
-from oms_events.eventstore.archive_replays import ArchiveReplay
-from oms_events.eventstore.replay_report import ReplayFailure, ReplayReport
+from oms_events.eventstore.replay.archive_replays import ArchiveReplay
+from oms_events.eventstore.replay.report import ReplayFailure, ReplayReport
 
 NO_RULE: Final = "(no rule)"
 _TOLD: Final = 20

@@ -18,10 +18,10 @@ from oms_events.cli.common import ExitCode, config_option, configured_platforms,
 from oms_events.cli.output import tell
 from oms_events.cli.replay.showing import Failures, event_counter, show_report, tell_oddities
 from oms_events.errors import ConfigurationError
-from oms_events.eventstore.replay import StoreReplay
-from oms_events.eventstore.replay_checkpoints import FileReplayCheckpoint
-from oms_events.eventstore.replay_config import ReplayConfig, ReplaySelection
-from oms_events.eventstore.replay_report import ReplayReport
+from oms_events.eventstore.replay.checkpoints import FileReplayCheckpoint
+from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection
+from oms_events.eventstore.replay.report import ReplayReport
+from oms_events.eventstore.replay.store_replay import StoreReplay
 from oms_events.settings import Settings
 
 _TABLE = "OMS_EVENT_STORE_TABLE"

@@ -12,9 +12,9 @@ from oms_events.cli.common import ExitCode, config_option, ends_cleanly, run
 from oms_events.cli.output import print_fields, print_json, print_table, tell
 from oms_events.cli.progress import counted, progress_bar
 from oms_events.cli.store.options import open_store, segments_option, to_aggregate, to_registry
+from oms_events.eventstore.inspection.store_stats import StoreEstimate, StoreStats, estimate, stats
+from oms_events.eventstore.inspection.verification import VerifyReport, verify
 from oms_events.eventstore.registry import EventRegistry
-from oms_events.eventstore.store_stats import StoreEstimate, StoreStats, estimate, stats
-from oms_events.eventstore.verification import VerifyReport, verify
 
 
 @click.command("stats")

@@ -15,9 +15,9 @@ from oms_events.cli.output import tell
 from oms_events.cli.store.options import open_store, to_aggregate, to_time
 from oms_events.cli.store.showing import EventPrinter
 from oms_events.errors import ConfigurationError, StorageDeniedError
+from oms_events.eventstore.inspection.stream_tailing import stream_items
+from oms_events.eventstore.inspection.tailing import tail_items
 from oms_events.eventstore.items import Item
-from oms_events.eventstore.stream_tailing import stream_items
-from oms_events.eventstore.tailing import tail_items
 
 if TYPE_CHECKING:
     from oms_events.eventstore.dynamodb import DynamoDBEventStore

@@ -11,9 +11,9 @@ import orjson
 
 from oms_events.cli.output import one_line, print_json
 from oms_events.errors import PersonalDataError
-from oms_events.eventstore.item_checks import CheckedItem, check_event
+from oms_events.eventstore.inspection.item_checks import CheckedItem, check_event
 from oms_events.eventstore.items import Item
-from oms_events.eventstore.personal_format import masked, may_have_sealed
+from oms_events.eventstore.personal.sealed import masked, may_have_sealed
 from oms_events.eventstore.records import RecordedEvent
 
 _SHOWN: Final = 160

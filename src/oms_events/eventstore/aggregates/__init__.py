@@ -1,0 +1,1 @@
+"""Aggregates: pure decisions, their repository, and snapshots."""

@@ -1,0 +1,1 @@
+"""Projections: read models of events, exactly once, from every source."""
