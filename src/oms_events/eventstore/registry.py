@@ -56,6 +56,8 @@ class EventRegistry:
         self._models: dict[tuple[str, int], type[BaseModel]] = {}
         self._names: dict[type[BaseModel], EventName] = {}
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
+        self._readers: dict[tuple[str, int], Callable[[bytes | str], BaseModel]] = {}
+        """Of versions without an upcaster that were read before."""
 
     @overload
     def event(self, model: Model) -> Model: ...
@@ -99,6 +101,7 @@ class EventRegistry:
             if problems:
                 raise ConfigurationError(f"event type {event_type!r}", problems)
             self._upcasters[name] = function
+            self._readers.clear()
             return function
 
         return register
@@ -139,21 +142,30 @@ class EventRegistry:
         Raises `EventUnreadableError`.
         """
         name = (event_type, version)
-        if name in self._upcasters:
-            name, payload = self._upcast(event_type, version, payload)
-        model = self._models.get(name)
-        if model is None:
-            raise self._unknown(event_type, version, name[1])
+        read = self._readers.get(name)
+        if read is None:
+            if name in self._upcasters:
+                name, payload = self._upcast(event_type, version, payload)
+            read = self._reader_of(name, stored=version)
         try:
-            # As `model_validate_json` does, which takes half as long again.
-            found: BaseModel = model.__pydantic_validator__.validate_json(payload)
-            return found
+            return read(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "data"
             more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            text = f"{event_type} version {version} does not fit {model.__name__}: {where}: {first['msg']}{more}"
+            model = self._models[name].__name__
+            text = f"{event_type} version {version} does not fit {model}: {where}: {first['msg']}{more}"
             raise EventUnreadableError(text, event_type=event_type, version=version) from None
+
+    def _reader_of(self, name: tuple[str, int], *, stored: int) -> Callable[[bytes | str], BaseModel]:
+        model = self._models.get(name)
+        if model is None:
+            raise self._unknown(name[0], stored, name[1])
+        # What `model_validate_json` calls, which takes half as long again.
+        read: Callable[[bytes | str], BaseModel] = model.__pydantic_validator__.validate_json
+        if name not in self._upcasters:
+            self._readers[name] = read
+        return read
 
     def _upcast(self, event_type: str, start: int, payload: bytes | str) -> tuple[tuple[str, int], bytes]:
         version = start
@@ -206,6 +218,7 @@ class EventRegistry:
             raise ConfigurationError(f"event {name.type!r}", problems)
         self._models[name] = model
         self._names[model] = name
+        self._readers.clear()
 
 
 def version_of(dataschema: object) -> int:
