@@ -47,7 +47,12 @@ WHOLE: Final[Mapping[str, Preset]] = {
     ),
     "ticket-tables": TicketTablesPreset(kms_key_id="12345678-1234-1234-1234-123456789012"),
     "event-sourcing": EventSourcingPreset(
-        code=_CODE, enable_xray_tracing=True, enable_outbox=True, outbox_relay=_RELAY, enable_personal_data=True
+        code=_CODE,
+        enable_xray_tracing=True,
+        enable_outbox=True,
+        outbox_relay=_RELAY,
+        enable_personal_data=True,
+        personal_key_arn="arn:aws:kms:${AWS::Region}:${AWS::AccountId}:key/<key>",
     ),
     "ingestion-triggers": IngestionTriggersPreset(
         code=_CODE,

@@ -27,11 +27,8 @@ from oms_events.eventstore import (
 @asynccontextmanager
 async def open_queries() -> AsyncIterator[QueryDispatcher]:
     config = EventStoreConfig(table_name=os.environ["EVENT_STORE_TABLE"], source=SOURCE)
-    # Whoever only reads rows never asks for checkpoints, and may not: the table is not looked at.
     tables = ProjectionTables(
-        read_model_table=os.environ["READ_MODEL_TABLE"],
-        checkpoint_table=os.environ["CHECKPOINT_TABLE"],
-        verify_table=False,
+        read_model_table=os.environ["READ_MODEL_TABLE"], checkpoint_table=os.environ["CHECKPOINT_TABLE"]
     )
     async with (
         DynamoDBEventStore(config) as store,

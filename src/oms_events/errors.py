@@ -368,6 +368,10 @@ class PersonalDataError(EventStoreError):
         self.index = index
 
 
+class PersonForgottenError(PersonalDataError):
+    """New personal data of somebody who was forgotten, `subject`; nothing was written."""
+
+
 class ProjectionError(EventStoreError):
     """What cannot be done to a projection as it is: the message says what to do first."""
 

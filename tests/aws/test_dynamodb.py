@@ -330,6 +330,31 @@ async def test_a_call_ends_within_the_timeouts_and_may_have_been_done(proxy: Fau
         assert loop.time() - started < 2
 
 
+async def test_what_is_cancelled_inside_does_not_look_as_if_the_caller_had_to_end(endpoint: str) -> None:
+    async with _session().client("dynamodb", region_name="us-east-1", endpoint_url=endpoint) as client:
+        dynamo = await open_dynamo(AwsConfig(), connections=1, client=client)
+        waits = asyncio.Event()
+
+        async def look_up(**_: Any) -> None:
+            waits.set()
+            await lookup
+
+        client.meta.events.register("before-send", look_up)
+        lookup = asyncio.get_running_loop().create_future()
+        lookup.cancel()
+        with pytest.raises(StorageOutcomeUnknownError, match="what waited for the answer was cancelled"):
+            await dynamo.call("PutItem", put("cancelled"), table=TABLE)
+        with pytest.raises(StorageUnavailableError, match="what waited for the answer was cancelled"):
+            await is_there(dynamo, "cancelled")
+        lookup = asyncio.get_running_loop().create_future()
+        waits.clear()
+        call = asyncio.create_task(is_there(dynamo, "cancelled"))
+        await waits.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
 async def test_waiting_for_a_connection_counts_and_is_not_sent(proxy: FaultProxy) -> None:
     config = AwsConfig(**KEYS, endpoint_url=proxy.endpoint_url, connect_timeout=0.1, read_timeout=0.3)
     dynamo = await open_dynamo(config, connections=1)

@@ -30,5 +30,14 @@ def test_every_command_and_option_is_on_the_page(name: str, command: click.Comma
     assert missing == []
 
 
+@pytest.mark.parametrize(("name", "command"), list(commands(app)))
+def test_numbers_are_finite(name: str, command: click.Command) -> None:
+    for option in command.params:
+        if isinstance(option.type, (click.types.FloatParamType, click.FloatRange)):
+            for value in ("nan", "inf"):
+                with pytest.raises(click.BadParameter):
+                    option.type.convert(value, option, None)
+
+
 def test_every_exit_code_is_on_the_page() -> None:
     assert all(f"\n| {code.value} | " in PAGE for code in ExitCode)

@@ -116,6 +116,27 @@ def test_a_part_is_replayed(replay: ReplayCli) -> None:
     assert "TransactionProcessed  2" in shown.stdout
 
 
+@pytest.mark.parametrize("mode", ["--dry-run", "--unordered"])
+def test_a_selection_of_nothing_is_told(replay: ReplayCli, mode: str) -> None:
+    replay.fill({"A": 4})
+    unknown = replay("--aggregate", "A", "--aggregate", "nope", mode)
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "has no event of aggregate 'nope': nothing was published" in unknown.stderr
+    for selection in (["--type", "Nope"], ["--to", "1 hour ago"]):
+        result = replay(*selection, mode)
+        assert (result.exit_code, "nothing matched" in result.stderr) == (0, True)
+    assert replay.cli.stored() == []
+    assert "nothing matched" not in replay("--aggregate", "A", mode).stderr
+
+
+def test_a_checkpoint_that_was_never_written_promises_nothing(replay: ReplayCli, tmp_path: Path) -> None:
+    replay.fill({"A": 2})
+    result = replay("--checkpoint", tmp_path / "no" / "folder.json")
+    assert (result.exit_code, "cannot be written" in result.stderr) == (1, True)
+    assert "goes on from" not in result.stderr
+    assert replay.cli.stored() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -174,9 +195,14 @@ def test_interrupted_it_keeps_its_checkpoint_and_goes_on(replay: ReplayCli, tmp_
 
 def test_on_a_terminal_the_report_stands_at_the_end(replay: ReplayCli) -> None:
     replay.fill({"A": 2})
-    code, shown = replay.cli.on_terminal("replay", "store", "--yes", "--config", replay.file)
-    assert code == 0, shown
-    assert "delivered" in shown
+    for options, told in (
+        (["--yes"], "2 of about 2 read, 2 delivered"),
+        (["--dry-run", "--aggregate", "A"], " 2 read, 2 matched"),
+    ):
+        code, shown = replay.cli.on_terminal("replay", "store", *options, "--config", replay.file)
+        assert code == 0, shown
+        assert told in shown
+        assert "AccountCreated" in shown[shown.index(told) :]
 
 
 # ---------------------------------------------------------------------- archives
@@ -211,7 +237,7 @@ def test_an_archive_is_replayed_followed_shown_and_listed(
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["state"], found["progress"], found["name"]) == ("COMPLETED", 1.0, f"{name}-1")
-    assert f"started replay {name}-1" in result.stderr
+    assert result.stderr.index(f"starting replay {name}-1") < result.stderr.index(f"started replay {name}-1")
     assert "up to 10 minutes" in result.stderr
 
     result = cli("replay", "archive", name, "--from", "1 hour ago", "--no-follow")
@@ -228,6 +254,7 @@ def test_an_archive_is_replayed_followed_shown_and_listed(
 def test_what_is_wrong_with_an_archive_s_replay_is_told(archived: tuple[Cli, str]) -> None:
     cli, name = archived
     missing = cli("replay", "archive", f"{name}x", "--from", "1 hour ago")
+    assert missing.stderr.startswith("starting replay replay-")
     assert (missing.exit_code, f"did you mean '{name}'?" in missing.stderr) == (1, True)
     empty = cli("replay", "archive", name, "--from", "now", "--to", "1 hour ago")
     assert (empty.exit_code, "is not before the end" in empty.stderr) == (2, True)

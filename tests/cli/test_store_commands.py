@@ -413,6 +413,21 @@ def test_a_time_that_is_none_is_refused(store: StoreCli, time: str) -> None:
     assert "--since" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "account-1", "--after", 10**41),
+        ("show", "account-1", "--up-to", 10**41),
+        ("tail", "--interval", "nan"),
+        ("tail", "--interval", "inf"),
+    ],
+)
+def test_numbers_without_bounds_are_refused(store: StoreCli, arguments: tuple[object, ...]) -> None:
+    result = store(*arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in result.stderr
+
+
 # ---------------------------------------------------------------------- projections
 
 
@@ -477,6 +492,16 @@ def test_parked_events_are_listed_with_their_reasons(projecting: StoreCli) -> No
     unknown = projecting("parked", "Totals", group="projections")
     assert unknown.exit_code == 1
     assert "projection 'Totals' has no active version" in unknown.stderr
+
+
+def test_parked_events_of_a_version_that_never_was_are_not_just_none(projecting: StoreCli) -> None:
+    unknown = projecting("parked", "Totals@1", group="projections")
+    assert unknown.exit_code == 1
+    assert "projection 'Totals' has no active version" in unknown.stderr
+    other = projecting("parked", "Balances@2", group="projections")
+    assert other.exit_code == 0
+    assert "the active version of projection 'Balances' is 1" in other.stderr
+    assert "active version" not in projecting("parked", "Balances@1", group="projections").stderr
 
 
 def test_projections_need_their_tables(cli: Cli) -> None:

@@ -204,7 +204,8 @@ def test_every_operator_is_in_the_reference() -> None:
 
 def test_codes_of_the_reference_are_those_of_the_code() -> None:
     package = Path(oms_events.__file__).parent
-    source = "".join(_read(path) for path in sorted((package / "publishers").rglob("*.py")))
+    paths = [path for room in ("_nats", "publishers") for path in sorted((package / room).rglob("*.py"))]
+    source = "".join(map(_read, paths))
     documented = set(re.findall(r"^\| `(\w+)` \| (?:NATS|EventBridge)", _read(DOCS / "reference/errors.md"), re.M))
     assert set(CODE.findall(source)) - documented == set()
     assert [code for code in sorted(documented) if f'"{code}"' not in source] == []

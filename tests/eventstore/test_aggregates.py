@@ -3,9 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID, uuid4
 
 import pytest
@@ -212,6 +216,45 @@ def test_personal_fields_are_not_in_it() -> None:
     friend = Register(customer="f", name="Fay")
     assert of("Ann", friend=friend) == of("Ann", friend=friend.model_copy(update={"name": "Flo"}))
     assert of("Ann", friend=friend) != of("Ann", friend=friend.model_copy(update={"customer": "g"}))
+
+
+class Weekday(Enum):
+    SUNDAY = 7
+
+
+@dataclass
+class Holder:
+    person: Any
+
+
+class Someone(BaseModel):
+    name: Annotated[str, Personal()]
+
+
+class Pair(NamedTuple):
+    name: Annotated[str, Personal()]
+
+
+@dataclass
+class Marked:
+    name: Annotated[str, Personal()]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Holder(Someone(name="Ann")), Pair("Ann"), Marked("Ann"), {Pair("Ann"): 1}, [Holder([Someone(name="A")])]],
+)
+def test_personal_data_that_would_not_be_found_is_refused_and_not_repeated(value: Any) -> None:
+    with pytest.raises(RequestError, match="personal data would not be found; make it a pydantic model") as caught:
+        command_fingerprint(Import(key="a", parts=[value]))
+    assert "Ann" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", [Holder(1), Holder([Tag(name="x")]), deque([1, "two"]), Path("a"), Weekday.SUNDAY]
+)
+def test_values_of_other_classes_are_in_it_when_nothing_personal_is_in_them(value: Any) -> None:
+    assert command_fingerprint(Import(key="a", parts=[value])) != command_fingerprint(Import(key="a", parts=[2]))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])

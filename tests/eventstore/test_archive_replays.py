@@ -124,11 +124,13 @@ async def test_only_the_range_is_replayed_to_the_whole_second(aws: Settings, bus
             bus.arn.replace("event-bus", "archive"), TimeRange(now - timedelta(days=2), now - timedelta(days=1))
         )
         assert (await archives.follow(early.name, interval=0.01)).is_complete
-        # The event's second is not over: its part counts.
+    # Of the second in which it ends, the part before counts.
+    clock = ManualClock(now + timedelta(seconds=5))
+    async with ArchiveReplays(AwsConfig(**aws), clock=clock) as archives:
         late = await archives.start(bus.name, TimeRange(now - timedelta(minutes=1), datetime.now(UTC)))
         assert late.end is not None
-        assert late.end >= now.replace(microsecond=0)
-        assert (await archives.follow(late.name, interval=0.01)).is_complete
+        assert late.end >= now
+        assert (await archives.follow(late.name)).is_complete
     (event,) = await bus.got(1)
     assert event["replay-name"] == late.name
 
@@ -328,6 +330,41 @@ async def test_what_it_may_miss_is_told_and_what_is_asked_is_in_whole_seconds() 
         "EventEndTime": NOW - timedelta(hours=1) + timedelta(seconds=1),
         "Destination": {"Arn": BUS_ARN},
     }
+
+
+async def test_it_never_ends_in_the_future() -> None:
+    client = Answers(DescribeArchive=[ARCHIVE], DescribeReplay=[replay("STARTING")])
+    now = NOW + timedelta(milliseconds=700)
+    async with ArchiveReplays(AwsConfig(), client=client, clock=ManualClock(now)) as archives:
+        for end in (None, now - timedelta(milliseconds=200), now + timedelta(seconds=30)):
+            await archives.start("shop", TimeRange(NOW - timedelta(milliseconds=1), end))
+        with pytest.raises(ConfigurationError, match="is now, or is in the future: nothing is there to replay"):
+            await archives.start("shop", TimeRange(NOW + timedelta(milliseconds=1)))
+    asked = [given for operation, given in client.asked if operation == "StartReplay"]
+    assert [one["EventEndTime"] for one in asked] == [NOW] * 3
+    assert {one["EventStartTime"] for one in asked} == {NOW - timedelta(seconds=1)}
+
+
+async def test_a_replay_that_was_started_is_told_though_it_cannot_be_looked_at() -> None:
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "DescribeReplay")
+    gone = ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "not yet"}}, "DescribeReplay")
+    for error in (denied, gone):
+        client = Answers(DescribeArchive=[ARCHIVE], DescribeReplay=[error])
+        warnings: list[str] = []
+        async with ArchiveReplays(AwsConfig(), client=client, clock=ManualClock(NOW)) as archives:
+            started = await archives.start(
+                "shop", TimeRange(NOW - timedelta(hours=2), NOW - timedelta(hours=1)), on_warning=warnings.append
+            )
+        (given,) = [given for operation, given in client.asked if operation == "StartReplay"]
+        assert started == ArchiveReplay(
+            name=given["ReplayName"],
+            state="STARTING",
+            archive=ARCHIVE_ARN,
+            bus=BUS_ARN,
+            start=given["EventStartTime"],
+            end=given["EventEndTime"],
+        )
+        assert f"replay '{started.name}' was started, but could not be looked at" in warnings[-1]
 
 
 async def test_a_running_replay_is_cancelled() -> None:

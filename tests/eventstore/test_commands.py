@@ -18,6 +18,7 @@ from oms_events.errors import (
     ConcurrencyError,
     ConfigurationError,
     PayloadMismatchError,
+    PersonForgottenError,
     RequestError,
     StorageDeniedError,
     StorageError,
@@ -26,9 +27,14 @@ from oms_events.errors import (
 from oms_events.eventstore.aggregates.aggregate import Aggregate
 from oms_events.eventstore.aggregates.repository import Repository, RepositoryConfig
 from oms_events.eventstore.memory import MemoryEventStore
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import Personal
+from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.requests.commands import CommandDispatcher
 from oms_events.eventstore.requests.functions import create_request_handler
 from oms_events.eventstore.store import EventStore
+from oms_events.outbox.outbox import MemoryOutbox
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, registry
 from tests.eventstore.support import dynamodb_event_store
 from tests.outbox.support import Settings
@@ -259,6 +265,52 @@ async def test_a_command_with_too_many_events_is_told_so(store: EventStore) -> N
     assert "append at most" in error["message"]
 
 
+async def test_a_command_with_too_large_an_event_for_the_outbox_is_told_so() -> None:
+    store = MemoryEventStore(registry=registry, outbox=MemoryOutbox())
+    data = {"customerId": "x" * 400_000}
+    error = (await _dispatcher(store).answer(_create(commandData=data)))["error"]
+    assert error["code"] == "TOO_LARGE"
+    assert "the record of event" in error["message"]
+    assert await _history(store) == []
+
+
+people = EventRegistry()
+
+
+@people.event
+class Met(BaseModel):
+    name: Annotated[str, Personal()]
+
+
+class Meet(BaseModel):
+    name: str
+
+
+async def test_new_data_of_a_forgotten_person_is_refused_for_good() -> None:
+    cipher = PersonalDataCipher(MemorySubjectKeys())
+    store = MemoryEventStore(registry=people, cipher=cipher)
+    aggregate: Aggregate[Account, Meet, Met] = Aggregate(
+        name="Person",
+        state=Account,
+        initial=lambda _: Account(),
+        decide=lambda _, command: [Met(name=command.name)],
+        evolve=lambda state, _: state,
+    )
+    dispatcher = CommandDispatcher()
+    dispatcher.register(Meet, Repository(store, aggregate))
+    met = {"commandType": "Meet", "aggregateId": "ann", "commandId": "1", "commandData": {"name": "Ann"}}
+    before = await dispatcher.answer(met)
+    await cipher.forget("ann")
+    refused = await dispatcher.answer({**met, "commandId": "2"})
+    assert refused["error"]["code"] == "PERSON_FORGOTTEN"
+    assert "Ann" not in refused["error"]["message"]
+    with pytest.raises(PersonForgottenError) as error:
+        await dispatcher.dispatch({**met, "commandId": "2"})
+    assert error.value.subject == "ann"
+    # What was carried out before that is told as ever.
+    assert await dispatcher.answer(met) == {**before, "replayed": True}
+
+
 # ---------------------------------------------------------------------- what is wrong with requests
 
 
@@ -297,6 +349,11 @@ async def test_a_command_with_too_many_events_is_told_so(store: EventStore) -> N
         (_create(commandId=5), "INVALID_REQUEST", "commandId", "commandId = 5: Input should be a valid string"),
         (_create(commandId="a" * 901), "INVALID_REQUEST", "commandId", "has 901 bytes of UTF-8; at most 900 fit"),
         (_create(commandId="a\x85"), "INVALID_REQUEST", "commandId", "has control characters"),
+        (_create(commandId="a\ufffe"), "INVALID_REQUEST", "commandId", "or noncharacters"),
+        (_create(commandId="a\U0010ffff"), "INVALID_REQUEST", "commandId", "or noncharacters"),
+        (_create(correlationId="\ufdd0"), "INVALID_REQUEST", "correlationId", "or noncharacters"),
+        (_create(aggregateId="a\nb"), "INVALID_REQUEST", "aggregateId", "has control characters"),
+        (_create(aggregateId="a\U0001fffe"), "INVALID_REQUEST", "aggregateId", "or noncharacters"),
         (_create(aggregateId="command#x"), "INVALID_REQUEST", "aggregateId", "begins the keys of commands"),
         (
             _create(commandData=None),
@@ -307,6 +364,12 @@ async def test_a_command_with_too_many_events_is_told_so(store: EventStore) -> N
         (_create(commandData=[1]), "INVALID_REQUEST", "commandData", "commandData: give an object, not list"),
         (_create(expectedSequence=True), "INVALID_REQUEST", "expectedSequence", "Input should be a valid integer"),
         (_create(expectedSequence=-1), "INVALID_REQUEST", "expectedSequence", "greater than or equal to 0"),
+        (
+            _create(expectedSequence=10**16 - 1),
+            "INVALID_REQUEST",
+            "expectedSequence",
+            "less than 9999999999999999",
+        ),
         (_create(correlationId=""), "INVALID_REQUEST", "correlationId", "at least 1 character"),
         (_create(correlationId="a\nb"), "INVALID_REQUEST", "correlationId", "has control characters"),
         (_create(causationId="\x00"), "INVALID_REQUEST", "causationId", "has control characters"),
@@ -340,6 +403,12 @@ async def test_a_command_with_too_many_events_is_told_so(store: EventStore) -> N
             "INVALID_REQUEST",
             "commandData.a",
             "known fields: none",
+        ),
+        (
+            _create(commandData={"customerId": "c-1", "currency": {"$personal": {}}}),
+            "INVALID_REQUEST",
+            None,
+            "commandData: a member named '$personal' is how encrypted data looks",
         ),
         (_pay(float("nan")), "INVALID_REQUEST", "commandData.amount", "amount: is nothing that JSON has"),
         (_pay(Decimal(1)), "INVALID_REQUEST", "commandData.amount", "amount: is nothing that JSON has"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,14 +19,16 @@ from oms_events.errors import (
     ConfigurationError,
     DuplicateCommandError,
     EventUnreadableError,
+    OutboxLimitError,
     StorageDeniedError,
+    StorageRejectedError,
 )
 from oms_events.eventstore.config import EventStoreConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.history import ItemPage
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.schema import BY_TYPE, CHECKPOINTS, EVENT_STORE
-from oms_events.outbox.config import OutboxConfig
+from oms_events.outbox.config import ClaimCheckConfig, OutboxConfig
 from oms_events.outbox.outbox import DynamoDBOutbox, MemoryOutbox
 from oms_events.outbox.schema import TABLE as OUTBOX
 from oms_events.testing.event_store_contract.support import Changed, history, new_id
@@ -169,6 +172,17 @@ def test_a_store_in_memory_takes_an_outbox_in_memory() -> None:
         MemoryEventStore(outbox=outbox)
 
 
+async def test_a_store_in_memory_says_which_conditions_it_knows() -> None:
+    store = MemoryEventStore(registry=registry)
+    await store.append("other", [deposit()], expected_sequence=0)
+    key = {"AggregateId": {"S": "other"}, "EventSequence": {"N": "1"}}
+    check = {"TableName": store.table.name, "Key": key, "ConditionExpression": "attribute_exists(Data)"}
+    with pytest.raises(StorageRejectedError, match="in memory knows the conditions 'attribute_exists"):
+        await store.append("a", [deposit()], expected_sequence=0, actions=[{"ConditionCheck": check}])
+    check["ConditionExpression"] = "attribute_exists(AggregateId)"
+    await store.append("a", [deposit()], expected_sequence=0, actions=[{"ConditionCheck": check}])
+
+
 async def test_stores_in_memory_on_one_outbox_share_their_table() -> None:
     outbox = MemoryOutbox()
     one, other = (MemoryEventStore(outbox=outbox, registry=registry) for _ in range(2))
@@ -222,6 +236,28 @@ async def test_an_outbox_of_the_same_place_may_have_another_connection(
         [record] = await records_of(outbox, "a")
         assert record.event is not None
         assert record.event.json == event.encoded.json
+
+
+async def test_what_the_claim_check_takes_does_not_count_twice(
+    aws: Settings, dynamo: DynamoClient, table_config: OutboxConfig
+) -> None:
+    bucket = f"claims-{uuid.uuid4().hex[:12]}"
+    claim_check = ClaimCheckConfig(bucket=bucket, endpoint_url=aws["endpoint_url"])
+    async with (
+        session_of(aws).client("s3", endpoint_url=aws["endpoint_url"]) as s3,
+        fresh_table(dynamo, EVENT_STORE, "here") as name,
+        DynamoDBOutbox(table_config.model_copy(update={"claim_check": claim_check})) as outbox,
+        DynamoDBEventStore(config_of(aws, name), outbox=outbox, registry=contract_registry) as store,
+    ):
+        await s3.create_bucket(Bucket=bucket)
+        large = [Changed(text="x" * 300_000)] * 10
+        await store.append("a", large, expected_sequence=0)
+        assert len(await history(store, "a")) == len(await records_of(outbox, "a")) == 10
+        # With events that it leaves as they are, both count.
+        whole = [Changed(text="x" * 100_000)] * 20
+        with pytest.raises(OutboxLimitError, match="a transaction takes 4194304"):
+            await store.append("b", [*whole, *large[:1]], expected_sequence=0)
+        assert await store.last_sequence("b") == 0
 
 
 # ---------------------------------------------------------------------- the caller's own writes

@@ -81,13 +81,18 @@ class TestDynamoDBWithKms(SubjectKeysContract):
         assert await keys.get_or_create("bob") == SubjectKey(1, None)
 
 
-async def test_it_opens_by_itself_and_again(aws: Settings, key_id: str) -> None:
+async def test_it_opens_by_itself_and_after_it_was_closed_only_when_it_is_told_to(
+    aws: Settings, key_id: str
+) -> None:
     wrapper = KmsKeyWrapper(KmsConfig(key_id=key_id, **aws))
+    wrapped = await wrapper.wrap(KEY, subject=ANN)
     for _ in range(2):
-        wrapped = await wrapper.wrap(KEY, subject=ANN)
-        assert await wrapper.unwrap(wrapped, subject=ANN) == KEY
         await wrapper.close()
-        await wrapper.close()
+        with pytest.raises(StorageUnavailableError, match="the connection to KMS was closed"):
+            await wrapper.unwrap(wrapped, subject=ANN)
+    await wrapper.open()
+    assert await wrapper.unwrap(wrapped, subject=ANN) == KEY
+    await wrapper.close()
 
 
 async def test_a_borrowed_client_does_as_well_and_stays_open(
@@ -97,6 +102,20 @@ async def test_a_borrowed_client_does_as_well_and_stays_open(
         wrapped = await borrowed.wrap(KEY, subject=ANN)
     await kms.list_keys()
     assert await wrapper.unwrap(wrapped, subject=ANN) == KEY
+
+
+async def test_what_is_cancelled_inside_does_not_look_as_if_the_caller_had_to_end(
+    aws: Settings, key_id: str
+) -> None:
+    async def look_up(**_: Any) -> None:
+        raise asyncio.CancelledError
+
+    async with session_of(aws).client("kms", endpoint_url=aws["endpoint_url"]) as client:
+        client.meta.events.register("before-send", look_up)
+        retry = RetryConfig(max_attempts=1)
+        async with KmsKeyWrapper(KmsConfig(key_id=key_id, retry=retry), client=client) as wrapper:
+            with pytest.raises(StorageUnavailableError, match="what waited for the answer was cancelled"):
+                await wrapper.wrap(KEY, subject=ANN)
 
 
 async def test_another_key_may_follow_while_the_old_one_can_be_used(kms: Any, aws: Settings, wrapper: Any) -> None:

@@ -26,7 +26,8 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import TypeAliasType, TypedDict
 
 from oms_events.errors import ConfigurationError, PersonalDataError
-from oms_events.eventstore.personal.marks import FORGOTTEN, Personal, check_marks, marked_fields
+from oms_events.eventstore.personal.marks import FORGOTTEN, Personal
+from oms_events.eventstore.personal.parts import check_marks, marked_fields
 from oms_events.eventstore.personal.walk import Found, rewritten, without_personal
 
 Name = Annotated[str, Personal()]

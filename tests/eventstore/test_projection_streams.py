@@ -30,6 +30,7 @@ from oms_events.resilience.backoff import RetryConfig
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
 from tests.eventstore.summaries import assert_rows_are_as_the_store, configured, summaries
 from tests.outbox.support import Settings
+from tests.publishers.jetstream.conftest import until
 
 numbers = itertools.count(1)
 
@@ -69,8 +70,16 @@ class MoodyTables(MemoryReadModelTables):
     def __init__(self) -> None:
         super().__init__()
         self.fails: Callable[[str], bool] = lambda aggregate_id: False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_once = 0
 
     async def commit(self, writes: Any) -> bool:
+        self.at_once += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.at_once -= 1
         if any(isinstance(write, Write) and self.fails(write.key.hash) for write in writes):
             raise StorageUnavailableError("throttled")
         return await super().commit(writes)
@@ -243,9 +252,41 @@ async def test_what_is_no_batch_of_an_event_store_fails_as_a_whole(
 
 async def test_when_the_time_is_over_the_batch_comes_again(function: Function) -> None:
     records = await function.append("a", AccountCreated(customer_id="c"), deposit(3))
-    assert await function(*records, left=1_000) == [number_of(one) for one in records]
+    function.tables.gate.clear()
+    assert await function(*records, left=100) == [number_of(one) for one in records]
+    function.tables.gate.set()
     assert await function(*records) == []
     await function.check("a")
+
+
+@pytest.mark.parametrize("left", [1_000, 2_000])
+async def test_a_function_of_a_short_time_uses_most_of_it(function: Function, left: int) -> None:
+    records = await function.append("a", AccountCreated(customer_id="c"), deposit(3))
+    assert await function(*records, left=left) == []
+    await function.check("a")
+
+
+async def test_aggregates_without_images_are_caught_up_at_the_same_time_and_harm_no_other(
+    function: Function,
+) -> None:
+    accounts = [f"account-{number}" for number in range(40)]
+    told = []
+    for account in accounts:
+        for one in await function.append(account, AccountCreated(customer_id="c"), deposit(3)):
+            told.append({**one, "dynamodb": {**one["dynamodb"], "NewImage": None}})
+    assert await function(*told[:2]) == []
+    bad = accounts[7]
+    function.tables.fails = lambda aggregate_id: aggregate_id == bad
+    function.tables.gate.clear()
+    calling = asyncio.create_task(function(*told, left=8_000))
+    # All that the projector takes, and no more.
+    await until(lambda: function.tables.at_once == 16, seconds=5)
+    await asyncio.sleep(0.05)
+    assert function.tables.at_once == 16
+    assert function.handler._runner is not None
+    function.handler._runner.get_loop().call_soon_threadsafe(function.tables.gate.set)
+    assert await calling == [number_of(one) for one in told[14:16]]
+    await function.check(*(account for account in accounts if account != bad))
 
 
 async def test_opening_that_fails_is_raised_and_tried_again() -> None:

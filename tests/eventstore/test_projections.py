@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, computed_field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, SecretBytes, SecretStr, computed_field
 
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.memory import MemoryEventStore
@@ -38,6 +38,19 @@ class TakenByAResult(BaseModel):
 
 class Forgetful(BaseModel):
     secret: str = Field(default="", exclude=True)
+
+
+class Hiding(BaseModel):
+    token: SecretStr | None = None
+
+
+class Device(BaseModel):
+    pin: SecretBytes
+    others: list[Device] = []
+
+
+class HidingBelow(BaseModel):
+    devices: dict[str, list[Device]] = {}
 
 
 class TwoNames(BaseModel):
@@ -77,6 +90,8 @@ def test_a_version_that_is_no_count_is_refused(version: Any) -> None:
         (Taken, "'account' is stored as 'AccountId', which the read model has itself"),
         (TakenByAResult, "'revision' is stored as 'ProjectionRevision', which the read model has itself"),
         (Forgetful, "'secret' is excluded"),
+        (Hiding, "'token' is a secret"),
+        (HidingBelow, "'devices' is a secret"),
         (TwoNames, "'amount' is stored as 'Amount', but read under another name"),
     ],
 )

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from oms_events.errors import (
     ConfigurationError,
@@ -30,6 +30,7 @@ from oms_events.eventstore.projections.projection import Projection
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.projections.read_models import MemoryReadModels, ReadModels
 from oms_events.eventstore.records import RecordedEvent, recorded_of
+from oms_events.eventstore.registry import EventRegistry
 from oms_events.instrumentation.hooks import EventParked, Projected
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing import ManualClock
@@ -204,6 +205,18 @@ async def test_only_its_own_projections_can_be_asked_for(
         assert await projector.retry_parked(known) == (0, 0)
 
 
+async def test_a_name_that_several_versions_have_is_refused(
+    memory_store: MemoryEventStore, read_models: MemoryReadModels
+) -> None:
+    versions = [strange(Strange, version=version) for version in (1, 2)]
+    both = projector_of(memory_store, read_models, *versions)
+    with pytest.raises(ConfigurationError, match="several of this projector's: give one's full name"):
+        await both.retry_parked("Strange")
+    with pytest.raises(ConfigurationError, match="they are Strange@1, Strange@2"):
+        await anext(both.parked("Strange"))
+    assert await both.retry_parked("Strange@2") == (0, 0)
+
+
 class _Hurrying:
     """A clock that goes on by itself when somebody sleeps."""
 
@@ -319,9 +332,9 @@ class Strange(BaseModel):
     value: float = 0.0
 
 
-def strange(change: Any, key: Any = None) -> Projection[Strange]:
+def strange(change: Any, key: Any = None, *, version: int = 1) -> Projection[Strange]:
     """Does something bad with deposits of 13."""
-    projection = Projection("Strange", Strange, registry=registry)
+    projection = Projection("Strange", Strange, version=version, registry=registry)
 
     def handle(row: Strange | None, event: TransactionProcessed, recorded: RecordedEvent) -> Any:
         return change() if event.amount == 13 else Strange(value=float(event.amount))
@@ -449,6 +462,136 @@ async def test_a_stored_row_that_does_not_fit_its_model_is_told(
     assert "secret" not in parked.reason
 
 
+async def test_whatever_a_validator_raises_is_poison_and_repeats_no_value(
+    memory_store: MemoryEventStore, read_models: MemoryReadModels
+) -> None:
+    rules: dict[str, bool] = {}
+    strict_registry = EventRegistry()
+
+    class Noted(BaseModel):
+        text: str
+
+        @field_validator("text")
+        @classmethod
+        def check(cls, text: str) -> str:
+            # Neither a ValueError nor an AssertionError, and its text has the value.
+            return {}[text] if rules.get("event") else text  # type: ignore[no-any-return,misc]
+
+    strict_registry.event(Noted)
+
+    class NoteRow(BaseModel):
+        text: str = ""
+
+        @field_validator("text")
+        @classmethod
+        def check(cls, text: str) -> str:
+            return {}[text] if rules.get("row") else text  # type: ignore[no-any-return,misc]
+
+    projection: Projection[NoteRow] = Projection("Notes", NoteRow, registry=strict_registry)
+
+    @projection.on(Noted)
+    def noted(row: NoteRow | None, event: Noted, recorded: RecordedEvent) -> NoteRow:
+        return NoteRow.model_construct(text=event.text)
+
+    store = MemoryEventStore(registry=strict_registry)
+    projector = projector_of(store, read_models, projection)
+    for name in ("event", "row"):
+        await projector.handle(await append(store, name, Noted(text="secret")))
+        later = await append(store, name, Noted(text="secret"))
+        rules[name] = True
+        # Read anew: what was appended holds its domain event already.
+        assert await projector.handle([await anext(store.read(name, after=1))]) == [None]
+        rules[name] = False
+        [parked] = [event async for event in projector.parked(projection, aggregate_id=name)]
+        assert parked.position == later[0].position
+        assert "KeyError (test_projector.py:" in parked.reason
+        assert "secret" not in parked.reason
+    assert await projector.retry_parked(projection) == (2, 0)
+
+
+async def test_a_key_that_fails_is_the_reason_whichever_function_has_it(
+    memory_store: MemoryEventStore, read_models: MemoryReadModels
+) -> None:
+    projection: Projection[Total] = Projection("Keys", Total, registry=registry)
+
+    def no_key(recorded: RecordedEvent) -> str:
+        raise LookupError("no customer")
+
+    @projection.on(TransactionProcessed)
+    @projection.on(TransactionProcessed, key=no_key)
+    def processed(row: Total | None, event: TransactionProcessed, recorded: RecordedEvent) -> Total:
+        return Total()
+
+    projector = projector_of(memory_store, read_models, projection)
+    await projector.handle(await append(memory_store, "a", deposit(1)))
+    [parked] = [event async for event in projector.parked(projection)]
+    # In either order.
+    assert parked.reason.startswith("LookupError: no customer (test_projector.py:")
+
+
+@pytest.mark.parametrize("names", [{"": 1}, {"x" * 65_536: 1}, {"ü" * 32_768: 1}])
+async def test_a_row_with_names_that_dynamodb_lacks_is_poison(
+    memory_store: MemoryEventStore, read_models: MemoryReadModels, names: dict[str, int]
+) -> None:
+    class Named(BaseModel):
+        names: dict[str, int]
+
+    projection: Projection[Named] = Projection("Named", Named, registry=registry)
+
+    @projection.on(TransactionProcessed)
+    def processed(row: Named | None, event: TransactionProcessed, recorded: RecordedEvent) -> Named:
+        return Named(names=names)
+
+    projector = projector_of(memory_store, read_models, projection)
+    assert await projector.handle(await append(memory_store, "a", deposit(1))) == [None]
+    [parked] = [event async for event in projector.parked(projection)]
+    assert "an attribute's name has 1 to 65535 bytes" in parked.reason
+
+
+async def test_events_do_not_count_again_when_only_the_checkpoint_is_gone(
+    memory_store: MemoryEventStore, read_models: MemoryReadModels
+) -> None:
+    events = await append(memory_store, "a", OPENED, deposit(5))
+    projection = summaries()
+    await projector_of(memory_store, read_models, projection).handle(events)
+    before = rows_of(projection, read_models)
+    await read_models.tables.delete([checkpoint_key(projection.full_name, "a")])
+    errors = await projector_of(memory_store, read_models, projection).handle(events)
+    assert [type(error) for error in errors] == [ProjectionError] * 2
+    assert "a row has event a@2, but the aggregate's checkpoint is at 0: was it deleted alone?" in str(errors[0])
+    assert rows_of(projection, read_models) == before
+    # With its row it is made anew.
+    await read_models.tables.delete([row_key(projection.full_name, "a")])
+    assert await projector_of(memory_store, read_models, projection).handle(events) == [None] * 2
+    assert rows_of(projection, read_models) == before
+
+
+async def test_a_row_that_is_newer_than_the_checkpoint_beside_it_is_read_again(
+    memory_store: MemoryEventStore, read_models: MemoryReadModels
+) -> None:
+    events = await append(memory_store, "a", OPENED, deposit(5), deposit(7))
+    projection = summaries()
+    other = projector_of(memory_store, read_models, projection)
+    await other.handle(events[:1])
+
+    class Torn(Breaking):
+        """Another projector commits while a checkpoint and a row are read, between the two."""
+
+        async def call(self, method: Any, *args: Any, **options: Any) -> Any:
+            answer = await method(*args, **options)
+            if method.__name__ == "get" and len(args[0]) == 2 and not self.steps:
+                self.steps += 1
+                await other.handle(events[:2])
+                answer[1:] = await method(args[0][1:])
+            return answer
+
+    torn = Torn()
+    store, seen = behind(torn, memory_store, read_models)
+    assert await projector_of(store, seen, projection).handle(events) == [None] * 3
+    assert torn.steps == 1
+    assert rows_of(projection, read_models) == await folded(projection, memory_store)
+
+
 async def test_poison_that_is_passed_over_leaves_no_trace_in_the_row(
     memory_store: MemoryEventStore, read_models: MemoryReadModels
 ) -> None:
@@ -477,7 +620,7 @@ async def test_what_was_held_is_passed_over_by_a_projector_that_continues(
     projection = summaries(poison)
     await projector_of(memory_store, read_models, projection).handle(events)
     projector = projector_of(memory_store, read_models, projection, after_poison="continue")
-    assert await projector.retry_parked(projection) == (0, 1)
+    assert await projector.retry_parked(projection) == (0, 2)
     assert await read_models.row(projection, "a") == {"balance": "10", "events": [1, 3, 5]}
     assert [event.held async for event in projector.parked(projection)] == [False, False]
     assert await read_models.checkpoint(projection, "a") == Checkpoint(5)
@@ -495,7 +638,8 @@ async def test_a_retry_stops_at_the_next_poison(
     projector = projector_of(memory_store, read_models, projection)
     await projector.handle(events)
     poison.discard("a@2")
-    assert await projector.retry_parked(projection) == (1, 0)
+    # Where the aggregate waits now counts too.
+    assert await projector.retry_parked(projection) == (1, 1)
     assert await read_models.checkpoint(projection, "a") == Checkpoint(3, 4)
     assert [event.position async for event in projector.parked(projection)] == ["a@4"]
     poison.clear()
@@ -644,6 +788,7 @@ async def test_who_is_refused_at_every_attempt_gives_up_and_nothing_is_lost(
 
     item = {"AccountId": {"S": "deposit"}, "ProjectionType": {"S": at.range}}
     busy = Busy()
+    await projector_of(memory_store, read_models, projection).open()
     store, seen = behind(busy, memory_store, read_models)
     [error] = await projector_of(store, seen, projection).handle(events)
     assert isinstance(error, TransactionConflictError)
@@ -809,6 +954,7 @@ async def test_what_storage_rejects_is_no_poison(
                 raise StorageRejectedError("no such table")
             return await method(*args, **options)
 
+    await projector_of(memory_store, read_models, summaries()).open()
     store, seen = behind(Rejecting(), memory_store, read_models)
     projector = projector_of(store, seen, summaries())
     assert [type(error) for error in await projector.handle(events)] == [StorageRejectedError]
@@ -826,6 +972,7 @@ async def test_a_call_that_was_cancelled_inside_is_a_failure_of_its_events(
                 raise asyncio.CancelledError
             return await method(*args, **options)
 
+    await projector_of(memory_store, read_models, summaries()).open()
     store, seen = behind(Cancelling(), memory_store, read_models)
     assert [type(error) for error in await projector_of(store, seen, summaries()).handle(events)] == [
         StorageOutcomeUnknownError

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, create_model
@@ -14,7 +14,9 @@ from oms_events.errors import ConfigurationError, NotFoundError, RequestError, S
 from oms_events.eventstore.aggregates.aggregate import Aggregate
 from oms_events.eventstore.aggregates.repository import Repository
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.personal.sealed import Sealed, to_json
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys, SubjectKey
+from oms_events.eventstore.personal.marks import Personal
 from oms_events.eventstore.projections.projection import Projection
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.projections.read_models import MemoryReadModels
@@ -23,6 +25,7 @@ from oms_events.eventstore.requests.page_tokens import write_token
 from oms_events.eventstore.requests.queries import QueryDispatcher
 from oms_events.eventstore.requests.requests import RequestModel
 from oms_events.eventstore.store import EventStore
+from oms_events.outbox.outbox import MemoryOutbox
 from oms_events.testing.clock import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, deposit, registry
 from tests.eventstore.support import dynamodb_event_store
@@ -166,16 +169,86 @@ async def test_events_of_an_aggregate(store: EventStore, clock: ManualClock) -> 
     assert json.loads(json.dumps(answer)) == answer
 
 
+notes = EventRegistry()
+
+
+@notes.event
+class Noted(BaseModel):
+    note: Annotated[str, Personal()]
+    number: int = 0
+
+
 async def test_what_nobody_has_a_key_for_is_not_shown(clock: ManualClock) -> None:
-    notes = EventRegistry()
-    note = notes.event(create_model("Noted", note=(Any, ...)))
-    store = MemoryEventStore(registry=notes, clock=clock)
-    sealed = to_json(Sealed("person-1", 1, b"cipher", None))
-    broken = {"$personal": {"s": 1}}
-    await store.append("a", [note(note=sealed), note(note=broken)], expected_sequence=0)
-    dispatcher = QueryDispatcher(store, clock=clock)
+    outbox = MemoryOutbox()
+    cipher = PersonalDataCipher(MemorySubjectKeys())
+    writer = MemoryEventStore(registry=notes, clock=clock, cipher=cipher, outbox=outbox)
+    await writer.append("a", [Noted(note="Ann")], expected_sequence=0)
+    dispatcher = QueryDispatcher(MemoryEventStore(registry=notes, clock=clock, outbox=outbox), clock=clock)
     answer = await dispatcher.dispatch({"queryType": "getAggregateEvents", "aggregateId": "a"})
-    assert [event["data"]["note"] for event in answer["events"]] == ["[encrypted]", broken]
+    [event] = answer["events"]
+    assert event["data"] == {"note": "[encrypted]", "number": 0}
+    assert "unreadable" not in event
+
+
+class _Losing(MemorySubjectKeys):
+    """Keys that one person's is lost from."""
+
+    lost = ""
+
+    async def get(self, subjects: Collection[str]) -> Mapping[str, SubjectKey]:
+        return {name: key for name, key in (await super().get(subjects)).items() if name != self.lost}
+
+
+async def test_one_event_that_cannot_be_revealed_does_not_stand_in_the_way_of_others(clock: ManualClock) -> None:
+    keys = _Losing()
+    store = MemoryEventStore(registry=notes, clock=clock, cipher=PersonalDataCipher(keys, key_ttl=0))
+    for name in ("a", "b", "c"):
+        await store.append(name, [Noted(note=f"{name} 1"), Noted(note=f"{name} 2")], expected_sequence=0)
+        await clock.advance(1)
+    keys.lost = "b"
+    dispatcher = QueryDispatcher(store, clock=clock)
+    seen: list[Json] = []
+    token = None
+    while True:
+        query = {"queryType": "getEventsByType", "eventType": "Noted", "limit": 4, "nextToken": token}
+        answer = await dispatcher.dispatch(query)
+        seen += answer["events"]
+        if (token := answer["nextToken"]) is None:
+            break
+    found = {(event["aggregateId"], event["sequence"]): event for event in seen}
+    assert [found[name, number]["data"]["note"] for name in "abc" for number in (1, 2)] == [
+        "a 1", "a 2", "[encrypted]", "[encrypted]", "c 1", "c 2",
+    ]  # fmt: skip
+    assert {place for place, event in found.items() if "unreadable" in event} == {("b", 1), ("b", 2)}
+    assert "its key is not there" in found["b", 1]["unreadable"]
+    answer = await dispatcher.dispatch({"queryType": "getAggregateEvents", "aggregateId": "b"})
+    assert ["unreadable" in event for event in answer["events"]] == [True, True]
+    assert json.loads(json.dumps(answer)) == answer
+
+
+async def test_data_that_is_no_json_does_not_stand_in_the_way_of_others(clock: ManualClock) -> None:
+    store = MemoryEventStore(registry=notes, clock=clock)
+    await store.append("a", [Noted(note="one"), Noted(note="two")], expected_sequence=0)
+    page = await store.table.read("a", after=0)
+    page.items[0]["Data"]["S"] = "{"  # type: ignore[index]
+    answer = await QueryDispatcher(store).dispatch({"queryType": "getAggregateEvents", "aggregateId": "a"})
+    first, second = answer["events"]
+    assert first["data"] is None
+    assert "no JSON" in first["unreadable"]
+    assert second["data"]["note"] == "two"
+
+
+async def test_the_longest_type_can_be_asked_for(clock: ManualClock) -> None:
+    longest = "x" * 1024
+    types = EventRegistry()
+    event = types.event(type=longest)(create_model("Long", number=(int, 1)))
+    store = MemoryEventStore(registry=types, clock=clock)
+    await store.append("a", [event()], expected_sequence=0)
+    dispatcher = QueryDispatcher(store, clock=clock)
+    answer = await dispatcher.dispatch({"queryType": "getEventsByType", "eventType": longest})
+    assert [event["eventType"] for event in answer["events"]] == [longest]
+    with pytest.raises(RequestError, match="has 1025 bytes of UTF-8; at most 1024 fit"):
+        await dispatcher.dispatch({"queryType": "getEventsByType", "eventType": longest + "x"})
 
 
 @pytest.mark.parametrize(("limit", "pages"), [(1, 7), (2, 4), (3, 3), (6, 2), (7, 1), (8, 1), (1000, 1)])

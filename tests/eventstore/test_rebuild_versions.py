@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ from oms_events.eventstore.store import EventStore
 from oms_events.testing import ManualClock
 from tests.eventstore.accounts import AccountClosed, AccountCreated, deposit, registry
 from tests.eventstore.summaries import assert_rows_are_as_the_store, configured, summaries
+from tests.eventstore.support import Hurried
 from tests.eventstore.test_rebuild import Rig, fill
 from tests.outbox.support import Settings
 
@@ -140,7 +141,7 @@ async def test_a_new_version_takes_over_while_life_goes_on(system: tuple[EventSt
         life.is_over = True
     await assert_rows_are_as_the_store(store, read_models, list(life.sequences), version=2)
     await assert_rows_are_as_the_store(store, read_models, list(life.sequences), version=1)
-    retired = await retire(read_models, NAME, 1)
+    retired = await retire(read_models, NAME, 1, clock=Hurried())
     assert (retired.rows, retired.checkpoints) == (len(life.sequences), len(life.sequences))
     assert all(row is None for row in (await read_models.rows(NAME, list(life.sequences), version=1)).values())
     await assert_rows_are_as_the_store(store, read_models, list(life.sequences), version=2)
@@ -279,8 +280,10 @@ async def test_only_what_is_of_the_version_is_deleted(system: tuple[EventStore, 
     with pytest.raises(ProjectionError, match="AccountSummary@1 is what readers get; switch"):
         await retire(read_models, NAME, 1)
     await switch(Projector([summaries(2)], store, read_models), NAME, config=AT_ONCE)
-    assert await retire(read_models, NAME, 1, page_size=3) == Retired(rows=8, checkpoints=8, parked=2)
-    assert await retire(read_models, NAME, 1) == Retired(0, 0, 0)
+    assert await retire(read_models, NAME, 1, page_size=3, clock=Hurried()) == Retired(
+        rows=8, checkpoints=8, parked=2
+    )
+    assert await retire(read_models, NAME, 1, clock=Hurried()) == Retired(0, 0, 0)
     await assert_rows_are_as_the_store(store, read_models, names, version=2)
     await assert_rows_are_as_the_store(store, read_models, names, version=12)
     found = await verify_projection(Projector([summaries(1)], store, read_models), NAME, config=AT_ONCE)
@@ -290,21 +293,142 @@ async def test_only_what_is_of_the_version_is_deleted(system: tuple[EventStore, 
     await assert_rows_are_as_the_store(store, read_models, names, version=1)
 
 
-async def test_a_version_that_becomes_active_meanwhile_is_not_deleted_further() -> None:
-    rig = Rig()
+class Overtaken(MemoryReadModelTables):
+    """Tables whose next call of a method comes after what somebody else does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: dict[str, Callable[[], Awaitable[object]]] = {}
+
+    async def commit(self, *arguments: Any, **options: Any) -> bool:
+        await self._overtaken("commit")
+        return await super().commit(*arguments, **options)
+
+    async def scan(self, table: Any, **options: Any) -> Any:
+        await self._overtaken(table)
+        return await super().scan(table, **options)
+
+    async def _overtaken(self, name: str) -> None:
+        if other := self.before.pop(name, None):
+            await other()
+
+
+async def test_a_version_that_is_switched_to_meanwhile_is_not_deleted() -> None:
+    tables = Overtaken()
+    rig = Rig(tables=tables)
     names = await fill(rig.store)
     await rebuild(rig.projector(1, 2))
-    deleted = rig.tables.delete
-
-    async def delete(keys: Any) -> None:
-        await deleted(keys)
-        await rig.read_models.set_active_version(NAME, 2, expected=1)
-
-    rig.tables.delete = delete  # type: ignore[method-assign]
+    # Between the look at what is active and the mark.
+    tables.before["commit"] = lambda: switch(rig.projector(2), NAME, config=AT_ONCE)
     with pytest.raises(ProjectionError, match="AccountSummary@2 is what readers get"):
-        await retire(rig.read_models, NAME, 2, page_size=2)
-    rows = await rig.read_models.rows(NAME, names, version=2)
-    assert sum(row is None for row in rows.values()) == 2
+        await retire(rig.read_models, NAME, 2, clock=Hurried())
+    await rig.check(names, version=2)
+    # And it is not marked: it can be rebuilt.
+    await rebuild(rig.projector(2))
+
+
+async def test_a_version_is_not_switched_to_while_it_is_deleted() -> None:
+    tables = Overtaken()
+    rig = Rig(tables=tables)
+    names = await fill(rig.store)
+    await rebuild(rig.projector(1, 2))
+
+    async def retiring() -> None:
+        tables.before["rows"] = stopped
+        with pytest.raises(StorageUnavailableError):
+            await retire(rig.read_models, NAME, 2)
+
+    async def stopped() -> None:
+        raise StorageUnavailableError("gone")
+
+    # Between the look at the mark and the switch.
+    tables.before["commit"] = retiring
+    with pytest.raises(ProjectionError, match="AccountSummary@2 is being retired"):
+        await switch(rig.projector(2), NAME, config=AT_ONCE)
+    assert await rig.read_models.active_version(NAME) == 1
+    await retire(rig.read_models, NAME, 2)
+    await rig.check(names, version=1)
+
+
+async def test_a_rebuild_ends_when_its_version_is_retired_meanwhile() -> None:
+    rig = Rig()
+    await fill(rig.store)
+    await rebuild(rig.projector(1))
+    pages = rig.table.pages
+
+    def meanwhile(page: int) -> None:
+        if page == pages + 2:
+            asyncio.get_running_loop().create_task(retire(rig.read_models, NAME, 2))
+
+    rig.table.before = meanwhile
+    config = RebuildConfig(segments=1, page_size=5)
+    with pytest.raises(ProjectionError, match="AccountSummary@2 is being retired"):
+        await rebuild(rig.projector(2), config=config)
+
+
+@pytest.mark.parametrize("table", ["rows", "checkpoints"])
+async def test_what_is_written_while_it_is_deleted_is_deleted_too(table: str) -> None:
+    tables = Overtaken()
+    rig = Rig(tables=tables)
+    names = await fill(rig.store)
+    await rebuild(rig.projector(1, 2))
+    late = rig.projector(2)
+    recorded = await rig.store.append(names[1], [deposit(1)], expected_sequence=2)
+
+    async def write() -> None:
+        assert await late.handle(recorded) == [None]
+
+    tables.before[table] = write
+    await retire(rig.read_models, NAME, 2)
+    assert not [key for key in tables._items if key.range == f"{NAME}@2"]
+    await rebuild(rig.projector(2))
+    await rig.check(names, version=2)
+
+
+async def test_a_version_that_is_still_written_is_told() -> None:
+    tables = Overtaken()
+    rig = Rig(tables=tables)
+    await fill(rig.store, accounts=1)
+    await rebuild(rig.projector(1, 2))
+
+    async def write() -> None:
+        tables.before["rows"] = write
+        await rig.projector(2).catch_up("account-0")
+
+    tables.before["rows"] = write
+    with pytest.raises(ProjectionError, match="a projector still writes it; stop that, and retire it again"):
+        await retire(rig.read_models, NAME, 2)
+    tables.before.clear()
+    await retire(rig.read_models, NAME, 2)
+    assert await rig.read_models.checkpoint(summaries(2), "account-0") is None
+
+
+async def test_readers_know_of_a_switch_before_the_old_version_is_deleted() -> None:
+    clock = ManualClock()
+    rig = Rig()
+    rig.read_models = ReadModels(rig.tables, clock=clock)
+    readers = ReadModels(rig.tables, clock=clock)
+    names = await fill(rig.store)
+    await rebuild(rig.projector(1, 2))
+    assert await readers.row(NAME, names[0]) is not None
+    await switch(rig.projector(2), NAME, config=AT_ONCE)
+    await clock.advance(1)
+    retiring = asyncio.create_task(retire(rig.read_models, NAME, 1, clock=clock))
+    for _ in range(4):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not retiring.done()
+        row = await readers.row(NAME, names[0])
+        assert row is not None
+        assert row["version"] == 1
+        await clock.advance(1)
+    assert (await retiring).rows == len(names)
+    row = await readers.row(NAME, names[0])
+    assert row is not None
+    assert row["version"] == 2
+    # Nobody waits any more, nor where there was no switch.
+    await rebuild(rig.projector(1))
+    assert (await retire(rig.read_models, NAME, 1, clock=clock)).rows == len(names)
 
 
 class Stopping(MemoryReadModelTables):

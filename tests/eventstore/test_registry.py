@@ -256,11 +256,11 @@ def test_a_version_has_one_upcaster(registry: EventRegistry) -> None:
         ("Paid", 5, b'{"amount":"x","currency":7}', r"Paid: amount: .* \(and 1 more\)$"),
         ("Paid", 5, b"no json", r"Paid version 5 does not fit Paid: data: Invalid JSON"),
         ("Paid", 5, b"", r"Paid version 5 does not fit Paid: data: Invalid JSON"),
-        ("Paid", 1, b"{}", r"the upcaster of Paid version 1 failed: KeyError\('amount'\)"),
+        ("Paid", 1, b"{}", r"the upcaster of Paid version 1 failed: KeyError \(test_registry\.py:\d+\)$"),
         ("Paid", 1, b"[]", r"the upcaster of Paid version 1 failed: TypeError"),
         ("Paid", 1, b"no json", r"the upcaster of Paid version 1 failed: JSONDecodeError"),
         ("Paid", 1, b'{"amount":1}', r"the upcaster of Paid version 2 failed: ZeroDivisionError"),
-        ("Paid", 3, b'{"amount":1}', r"what the upcaster of Paid version 3 gives has no JSON form: .*object"),
+        ("Paid", 3, b'{"amount":1}', r"what the upcaster of Paid version 3 gives has no JSON form$"),
         (
             "Late",
             1,

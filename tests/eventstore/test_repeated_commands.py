@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import create_model
 
 from oms_events.errors import (
     AppendLimitError,
     CommandRejectedError,
+    DuplicateCommandError,
     InvalidEventError,
     PayloadMismatchError,
+    PersonForgottenError,
 )
 from oms_events.eventstore.aggregates.repository import RepositoryConfig
 from oms_events.eventstore.memory import MemoryEventStore
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import Personal
+from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.store import EventStore
 from tests.eventstore.accounts import AccountClosed, deposit
 from tests.eventstore.banking import (
@@ -184,3 +191,21 @@ async def test_many_deposits_that_are_sent_twice_all_take_effect_exactly_once(st
     by_id = {event.id: event.domain_event for event in events}
     for number, one in zip(numbers, executed, strict=True):
         assert [by_id[event.id] for event in one.events] == [deposit(number)]
+
+
+async def test_a_command_of_somebody_who_was_forgotten_since_is_known() -> None:
+    types = EventRegistry()
+    met = types.event(create_model("Met", name=(Annotated[str, Personal()], ...)))
+    cipher = PersonalDataCipher(MemorySubjectKeys())
+    store = MemoryEventStore(registry=types, cipher=cipher)
+    await store.append("ann", [met(name="Ann")], expected_sequence=0, command_id="c", fingerprint="f")
+    await cipher.forget("ann")
+    for expected in (0, 1):
+        with pytest.raises(DuplicateCommandError) as error:
+            await store.append("ann", [met(name="Ann")], expected_sequence=expected, command_id="c")
+        assert (error.value.first_sequence, error.value.events, error.value.fingerprint) == (1, 1, "f")
+    for command_id in (None, "d"):
+        with pytest.raises(PersonForgottenError):
+            await store.append("ann", [met(name="Ann")], expected_sequence=1, command_id=command_id)
+    with pytest.raises(InvalidEventError, match="command_id = '': give it some text"):
+        await store.append("ann", [met(name="Ann")], expected_sequence=1, command_id="")

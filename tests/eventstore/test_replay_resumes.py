@@ -16,12 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oms_events._aws.dynamodb import DynamoClient
+from oms_events._aws.tables import create_request
 from oms_events.errors import ReplayError, StorageUnavailableError, TransientError, UnknownOutcomeError
+from oms_events.eventstore.config import EventStoreConfig
+from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.replay import checkpoints as replay_checkpoints
 from oms_events.eventstore.replay.checkpoints import FileReplayCheckpoint, MemoryReplayCheckpoint, ReplayState
 from oms_events.eventstore.replay.config import ReplaySelection
 from oms_events.eventstore.replay.store_replay import StoreReplay
+from oms_events.eventstore.schema import EVENT_STORE
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.publishing import PublisherTraits
 from oms_events.testing import Fault, FlakyPublisher, ManualClock
@@ -39,6 +44,7 @@ from tests.eventstore.replaying import (
     router_of,
     until,
 )
+from tests.outbox.support import Settings
 
 SELECTIONS: list[dict[str, Any]] = [
     {},
@@ -161,6 +167,27 @@ async def test_after_an_orderly_end_no_more_comes_again_than_the_window_held(sel
     assert (report.resumed, report.name) == (True, checkpoint.state.name)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"rate": 1000.0}, {"max_calls": 2, "max_batch": 3}, {"ordered": False, "max_batch": 3}]
+)
+async def test_once_it_is_cancelled_nothing_more_is_published(fields: dict[str, Any]) -> None:
+    store = MemoryEventStore(registry=registry)
+    await fill(store, [f"A{number}" for number in range(100)], events=4)
+    watched = WatchedPublisher()
+    async with router_of(watched) as router:
+        running = asyncio.create_task(StoreReplay(store, router, config=quick(**fields)).run())
+        await until(lambda: watched.sent >= 20)
+        running.cancel()
+        await asyncio.wait((running,))
+        sent = watched.sent
+        left = [task.get_name() for task in asyncio.all_tasks() if "replay" in task.get_name()]
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert running.cancelled()
+    assert (left, watched.sent) == ([], sent)
+    assert sent < 400
+
+
 async def test_a_replay_that_is_complete_does_nothing_more() -> None:
     store, checkpoint = MemoryEventStore(registry=registry), MemoryReplayCheckpoint()
     await fill(store, ["A"])
@@ -220,6 +247,31 @@ async def test_a_checkpoint_of_another_replay_is_refused(other: dict[str, Any], 
             await StoreReplay(store, router, **other, checkpoint=checkpoint).count()
 
 
+async def test_a_checkpoint_of_another_table_of_that_name_is_refused(
+    aws: Settings, dynamo: DynamoClient, dynamodb_store: DynamoDBEventStore
+) -> None:
+    checkpoint, memory = EveryCheckpoint(), MemoryPublisher()
+    await fill(dynamodb_store, ["A"])
+    name = dynamodb_store.table.name
+    config = EventStoreConfig(table_name=name, **aws)
+    async with router_of(memory) as router:
+        store = DynamoDBEventStore(config, registry=registry)
+        # Which opens it.
+        await StoreReplay(store, router, checkpoint=checkpoint, config=quick()).run()
+        await store.close()
+        async with DynamoDBEventStore(config, registry=registry) as store:
+            assert (await StoreReplay(store, router, checkpoint=checkpoint).run()).read == 0
+        await dynamo.call("DeleteTable", {"TableName": name}, table=name)
+        await dynamo.call("CreateTable", create_request(name, EVENT_STORE), table=name)
+        async with DynamoDBEventStore(config, registry=registry) as store:
+            replay = StoreReplay(store, router, checkpoint=checkpoint)
+            with pytest.raises(ReplayError, match=f"its table was another one of the name '{name}'"):
+                await replay.run()
+        unsure = EventStoreConfig(table_name=name, verify_table=False, **aws)
+        async with DynamoDBEventStore(unsure, registry=registry) as store:
+            assert (await StoreReplay(store, router, checkpoint=checkpoint).run()).complete
+
+
 async def test_a_scan_goes_on_in_the_parts_it_began_with() -> None:
     store, checkpoint, memory = MemoryEventStore(registry=registry), MemoryReplayCheckpoint(), MemoryPublisher()
     await fill(store, [*"ABCDEFG"])
@@ -277,6 +329,17 @@ async def test_a_file_keeps_what_was_saved(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["replay.json"]  # noqa: PTH208 - the loop waits for nobody here
 
 
+async def test_what_one_who_was_killed_left_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("other")
+    (tmp_path / ".replay.json.tmp").symlink_to(other)
+    checkpoint = FileReplayCheckpoint(tmp_path / "replay.json")
+    await checkpoint.save(state())
+    assert sorted(os.listdir(tmp_path)) == ["other", "replay.json"]  # noqa: PTH208 - the loop waits for nobody here
+    assert other.read_text() == "other"
+    assert not checkpoint.path.is_symlink()
+
+
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"version": 2}', "[1]", '{"store": 1}'])
 async def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "orders.json"
@@ -323,6 +386,11 @@ async def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(ReplayError, match=r"cannot be written: No space left on device; name another file"):
         await checkpoint.save(state(positions={"A": 2}))
+    assert checkpoint.has_saved
+    unsaved = FileReplayCheckpoint(checkpoint.path)
+    with pytest.raises(ReplayError):
+        await unsaved.save(state())
+    assert not unsaved.has_saved
     assert json.loads(checkpoint.path.read_text())["positions"] == {"A": 1}
     assert os.listdir(tmp_path) == ["replay.json"]  # noqa: PTH208 - the loop waits for nobody here
 

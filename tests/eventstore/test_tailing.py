@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events.errors import ConfigurationError, InvalidEventError
 from oms_events.eventstore.history import ItemPage
+from oms_events.eventstore.inspection import tailing as tailing_module
 from oms_events.eventstore.inspection.tailing import tail
 from oms_events.eventstore.items import sequence_of
 from oms_events.eventstore.memory import MemoryEventStore
@@ -160,6 +161,20 @@ async def test_events_of_a_writer_whose_clock_is_slow_or_fast_are_seen(clock: Ma
         await store.append("right", [AccountCreated(customer_id="c")], expected_sequence=0)
         assert await running.look() == ["right@1"]
         assert await running.look(5) == []
+
+
+async def test_of_a_long_past_only_the_keys_of_the_last_seconds_are_held(clock: ManualClock) -> None:
+    store = MemoryEventStore(registry=registry, clock=clock)
+    for number in range(30):
+        await store.append(f"old-{number}", [AccountCreated(customer_id="c")], expected_sequence=0)
+    await clock.advance(60)
+    await store.append("new", [AccountCreated(customer_id="c")], expected_sequence=0)
+    held = []
+    async with aclosing(tailing_module._types(store.table, ["AccountCreated"], START, 1.0, clock)) as batches:
+        for _ in range(31):
+            await anext(batches)
+            held.append(len(batches.ag_frame.f_locals["told"]))
+    assert held == [*[0] * 30, 1]
 
 
 async def test_a_transaction_that_shows_in_part_is_not_told_out_of_order(clock: ManualClock) -> None:

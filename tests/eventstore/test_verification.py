@@ -356,6 +356,53 @@ async def test_events_of_the_last_minute_are_not_expected_in_the_index(memory_st
     assert (await verify(memory_store, index=True)).ok
 
 
+# ---------------------------------------------------------------------- how it reads
+
+
+class Paged:
+    """A table whose pages of a history hold one item; `reads` are those of histories."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._table = store.table
+        self.reads: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    async def read(self, aggregate_id: str, **options: Any) -> ItemPage:
+        self.reads.append(aggregate_id)
+        return await self._table.read(aggregate_id, **{**options, "limit": 1})
+
+
+async def test_a_gap_that_is_full_of_moved_events_is_read_to_its_end(damaged: Damaged) -> None:
+    for number in range(1, 4):
+        await damaged.put({**await damaged.item("account-2", number), **event_key("account-1", number + 1)})
+    damaged.store.table = Paged(damaged.store)  # type: ignore[assignment]
+    async with asyncio.timeout(10):
+        report = await damaged.verify(aggregate_id="account-1")
+    misplaced = [("misplaced", f"account-1@{number}") for number in range(2, 5)]
+    assert found(report) == [("gap", "account-1@2"), *misplaced]
+    assert "events 2 to 4 are missing" in [problem.text for problem in report.problems]
+
+
+async def test_a_whole_history_that_comes_in_another_order_is_not_looked_at_again(
+    dynamodb_store: DynamoDBEventStore, dynamo: DynamoClient
+) -> None:
+    """The emulator gives 1, 10, 11, 2."""
+    for aggregate_id in ("account-1", "account-11"):
+        await dynamodb_store.append(aggregate_id, [deposit() for _ in range(12)], expected_sequence=0)
+    table = Paged(dynamodb_store)
+    dynamodb_store.table = table  # type: ignore[assignment]
+    async with asyncio.timeout(10):
+        # Nobody advances the clock: it does not wait for anything.
+        assert (await verify(dynamodb_store, clock=ManualClock(datetime(2030, 1, 1, tzinfo=UTC)))).ok
+    assert table.reads == []
+    await Damaged(dynamodb_store, dynamo).remove("account-11", 3)
+    report = await quickly(dynamodb_store)
+    assert (found(report), report.aggregates) == ([("gap", "account-11@3")], 2)
+    assert set(table.reads) == {"account-11"}
+
+
 # ---------------------------------------------------------------------- live stores
 
 
@@ -392,11 +439,12 @@ async def test_what_a_scan_missed_of_a_transaction_is_no_gap(memory_store: Memor
 async def test_what_is_missing_is_looked_for_again_a_second_later(memory_store: MemoryEventStore) -> None:
     await fill(memory_store)
     clock = ManualClock(datetime(2030, 1, 1, tzinfo=UTC))
-    late = memory_store.table._aggregates["account-1"].pop(3)
+    whole = memory_store.table._aggregates["account-1"]
+    memory_store.table._aggregates["account-1"] = {n: item for n, item in whole.items() if n != 3}
     running = asyncio.create_task(verify(memory_store, clock=clock))
     await clock.someone_sleeps()
     assert clock.sleeping == [1.0]
-    memory_store.table._aggregates["account-1"][3] = late
+    memory_store.table._aggregates["account-1"] = whole
     await clock.advance(1)
     assert (await running).ok
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
+from oms_events._aio import SystemClock
 from oms_events.devstack import NatsServer
 from oms_events.errors import PlatformDeniedError, TransientError
 from oms_events.publishers.jetstream import NatsConfig
@@ -134,6 +137,129 @@ async def test_a_consumer_that_others_made_keeps_its_settings(
     async with JetStreamReceiver(client, config_for(stream, ack_wait=9), handler):
         info = await stream.js.consumer_info(stream.name, "projections")
         assert (info.config.ack_wait, info.config.description) == (9, "theirs")
+
+
+async def test_jetstream_itself_gives_no_message_up(
+    client: Client, stream: Stream, handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stream.js.add_consumer(
+        stream.name, durable_name="projections", ack_policy="explicit", max_deliver=2, backoff=[0.1, 0.2]
+    )
+    handler.answer = lambda event: OSError("not now") if len(handler.ids) < 5 else None
+    with caplog.at_level(logging.WARNING, "oms_events"):
+        async with JetStreamReceiver(client, config_for(stream, manage=False), handler):
+            pass
+        assert "has max_deliver = 2" in caplog.text
+        caplog.clear()
+        await publish(stream, client, 1)
+        async with JetStreamReceiver(client, config_for(stream), handler):
+            await until(lambda: len(handler.ids) == 5)
+            await all_acknowledged(stream)
+        async with JetStreamReceiver(client, config_for(stream, manage=False), handler):
+            pass
+        assert "max_deliver" not in caplog.text
+
+
+class Faults:
+    """Raised once, where it is said to be."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error: type[BaseException] | None = error
+
+    def __call__(self) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+class FaultyClient(Client):
+    faults: Faults
+
+    async def publish(self, subject: str, *args: Any, **options: Any) -> None:
+        if ".MSG.NEXT." in subject:
+            self.faults()
+        await super().publish(subject, *args, **options)
+
+
+class FaultyClock(SystemClock):
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+
+    async def sleep(self, seconds: float) -> None:
+        self.faults()
+        await super().sleep(seconds)
+
+
+class FaultyRandom(random.Random):
+    faults: Faults
+
+    def random(self) -> float:
+        self.faults()
+        return super().random()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+class TestFaultsInside:
+    async def test_fetching_goes_on(
+        self, oms_nats_server: NatsServer, client: Client, stream: Stream, handler: Handler, error: Any
+    ) -> None:
+        faulty = FaultyClient()
+        faulty.faults = Faults(error)
+        await faulty.connect(oms_nats_server.url)
+        ids = await publish(stream, client, 3)
+        async with JetStreamReceiver(faulty, config_for(stream), handler):
+            await until(lambda: handler.ids == ids)
+            await all_acknowledged(stream)
+        assert faulty.faults.error is None
+        await faulty.close()
+
+    async def test_holding_goes_on(self, client: Client, stream: Stream, handler: Handler, error: Any) -> None:
+        faults = Faults(error)
+        handler.gate.clear()
+        ids = await publish(stream, client, 2)
+        config = config_for(stream, batch=1, ack_wait=0.4)
+        async with JetStreamReceiver(client, config, handler, clock=FaultyClock(faults)) as receiver:
+            await until(lambda: receiver.describe()["waiting"] == 1)
+            await asyncio.sleep(1.2)
+            handler.gate.set()
+            await all_acknowledged(stream)
+        assert handler.ids == ids
+        assert faults.error is None
+
+    async def test_handling_goes_on_and_the_batch_comes_again(
+        self, client: Client, stream: Stream, handler: Handler, error: Any
+    ) -> None:
+        rng = FaultyRandom()
+        rng.faults = Faults(error)
+        handler.answer = lambda event: OSError("not now") if len(handler.ids) == 1 else None
+        (first,) = await publish(stream, client, 1)
+        async with JetStreamReceiver(client, config_for(stream, ack_wait=0.4), handler, rng=rng):
+            # Where the failed message's next delivery is set.
+            await until(lambda: handler.ids == [first, first])
+            await all_acknowledged(stream)
+        assert rng.faults.error is None
+
+
+@pytest.mark.parametrize("what", ["fetch", "handle", "hold"])
+async def test_a_task_that_others_cancel_keeps_no_messages(
+    client: Client, stream: Stream, handler: Handler, what: str
+) -> None:
+    handler.gate.clear()
+    ids = await publish(stream, client, 3)
+    config = config_for(stream, batch=1, ack_wait=0.4)
+    async with JetStreamReceiver(client, config, handler) as receiver:
+        await until(lambda: receiver.describe()["waiting"] == 1)
+        (task,) = (one for one in asyncio.all_tasks() if one.get_name().endswith(f"projections-{what}"))
+        task.cancel()
+        await until(lambda: not own_tasks())
+        assert receiver.describe()["open"] is False
+        assert f"{what} was cancelled by others" in str(receiver.describe()["trouble"])
+        async with JetStreamReceiver(client, config, other := Handler()):
+            await until(lambda: set(other.ids) == set(ids))
+            await all_acknowledged(stream)
+        await receiver.close()
+        await receiver.open()
+        assert receiver.describe()["open"] is True
 
 
 async def test_a_consumer_that_was_deleted_is_made_anew(client: Client, stream: Stream, handler: Handler) -> None:

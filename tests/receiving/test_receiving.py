@@ -173,8 +173,9 @@ async def test_after_the_last_delivery_it_is_dropped(client: Client, stream: Str
     assert [(one.deliveries, str(one.error)) for one in drops.all] == [(3, "never")]
 
 
+@pytest.mark.parametrize("fault", [OSError, asyncio.CancelledError])
 async def test_nothing_is_dropped_that_nobody_could_be_told_of(
-    client: Client, stream: Stream, handler: Handler
+    client: Client, stream: Stream, handler: Handler, fault: type[BaseException]
 ) -> None:
     await stream.js.publish(f"{stream.name}.t", b"no event")
     told: list[int] = []
@@ -182,12 +183,14 @@ async def test_nothing_is_dropped_that_nobody_could_be_told_of(
     async def store(dropped: Any) -> None:
         told.append(dropped.deliveries)
         if len(told) < 3:
-            raise OSError("the place for dropped messages is gone")
+            raise fault("the place for dropped messages is gone")
 
     async with JetStreamReceiver(client, config_for(stream), handler, on_dropped=store):
+        (good,) = await publish(stream, client, 1)
         await until(lambda: len(told) == 3)
         await all_acknowledged(stream)
     assert told == [1, 2, 3]
+    assert handler.ids == [good]
 
 
 async def test_failures_wait_longer_each_time(client: Client, stream: Stream) -> None:

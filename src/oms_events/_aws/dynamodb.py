@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from oms_events._aio import cancelled_from_outside
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.sending import Sending
 from oms_events.errors import (
@@ -74,12 +75,16 @@ class DynamoClient:
             failure = self._storage_error(error, operation, parameters, table)
             raise failure from error.__cause__
         except TimeoutError:
-            subject = f"{operation} on {_tables(parameters, table)}"
-            if sending.begun and operation not in READS:
-                raise StorageOutcomeUnknownError(
-                    f"{subject}: sent, but no answer came in {self._timeout:g} s"
-                ) from None
-            raise StorageUnavailableError(f"{subject}: not answered in {self._timeout:g} s") from None
+            why = f"no answer came in {self._timeout:g} s"
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+            # Something inside was, such as a connection's lookup: it must not look as if the caller had to end.
+            why = "what waited for the answer was cancelled"
+        subject = f"{operation} on {_tables(parameters, table)}"
+        if sending.begun and operation not in READS:
+            raise StorageOutcomeUnknownError(f"{subject}: sent, but {why}")
+        raise StorageUnavailableError(f"{subject}: {why}")
 
     async def close(self) -> None:
         """Closes what was opened here; a borrowed client stays open."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from oms_events._aio import cancelled_from_outside
 from oms_events._aws.config import AwsConfig
 from oms_events.errors import (
     EventRejectedError,
@@ -55,6 +56,11 @@ class KmsClient:
             raise failure from error.__cause__
         except TimeoutError:
             raise StorageUnavailableError(f"KMS {operation}: not answered in {self._timeout:g} s") from None
+        except asyncio.CancelledError as error:
+            if cancelled_from_outside():
+                raise
+            # Something inside was: it must not look as if the caller had to end.
+            raise StorageUnavailableError(f"KMS {operation}: what waited for the answer was cancelled") from error
 
     async def close(self) -> None:
         """Closes what was opened here; a borrowed client stays open."""

@@ -17,6 +17,8 @@ _HIGHEST: Final = 125
 _PLAIN: Final = 10**_DIGITS
 LEVELS: Final = 32
 """Maps and lists inside each other (DynamoDB developer guide, "Quotas": 32 levels)."""
+_MAX_NAME: Final = 65_535
+"""Bytes of an attribute's name (DynamoDB developer guide, "Quotas": less than 64 KB)."""
 _SHOWN: Final = 200
 _SETS: Final = {"SS": "S", "NS": "N", "BS": "B"}
 
@@ -182,6 +184,14 @@ def _shown(value: object) -> str:
 def _name(name: object, path: str) -> str:
     if not isinstance(name, str):
         raise StorageRejectedError(f"{path} has the key {name!r}: DynamoDB takes only text as a name")
+    if (
+        not name
+        or len(name) > _MAX_NAME
+        or (not name.isascii() and len(name.encode(errors="replace")) > _MAX_NAME)
+    ):
+        raise StorageRejectedError(
+            f"{path} has the key {_shown(name)}: an attribute's name has 1 to {_MAX_NAME} bytes of UTF-8"
+        )
     return name if name.isascii() else checked_text(name, path=f"{path}: the name {name!r}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import signal
 import sys
 import traceback
@@ -51,6 +52,22 @@ _EXTRAS: Final = {
     "rich": "cli",
     "aiohttp": "devstack",
 }
+
+
+class _PositiveNumber(click.FloatRange):
+    """A number above 0, and below infinity: a wait that never ends is none."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number above 0.", param, ctx)
+        return number
+
+
+POSITIVE_NUMBER: Final = _PositiveNumber()
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 config_option = click.option(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from oms_events.cli.common import config_option, ends_cleanly, make_router, read_settings, run
+from oms_events.cli.common import POSITIVE_NUMBER, config_option, ends_cleanly, make_router, read_settings, run
 from oms_events.cli.event_options import EventInput, takes_events
 from oms_events.cli.parsing import Item, make_parser
 from oms_events.cli.reading import open_input, read_batches
@@ -24,7 +24,7 @@ OnBytes = Callable[[int], None]
 @takes_events
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE_NUMBER,
     metavar="SECONDS",
     help="The deadline of each batch, retries included.  [default: that of the settings, 30]",
 )

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         ProjectionTables,
         ProjectorConfig,
         SnapshotConfig,
-        TableAccess,
     )
     from oms_events.eventstore.dynamodb import DynamoDBEventStore
     from oms_events.eventstore.history import EventTable, ItemPage
@@ -158,7 +157,6 @@ __all__ = [
     "SubjectKey",
     "SubjectKeys",
     "Switched",
-    "TableAccess",
     "TimeRange",
     "TypeStats",
     "VerifiedProjection",
@@ -252,7 +250,6 @@ _MODULES = {
     "SubjectKey": "oms_events.eventstore.personal.keys",
     "SubjectKeys": "oms_events.eventstore.personal.keys",
     "Switched": "oms_events.eventstore.projections.versions",
-    "TableAccess": "oms_events.eventstore.config",
     "TimeRange": "oms_events.eventstore.time_ranges",
     "TypeStats": "oms_events.eventstore.inspection.store_stats",
     "VerifiedProjection": "oms_events.eventstore.projections.versions",

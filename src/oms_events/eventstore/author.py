@@ -15,6 +15,7 @@ from oms_events.errors import EventUnreadableError, InvalidEventError
 from oms_events.events import build_event, encode
 from oms_events.eventstore.append import check_aggregate_id
 from oms_events.eventstore.personal.cipher import FieldCipher
+from oms_events.eventstore.personal.sealed import refuse_marks
 from oms_events.eventstore.records import RecordedEvent, sequence_text
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import SEQUENCE_DIGITS
@@ -79,6 +80,8 @@ class Author:
     ) -> RecordedEvent:
         name = self._registry.name_of(event)
         data = clear = _json_of(event, name.type)
+        # Also without a cipher: others may read the same table with one.
+        refuse_marks(data)
         if self._cipher is not None:
             data = await self._cipher.protect(event, clear, subject=aggregate_id)
         built = build_event(

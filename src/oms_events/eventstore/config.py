@@ -60,7 +60,7 @@ class PersonalKeysConfig(TableAccess):
     """The table of the keys that personal data is encrypted under."""
 
     table_name: TableName
-    """The table, with the key `SubjectId`."""
+    """The table, with the key `Subject`."""
 
 
 class KmsConfig(AwsConfig):

@@ -31,6 +31,11 @@ class EventTable(Protocol):
         """The table's name, as actions have it."""
         ...
 
+    @property
+    def identity(self) -> str | None:
+        """What tells it from others of its name, once it was opened; None where that is not known."""
+        ...
+
     async def open(self) -> None:
         """Makes the table ready; idempotent. Raises `ConfigurationError` for a table of another shape."""
         ...
@@ -85,8 +90,9 @@ class EventTable(Protocol):
     ) -> ItemPage:
         """One page of the whole table, or of one of `segments` parts; consistent; also the command markers.
 
-        The items of an aggregate come together, all of them in one segment; rely on no order, which emulators do not
-        keep. Of a transaction that commits meanwhile some may be there and others not. A page may be empty while `next` says that there are more.
+        The items of an aggregate come together, all of them in one segment; rely on no order, which emulators do
+        not keep. Of a transaction that commits meanwhile some may be there and others not. A page may be empty
+        while `next` says that there are more.
         """
         ...
 

@@ -80,17 +80,28 @@ def event_item(event: RecordedEvent) -> dict[str, dict[str, Any]]:
     return item
 
 
+class _StoredEvent(RecordedEvent):
+    """A recorded event of an item: as its class makes it, in half the time; histories are long."""
+
+    __slots__ = ()
+
+    def __init__(self, item: Item, registry: EventRegistry) -> None:
+        self.aggregate_id = item[AGGREGATE_ID]["S"]
+        self.sequence = int(item[EVENT_SEQUENCE]["N"])
+        self.type = item[EVENT_TYPE]["S"]
+        self.version = int(item[SCHEMA_VERSION]["N"])
+        self._encoded = None
+        self._head = item[EVENT]["S"]
+        self._data = item[DATA]["S"]
+        self._payload = None
+        self._registry = registry
+        self._domain_event = None
+
+
 def read_item(item: Item, registry: EventRegistry) -> RecordedEvent:
     """The recorded event of an item. Raises `EventUnreadableError` for what is none."""
     try:
-        return RecordedEvent(
-            item[AGGREGATE_ID]["S"],
-            int(item[EVENT_SEQUENCE]["N"]),
-            (item[EVENT]["S"], item[DATA]["S"]),
-            version=int(item[SCHEMA_VERSION]["N"]),
-            registry=registry,
-            type=item[EVENT_TYPE]["S"],
-        )
+        return _StoredEvent(item, registry)
     except (KeyError, ValueError, TypeError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read: {error}"
         raise EventUnreadableError(

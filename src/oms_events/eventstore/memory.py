@@ -33,6 +33,7 @@ class MemoryEventTable:
 
     def __init__(self, name: str, transactions: MemoryOutboxStore | None = None) -> None:
         self.name = name
+        self.identity: str | None = None
         self._transactions = transactions or MemoryOutboxStore()
         self._transactions.tables[name] = self
         self._aggregates: dict[str, dict[int, Item]] = {}
@@ -49,8 +50,11 @@ class MemoryEventTable:
     def refuses(self, action: Action) -> bool:
         ((kind, body),) = action.items()
         condition = body.get("ConditionExpression")
-        if kind not in ("Put", "ConditionCheck") or condition not in (THERE, NOT_THERE):
+        if kind not in ("Put", "ConditionCheck") or (kind == "Put" and condition != NOT_THERE):
             raise StorageRejectedError(f"{kind} with {condition!r}: events are put once, and never changed")
+        if condition not in (THERE, NOT_THERE):
+            text = f"{condition!r}: an event store in memory knows the conditions {THERE!r} and {NOT_THERE!r} only"
+            raise StorageRejectedError(text)
         there = self._find(body["Item"] if kind == "Put" else body["Key"]) is not None
         return there is (condition == NOT_THERE)
 

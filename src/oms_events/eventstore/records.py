@@ -22,10 +22,6 @@ MAX_AGGREGATE_BYTES: Final = 900
 _DIGITS: Final = re.compile(rf"[0-9]{{1,{SEQUENCE_DIGITS}}}")
 
 
-Stored = tuple[str, str]
-"""An event as text: its attributes as a JSON object, and its data as JSON."""
-
-
 class RecordedEvent:
     """An event in an aggregate's history. What it holds is read when it is asked for, and then kept.
 
@@ -34,10 +30,12 @@ class RecordedEvent:
     """
 
     __slots__ = (
+        "_data",
         "_domain_event",
+        "_encoded",
+        "_head",
         "_payload",
         "_registry",
-        "_source",
         "aggregate_id",
         "sequence",
         "type",
@@ -48,18 +46,23 @@ class RecordedEvent:
         self,
         aggregate_id: str,
         sequence: int,
-        encoded: EncodedEvent | Stored,
+        encoded: EncodedEvent | None,
         *,
         version: int,
         registry: EventRegistry,
         payload: bytes | None = None,
         type: str = "",  # noqa: A002 - as CloudEvents has it
+        head: str = "",
+        data: str = "",
     ) -> None:
+        """Of a CloudEvent; or, with none, of its stored form: its type, its attributes and its data as JSON."""
         self.aggregate_id = aggregate_id
         self.sequence = sequence
-        self.type = type if isinstance(encoded, tuple) else encoded.type
+        self.type = type if encoded is None else encoded.type
         self.version = version
-        self._source = encoded
+        self._encoded = encoded
+        self._head = head
+        self._data = data
         self._payload = payload
         self._registry = registry
         self._domain_event: BaseModel | None = None
@@ -67,17 +70,16 @@ class RecordedEvent:
     @property
     def encoded(self) -> EncodedEvent:
         """The CloudEvent, ready to be published as it was stored. Raises `EventUnreadableError`."""
-        source = self._source
-        if isinstance(source, tuple):
-            source = self._source = self._read(source)
-        return source
+        encoded = self._encoded
+        if encoded is None:
+            encoded = self._encoded = self._read_stored()
+        return encoded
 
     @property
     def payload(self) -> bytes:
         """The data as JSON, in the version in which it was stored, with what was revealed in clear text."""
         if self._payload is None:
-            source = self._source
-            self._payload = source[1].encode() if isinstance(source, tuple) else source.payload
+            self._payload = self._data.encode() if self._encoded is None else self._encoded.payload
         return self._payload
 
     @property
@@ -116,9 +118,9 @@ class RecordedEvent:
         """The typed event, brought to the newest version. Raises `EventUnreadableError`."""
         found = self._domain_event
         if found is None:
-            source = self._source
             # Text is read as it is: most events are asked for nothing else.
-            payload = source[1] if self._payload is None and isinstance(source, tuple) else self.payload
+            as_text = self._payload is None and self._encoded is None
+            payload = self._data if as_text else self.payload
             try:
                 found = self._domain_event = self._registry.read(self.type, self.version, payload)
             except EventUnreadableError as error:
@@ -130,16 +132,18 @@ class RecordedEvent:
         return RecordedEvent(
             self.aggregate_id,
             self.sequence,
-            self._source,
+            self._encoded,
             version=self.version,
             registry=self._registry,
             payload=payload,
             type=self.type,
+            head=self._head,
+            data=self._data,
         )
 
-    def _read(self, stored: Stored) -> EncodedEvent:
+    def _read_stored(self) -> EncodedEvent:
         try:
-            encoded = read_event(*stored, "json")
+            encoded = read_event(self._head, self._data, "json")
             if not isinstance(encoded.attributes.get("time"), datetime):
                 raise InvalidEventError("attribute 'time' is missing", field="time")
         except InvalidEventError as error:

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from oms_events.errors import ConfigurationError, EventUnreadableError
 from oms_events.events import load_json
+from oms_events.eventstore.failures import without_values
 
 Model = TypeVar("Model", bound=type[BaseModel])
 Upcaster = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -58,6 +59,9 @@ class EventRegistry:
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
         self._readers: dict[tuple[str, int], Callable[[bytes | str], BaseModel]] = {}
         """Of versions without an upcaster that were read before."""
+
+    def __repr__(self) -> str:
+        return f"EventRegistry(schema_base={self._schema_base!r})"
 
     @overload
     def event(self, model: Model) -> Model: ...
@@ -156,6 +160,14 @@ class EventRegistry:
             model = self._models[name].__name__
             text = f"{event_type} version {version} does not fit {model}: {where}: {first['msg']}{more}"
             raise EventUnreadableError(text, event_type=event_type, version=version) from None
+        except MemoryError:
+            # Not the event's fault.
+            raise
+        except Exception as error:
+            # A validator's own: pydantic takes only ValueError and AssertionError for the data's fault.
+            model = self._models[name].__name__
+            text = f"{event_type} version {version}: a validator of {model} failed: {without_values(error)}"
+            raise EventUnreadableError(text, event_type=event_type, version=version) from None
 
     def _reader_of(self, name: tuple[str, int], *, stored: int) -> Callable[[bytes | str], BaseModel]:
         model = self._models.get(name)
@@ -175,12 +187,12 @@ class EventRegistry:
                 data = upcaster(data)
                 version += 1
         except Exception as error:
-            text = f"the upcaster of {event_type} version {version} failed: {error!r}"
+            text = f"the upcaster of {event_type} version {version} failed: {without_values(error)}"
             raise EventUnreadableError(text, event_type=event_type, version=start) from error
         try:
             return (event_type, version), to_json(data)
         except Exception as error:
-            text = f"what the upcaster of {event_type} version {version - 1} gives has no JSON form: {error}"
+            text = f"what the upcaster of {event_type} version {version - 1} gives has no JSON form"
             raise EventUnreadableError(text, event_type=event_type, version=start) from error
 
     def _versions(self, event_type: str) -> list[int]:

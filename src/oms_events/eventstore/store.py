@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
@@ -23,7 +23,7 @@ from oms_events.errors import (
     StorageUnavailableError,
     TransactionConflictError,
 )
-from oms_events.eventstore.append import Append, check_aggregate_id
+from oms_events.eventstore.append import Append, check_aggregate_id, check_command_id
 from oms_events.eventstore.author import Author
 from oms_events.eventstore.by_type import items_by_type
 from oms_events.eventstore.config import EventStoreConfig
@@ -42,6 +42,10 @@ from oms_events.resilience.backoff import RetryConfig
 _LOOKS: Final = 8
 """So often in all a history with a gap is read: what is being committed shows within milliseconds."""
 _PAUSE: Final = RetryConfig(initial=0.02, maximum=1.0)
+
+
+Damaged = Callable[[RecordedEvent, PersonalDataError], None]
+"""Is told of an event whose personal data cannot be revealed, which is given as it was stored then."""
 
 
 class EventPage(NamedTuple):
@@ -140,16 +144,24 @@ class EventStore:
         `CommitOutcomeUnknownError`, or cancelled while it commits, all or nothing was written: do it again with
         the same `command_id` and the same expectation.
         """
-        if self._is_closed:
-            raise self._closed()
-        recorded = await self._author.write(
-            aggregate_id,
-            events,
-            after=expected_sequence,
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-            attributes=attributes or {},
-        )
+        self._check_open()
+        try:
+            recorded = await self._author.write(
+                aggregate_id,
+                events,
+                after=expected_sequence,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                attributes=attributes or {},
+            )
+        except PersonalDataError as error:
+            # Of somebody who was forgotten after the command was carried out.
+            if command_id is None:
+                raise
+            check_command_id(command_id)
+            if (marker := await self.marker(aggregate_id, command_id)) is None:
+                raise
+            raise _duplicate(aggregate_id, command_id, marker) from error
         append = Append(
             self.table.name, aggregate_id, expected_sequence, recorded, command_id, fingerprint, actions
         )
@@ -171,14 +183,20 @@ class EventStore:
 
     async def _commit(self, append: Append) -> None:
         if self.outbox is not None:
-            await self.outbox.commit(append.actions, [event.encoded for event in append.events])
+            events = [event.encoded for event in append.events]
+            await self.outbox.commit(append.actions, events, size=append.size)
             return
         # Not inside the commit: what takes its time there counts as an answer that did not come.
-        await self.table.open()
+        await self._open_table()
         try:
             await self._committer.commit(append.actions)
         except OutboxClosedError:
             raise self._closed() from None
+
+    async def _open_table(self) -> None:
+        """Never after `close`: nobody would close it again."""
+        self._check_open()
+        await self.table.open()
 
     async def _refusal(self, append: Append, error: ConditionFailedError) -> Exception | None:
         """What a refused condition means; None when it was one of the caller's own."""
@@ -189,7 +207,7 @@ class EventStore:
         try:
             # Beside a conflict at the marker, the history's condition may be all that is told.
             if (marker := await self._marker(append)) is not None:
-                return _duplicate(append, marker)
+                return _duplicate(append.aggregate_id, append.command_id, marker)
             actual = await self.last_sequence(append.aggregate_id)
         except StorageError:
             if is_duplicate:
@@ -199,7 +217,7 @@ class EventStore:
     async def _overtaken(self, append: Append) -> Exception | None:
         marker = await self._marker(append)
         if marker is not None:
-            return _duplicate(append, marker)
+            return _duplicate(append.aggregate_id, append.command_id, marker)
         actual = await self.last_sequence(append.aggregate_id)
         if actual == append.expected:
             return None
@@ -212,23 +230,32 @@ class EventStore:
 
     async def marker(self, aggregate_id: str, command_id: str) -> CommandMarker | None:
         """What became of a command, strongly consistent; None when it was not carried out."""
+        self._check_open()
         item = await self.table.get(marker_key(aggregate_id, command_id))
         return None if item is None else read_marker(item)
 
     async def last_sequence(self, aggregate_id: str) -> int:
         """The sequence of an aggregate's last event, strongly consistent; 0 without events."""
         check_aggregate_id(aggregate_id)
+        self._check_open()
         page = await self.table.read(aggregate_id, after=0, limit=1, newest_first=True)
         return sequence_of(page.items[0]) if page.items else 0
 
     async def pages(
-        self, aggregate_id: str, *, after: int = 0, up_to: int | None = None, limit: int | None = None
+        self,
+        aggregate_id: str,
+        *,
+        after: int = 0,
+        up_to: int | None = None,
+        limit: int | None = None,
+        damaged: Damaged | None = None,
     ) -> AsyncGenerator[Sequence[RecordedEvent]]:
         """An aggregate's events, `after` < sequence <= `up_to`, page by page, strongly consistent.
 
         A page has `limit` events at most, and 1 MB. Without gaps: beside an append of several events DynamoDB may
         show a later one alone, and then it is read again. Raises `EventUnreadableError`, also for an event that
-        stays missing; `ValueError`; a `StorageError`.
+        stays missing; `PersonalDataError` for personal data that cannot be revealed, unless `damaged` is told of
+        it; `ValueError`; a `StorageError`.
         """
         check_aggregate_id(aggregate_id)
         _check_least("after", after, 0)
@@ -236,10 +263,11 @@ class EventStore:
         _check_least("limit", limit, 1)
         looks = 0
         while True:
+            self._check_open()
             page = await self.table.read(aggregate_id, after=after, up_to=up_to, limit=limit)
             items = _without_gap(page.items, after)
             if items:
-                events = await self.revealed(items)
+                events = await self.revealed(items, damaged=damaged)
                 after, looks = events[-1].sequence, 0
                 yield events
             if len(items) < len(page.items) or (page.next is not None and not items):
@@ -268,15 +296,18 @@ class EventStore:
         after: str | None = None,
         newest_first: bool = False,
         page_size: int | None = None,
+        damaged: Damaged | None = None,
     ) -> AsyncGenerator[RecordedEvent]:
         """The events of a type of all aggregates by time, `start` <= time < `end` (aware times).
 
         Eventually consistent: an event shows up within about a second, and then at its own time, which is its
         writer's clock's; projections are for those who must miss none. `after` is the `time_key` of the event to
         go on from; `page_size` bounds what is read at once from each of the 8 shards (1 MB unless given). Raises
-        `ValueError` for a time without its zone, `EventUnreadableError` and a `StorageError`.
+        `ValueError` for a time without its zone, `EventUnreadableError`, `PersonalDataError` for personal data
+        that cannot be revealed, unless `damaged` is told of it, and a `StorageError`.
         """
         _check_least("page_size", page_size, 1)
+        self._check_open()
         items = items_by_type(
             self.table,
             event_type,
@@ -288,8 +319,9 @@ class EventStore:
         )
         async with aclosing(items) as batches:
             async for batch in batches:
-                for event in await self.revealed(batch):
+                for event in await self.revealed(batch, damaged=damaged):
                     yield event
+                self._check_open()
 
     async def scan(
         self, *, start: Token | None = None, segment: int = 0, segments: int = 1, limit: int | None = None
@@ -304,13 +336,14 @@ class EventStore:
         _check_least("limit", limit, 1)
         if not 0 <= segment < segments:
             raise ValueError(f"segment = {segment}, segments = {segments}: count segments from 0")
+        self._check_open()
         page = await self.table.scan(start=start, segment=segment, segments=segments, limit=limit)
         return EventPage(await self.revealed([item for item in page.items if is_event(item)]), page.next)
 
-    async def revealed(self, items: Sequence[Item]) -> list[RecordedEvent]:
+    async def revealed(self, items: Sequence[Item], *, damaged: Damaged | None = None) -> list[RecordedEvent]:
         """The recorded events of items, personal data in clear text where the cipher still has the key."""
         events = [read_item(item, self.registry) for item in items]
-        return events if self.cipher is None else await reveal(events, self.cipher)
+        return events if self.cipher is None else await reveal(events, self.cipher, damaged=damaged)
 
     def _new_committer(self) -> Committer:
         config = self.config
@@ -323,19 +356,32 @@ class EventStore:
             rng=self._rng,
         )
 
+    def _check_open(self) -> None:
+        """In memory nothing else would end."""
+        if self._is_closed:
+            raise self._closed()
+
     def _closed(self) -> StorageUnavailableError:
         text = f"the event store {self.table.name!r} was closed: nothing was written; open it again"
         return StorageUnavailableError(text)
 
 
-async def reveal(events: Sequence[RecordedEvent], cipher: FieldCipher) -> list[RecordedEvent]:
-    """The events with personal data in clear text.
+async def reveal(
+    events: Sequence[RecordedEvent], cipher: FieldCipher, *, damaged: Damaged | None = None
+) -> list[RecordedEvent]:
+    """The events with personal data in clear text; those that `damaged` is told of stay as they were stored.
 
     Raises `PersonalDataError`, which names the event at fault and has its `index`, and a `StorageError`.
     """
     try:
         payloads = await cipher.reveal([event.payload for event in events])
     except PersonalDataError as error:
+        if damaged is not None and len(events) == 1:
+            damaged(events[0], error)
+            return [*events]
+        if damaged is not None:
+            # Which of them are damaged shows one by one.
+            return [found for event in events for found in await reveal([event], cipher, damaged=damaged)]
         if error.index is None:
             raise
         text = f"{events[error.index].position}: {error}"
@@ -378,10 +424,10 @@ def _check_least(name: str, value: int | None, least: int) -> None:
         raise ValueError(f"{name} = {value}: give {least} or more")
 
 
-def _duplicate(append: Append, marker: CommandMarker) -> DuplicateCommandError:
+def _duplicate(aggregate_id: str, command_id: str | None, marker: CommandMarker) -> DuplicateCommandError:
     return DuplicateCommandError(
-        append.aggregate_id,
-        append.command_id or "",
+        aggregate_id,
+        command_id or "",
         first_sequence=marker.first_sequence,
         events=marker.events,
         fingerprint=marker.fingerprint,

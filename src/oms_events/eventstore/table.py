@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
@@ -73,6 +74,10 @@ class DynamoTable:
             if self._dynamo is None:
                 self._dynamo = await self.retried(self._connect)
 
+    def open_later(self) -> None:
+        """Lets the first call open the table, also after `close`."""
+        self._is_closed = False
+
     async def close(self) -> None:
         """Closes what was opened here; idempotent. Calls that are under way fail, and so do later ones."""
         self._is_closed = True
@@ -80,6 +85,15 @@ class DynamoTable:
             dynamo, self._dynamo = self._dynamo, None
             if dynamo is not None:
                 await dynamo.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def call(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """An operation, sent once; opens the table before, if nobody has. Raises a `StorageError`.

@@ -136,13 +136,13 @@ class Outbox:
                 raise
             added += len(chunk)
 
-    async def commit(self, actions: Sequence[Action], events: Iterable[object] = ()) -> None:
+    async def commit(self, actions: Sequence[Action], events: Iterable[object] = (), *, size: int = 0) -> None:
         """Commits ready actions with events, as leaving a `Transaction` does; nobody checks the actions again.
 
-        For stores that build their own actions; the caller minds the transaction's 4 MB.
+        For stores that build their own actions; `size` is how many bytes these are.
         """
         admitted = [self._committer.admit(event) for event in events]
-        check_transaction(len(actions) + len(admitted), sum(entry.size for entry in admitted))
+        check_transaction(len(actions) + len(admitted), size + sum(entry.size for entry in admitted))
         await self.open()
         await self._committer.commit([*actions, *admitted])
 

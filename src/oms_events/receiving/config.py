@@ -45,7 +45,10 @@ class ReceiverConfig(ConfigModel):
     retry_maximum: PositiveFloat = 60.0
     """It never waits longer than that."""
     max_deliveries: PositiveInt | None = None
-    """A message that fails at this delivery is dropped, and said to be; without, it comes until it is handled."""
+    """A message that fails at this delivery is dropped, and said to be; without, it comes until it is handled.
+
+    JetStream's own `max_deliver` gives messages up without a word: opening switches it off, where it may manage.
+    """
     heartbeat: Annotated[float, Field(ge=0.05, le=15)] = 2.0
     """The server's signs of life; after more than two without one the receiver asks anew."""
     stop_timeout: Annotated[float, Field(ge=0, le=3600)] = 10.0

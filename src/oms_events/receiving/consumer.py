@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from oms_events._nats.api import STREAM_NOT_FOUND, ApiForbiddenError, ApiRefusedError, JetStreamApi
@@ -9,7 +10,10 @@ from oms_events._nats.refusals import error_of
 from oms_events.errors import PlatformDeniedError, PublishError, TransientError
 from oms_events.receiving.config import ReceiverConfig
 
+_log = logging.getLogger("oms_events")
+
 _CONSUMER_NOT_FOUND: Final = 10014
+_WITHOUT_END: Final = -1
 _NANOSECONDS: Final = 1_000_000_000
 _NOT_NOW: Final = (408, 429, 500, 503)
 
@@ -32,12 +36,20 @@ async def prepare_consumer(api: JetStreamApi, config: ReceiverConfig) -> float:
                 f"stream {config.stream!r} has no consumer {config.durable!r}; make it, or set manage = true",
                 code="no_consumer",
             )
-        return await _put(api, config, {"deliver_policy": "all", "replay_policy": "instant", "max_deliver": -1})
+        return await _put(api, config, {"deliver_policy": "all", "replay_policy": "instant"})
     _check_usable(config, there)
     if config.manage and any(there.get(key) != value for key, value in _wanted(config).items()):
         # Whoever filters by one subject has another field than who filters by several.
         kept = {key: value for key, value in there.items() if key not in ("filter_subject", "filter_subjects")}
         return await _put(api, config, kept)
+    if (most := there.get("max_deliver", _WITHOUT_END)) != _WITHOUT_END:
+        _log.warning(
+            "consumer %r of stream %r has max_deliver = %s: after so many deliveries JetStream gives a message up "
+            "without a word; set it to -1, and max_deliveries here",
+            config.durable,
+            config.stream,
+            most,
+        )
     return float(there.get("ack_wait", 0)) / _NANOSECONDS or config.ack_wait
 
 
@@ -71,6 +83,8 @@ def _wanted(config: ReceiverConfig) -> dict[str, Any]:
         "ack_policy": "explicit",
         "ack_wait": round(config.ack_wait * _NANOSECONDS),
         "max_ack_pending": config.max_ack_pending,
+        # The server would give a message up without a word; `max_deliveries` says so.
+        "max_deliver": _WITHOUT_END,
     }
     match config.subjects:
         case ():

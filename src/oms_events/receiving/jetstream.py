@@ -112,9 +112,11 @@ class JetStreamReceiver:
                 raise
             self._stopping = False
             self._tasks = [
-                asyncio.create_task(task(), name=f"oms-events-receiver-{self._config.durable}-{what}")
+                asyncio.create_task(self._kept_up(task), name=f"oms-events-receiver-{self._config.durable}-{what}")
                 for what, task in (("fetch", self._fetch), ("handle", self._handle_all), ("hold", self._hold))
             ]
+            for task in self._tasks:
+                task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Stops; idempotent. The batch in the handler gets `stop_timeout` seconds, and is cancelled then.
@@ -153,12 +155,35 @@ class JetStreamReceiver:
             "durable": config.durable,
             "servers": self._connection.servers(),
             "own_connection": self._connection.owned,
-            "open": bool(self._tasks),
+            "open": bool(self._tasks) and not self._stopping,
             "trouble": self._trouble,
             "waiting": len(self._waiting),
             "in_hand": len(self._in_hand),
             **self._counts,
         }
+
+    # ------------------------------------------------------------------ tasks
+
+    async def _kept_up(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does work until closing ends it: what else ends it is told, and it begins again."""
+        while True:
+            try:
+                return await work()
+            except (Exception, asyncio.CancelledError) as error:
+                if _is_to_end(error):
+                    raise
+                _log.exception("%s: a task failed, and begins again", self._name)
+            await self._clock.sleep(_FIRST_PAUSE)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Without one of the tasks the others would only keep messages from other receivers: they end too."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._trouble = f"task {task.get_name()} was cancelled by others; close the receiver, and open it again"
+        _log.error("%s: no messages any more: %s", self._name, self._trouble)
+        for other in self._tasks:
+            other.cancel()
 
     # ------------------------------------------------------------------ fetching
 
@@ -189,7 +214,9 @@ class JetStreamReceiver:
                 if str(error) != self._trouble:
                     _log.warning("%s: no messages now: %s", self._name, error)
                 self._trouble = str(error)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if _is_to_end(error):
+                    raise
                 # Of nats-py or of ours: whatever it is, receiving must not end with it.
                 _log.exception("%s: receiving failed", self._name)
                 self._trouble = repr(error)
@@ -217,6 +244,8 @@ class JetStreamReceiver:
     # ------------------------------------------------------------------ handling
 
     async def _handle_all(self) -> None:
+        # What a batch left that was not handled to its end comes again: it is no longer held.
+        self._in_hand = ()
         while True:
             await self._until(lambda: bool(self._waiting) or self._stopping)
             if not self._waiting:
@@ -254,7 +283,7 @@ class JetStreamReceiver:
                     f"the handler gave {len(results)} results for {len(events)} events; give one for each"
                 )
         except asyncio.CancelledError as error:
-            if cancelled_from_outside():
+            if _is_to_end(error):
                 raise
             return [RuntimeError(f"the handler was cancelled inside: {error!r}")] * len(events)
         except Exception as error:
@@ -283,7 +312,9 @@ class JetStreamReceiver:
                 answer = self._on_dropped(dropped)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception:
+            except (Exception, asyncio.CancelledError) as failure:
+                if _is_to_end(failure):
+                    raise
                 _log.exception("on_dropped failed for message %s@%d on %s", *where)
                 self._counts["failed"] += 1
                 await self._ask_again(delivery)
@@ -325,6 +356,11 @@ async def _flush(client: Client) -> None:
         # The client's ping overtakes what is buffered; the answer to a second one comes after it.
         for _ in range(2):
             await round_trip(client, _LAST_WORDS)
+
+
+def _is_to_end(error: BaseException) -> bool:
+    """Whether somebody cancelled this task, and not only something that it waited for."""
+    return isinstance(error, asyncio.CancelledError) and cancelled_from_outside()
 
 
 def _ignore(state: ConnectionState, text: str) -> None:

@@ -139,4 +139,4 @@ def test_the_event_store_keeps_its_promises() -> None:
 
 @pytest.mark.nightly
 def test_the_event_store_keeps_its_promises_for_long() -> None:
-    _model(1500, 50)
+    _model(3000, 50)

@@ -36,6 +36,7 @@ ECHO = {"inline": echo_code(ECHO_QUEUE)}
 TOPIC = "arn:aws:sns:us-east-1:123456789012:alarms"
 TO_PROJECTION = {"id": "projection", "arn": {"ref": "function:projection-handler"}}
 
+KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/12345678-1234-1234-1234-123456789012"
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "production": {
@@ -58,7 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no alarms": {"enable_cloudwatch_alarms": False},
     "other targets": {"financial_event_targets": [TO_PROJECTION]},
     "an outbox": {"enable_outbox": True},
-    "personal data": {"enable_personal_data": True},
+    "personal data": {"enable_personal_data": True, "personal_key_arn": KMS_KEY},
     "an outbox with its relay": {
         "environment": "staging",
         "resource_suffix": "sixteen-letters1",
@@ -212,11 +213,37 @@ def test_capacities_are_those_of_the_event_store_and_its_index_and_of_no_other_t
     assert {table["BillingMode"] for table in tables.values()} == {"PAY_PER_REQUEST"}
 
 
-def test_every_table_is_recoverable_and_encrypted() -> None:
+def test_every_table_but_that_of_keys_is_recoverable_and_all_are_encrypted() -> None:
     tables = resources(template(enable_outbox=True, enable_personal_data=True), "AWS::DynamoDB::Table").values()
     assert len(tables) == 6
-    assert all(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] for table in tables)
+    recoverable = {
+        str(table["TableName"]): table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+        for table in tables
+    }
+    # It would keep the keys of people who were forgotten.
+    assert [name for name, is_kept in recoverable.items() if not is_kept] == ["personal-keys-dev"]
     assert all(table["SSESpecification"]["SSEEnabled"] for table in tables)
+
+
+def test_the_key_of_keys_is_used_by_all_and_encrypts_for_the_command_handler_alone() -> None:
+    made = template(enable_personal_data=True, personal_key_arn=KMS_KEY)
+    used = {
+        role: [actions for actions, resource in statements(made, role) if KMS_KEY in resource]
+        for role in ("command", "projection", "query")
+    }
+    decrypts = [["kms:Decrypt"]]
+    assert {role: [[*actions] for actions in found] for role, found in used.items()} == {
+        "command": [["kms:Encrypt", "kms:Decrypt"]], "projection": decrypts, "query": decrypts,
+    }  # fmt: skip
+    functions = [entry for entry in resources(made, "AWS::Lambda::Function").values()]
+    assert {entry["Environment"]["Variables"].get("PERSONAL_KEY_ARN") for entry in functions} == {KMS_KEY}
+
+
+def test_a_key_of_keys_needs_their_table_and_is_no_alias() -> None:
+    with pytest.raises(ValueError, match="personal_key_arn needs enable_personal_data = true"):
+        template(personal_key_arn=KMS_KEY)
+    with pytest.raises(ValueError, match="is no key; give the ARN of one"):
+        template(enable_personal_data=True, personal_key_arn="arn:aws:kms:eu-central-1:123456789012:alias/people")
 
 
 def test_keys_of_people_are_read_by_all_and_made_and_deleted_by_the_command_handler_alone() -> None:
@@ -310,7 +337,9 @@ def test_the_example_is_a_stack_without_findings() -> None:
     assert variables.pop("preset") == "event-sourcing"
     made = template(**variables)
     (rule,) = resources(made, "AWS::Events::Rule").values()
-    assert [target["Id"] for target in rule["Targets"]] == ["accounting", "projection"]
+    assert [target["Id"] for target in rule["Targets"]] == ["accounting", "fraud-checks"]
+    # The projection handler takes no events of a rule.
+    assert "Function" not in json.dumps([target["Arn"] for target in rule["Targets"]])
     assert findings(made) == []
 
 

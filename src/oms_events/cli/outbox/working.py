@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oms_events.cli.common import (
+    POSITIVE_NUMBER,
     ExitCode,
     config_option,
     configured_platforms,
@@ -106,7 +107,7 @@ class Work:
 @click.command()
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE_NUMBER,
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -65,9 +65,10 @@ def parked(*, name: str, aggregate_id: str | None, limit: int, config_file: Path
     """List the events that a projection cannot take, and why.
 
     PROJECTION is its name for the active version, or with a version, as in AccountSummary@2. An aggregate whose
-    event is held waits for it; after a repair let your projector try again (`retry_parked`).
+    event is held waits for it; after a repair let your projector try again (`retry_parked`). Ends with 1 when the
+    projection has no active version: no projector of it was ever opened.
     """
-    found, more, full_name = run(_parked(config_file, name, aggregate_id, limit))
+    found, more, active = run(_parked(config_file, name, aggregate_id, limit))
     if as_json:
         for event in found:
             print_json({**asdict(event), "position": event.position})
@@ -77,9 +78,12 @@ def parked(*, name: str, aggregate_id: str | None, limit: int, config_file: Path
         print_table(columns, rows)
     if more:
         tell(f"there are more: --limit {limit * 10}")
-    if full_name is None:
+    name, _, version = name.partition("@")
+    if active is None:
         tell(f"projection {name!r} has no active version: no projector of it was ever opened")
         sys.exit(ExitCode.FAILED)
+    if not found and version not in ("", str(active)):
+        tell(f"nothing of version {version} is parked; the active version of projection {name!r} is {active}")
 
 
 async def _status(config_file: Path | None, names: Sequence[str]) -> list[Status]:
@@ -110,17 +114,16 @@ async def _status_of(read_models: ReadModels, name: str) -> Status:
 
 
 async def _parked(
-    config_file: Path | None, name: str, aggregate_id: str | None, limit: int
-) -> tuple[list[ParkedEvent], bool, str | None]:
-    """Parked events, whether there are more, and of which version; None for a projection without any."""
+    config_file: Path | None, wanted: str, aggregate_id: str | None, limit: int
+) -> tuple[list[ParkedEvent], bool, int | None]:
+    """Parked events, whether there are more, and the active version of the projection; None without any."""
+    name, _, version = wanted.partition("@")
     async with read_settings(config_file).create_read_models() as read_models:
-        full_name = name
-        if "@" not in name:
-            version = await read_models.active_version(name)
-            if version is None:
-                return [], False, None
-            full_name = f"{name}@{version}"
-        return *await _read(read_models, full_name, aggregate_id, limit), full_name
+        active = await read_models.active_version(name)
+        if active is None:
+            return [], False, None
+        found = await _read(read_models, f"{name}@{version or active}", aggregate_id, limit)
+        return *found, active
 
 
 async def _read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from oms_events.cli.replay.showing import archive_bar, describe_archive_replay, 
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.replay.archive import ArchiveReplays
 from oms_events.eventstore.replay.archive_replays import ArchiveReplay
+from oms_events.eventstore.replay.config import new_replay_name
 from oms_events.eventstore.time_ranges import TimeRange
 
 
@@ -51,19 +53,28 @@ def archive(
     AWS does it, by the events' own times, minute by minute, in no order within a minute. Ctrl-C ends this command,
     not the replay. Ends with 1 when the replay did not complete.
     """
+    now = datetime.now(UTC)
     try:
-        time_range = TimeRange.parse(start, end, now=datetime.now(UTC))
+        time_range = TimeRange.parse(start, end, now=now)
     except ValueError as error:
         raise ConfigurationError("replay", [str(error)]) from None
     if not yes and sys.stdin.isatty():
         to = f"rules {', '.join(rules)}" if rules else "all rules of its bus"
         click.confirm(f"replay archive {archive} {time_range} to {to}?", abort=True, err=True)
 
+    # Told before: whatever comes between, it can be looked for.
+    name = name or new_replay_name(now, random.SystemRandom())
+    tell(f"starting replay {name}")
+
     async def begin() -> ArchiveReplay:
         async with ArchiveReplays(config) as archives:
             return await archives.start(archive, time_range, name=name, rules=rules, on_warning=tell)
 
-    found = run(begin())
+    try:
+        found = run(begin())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        tell(f"stopped; it may have been started: oms-events replay show {name}")
+        raise
     tell(f"started replay {found.name}")
     _end(_followed(found.name, config, as_json=as_json) if follow else found, as_json=as_json, waited=follow)
 

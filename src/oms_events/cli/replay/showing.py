@@ -80,27 +80,44 @@ def tell_oddities(report: ReplayReport) -> None:
             f"{counted(report.duplicates, 'event')} were dropped as duplicates by a platform that had them "
             "already (JetStream does so within its duplicate window): their consumers saw nothing"
         )
+    if not (report.matched or report.failed or report.resumed):
+        tell("nothing matched: check the types, the times, the rule and the table")
     if report.unrouted:
         tell(f"no rule takes {counted(report.unrouted, 'event')}; --platform sends them all the same")
 
 
-@contextmanager
-def event_counter(*, wanted: bool) -> Iterator[Callable[[ReplayReport], None]]:
-    """Counts settled events on stderr, when that is a terminal."""
-    if not wanted or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+class EventBar:
+    """Shows on stderr, while `shown`, how many events were read, and what became of them."""
 
-    columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None, shown="")
+    def __init__(self) -> None:
+        self._show: Callable[[ReplayReport], None] = lambda _: None
 
-        def show(report: ReplayReport) -> None:
-            progress.update(task, shown=f"{report.delivered} delivered, {report.matched} read ahead")
+    def __call__(self, report: ReplayReport) -> None:
+        self._show(report)
 
-        yield show
+    @contextmanager
+    def shown(self, *, total: int | None, dry_run: bool) -> Iterator[None]:
+        """Until the end of the block; `total` is about how many items there are, where all are read."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        title = "counting" if dry_run else "replaying"
+        columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=total, shown="")
+
+            def show(report: ReplayReport) -> None:
+                # Of a table of which a part was done before, nobody knows how much is left.
+                of_all = None if report.resumed else total
+                read = f"{report.read} read" if of_all is None else f"{report.read} of about {of_all} read"
+                done = f"{report.matched} matched" if dry_run else f"{report.delivered} delivered"
+                progress.update(task, total=of_all, completed=report.read, shown=f"{read}, {done}")
+
+            self._show = show
+            try:
+                yield
+            finally:
+                self._show = lambda _: None
 
 
 @contextmanager

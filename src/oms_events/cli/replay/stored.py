@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +14,23 @@ from typing import Literal
 
 import click
 
-from oms_events.cli.common import ExitCode, config_option, configured_platforms, ends_cleanly, run
+from oms_events.cli.common import (
+    POSITIVE_NUMBER,
+    ExitCode,
+    config_option,
+    configured_platforms,
+    ends_cleanly,
+    run,
+)
 from oms_events.cli.output import tell
-from oms_events.cli.replay.showing import Failures, event_counter, show_report, tell_oddities
-from oms_events.errors import ConfigurationError
+from oms_events.cli.replay.showing import EventBar, Failures, show_report, tell_oddities
+from oms_events.errors import ConfigurationError, ReplayError
+from oms_events.eventstore.inspection.store_stats import estimate
 from oms_events.eventstore.replay.checkpoints import FileReplayCheckpoint
 from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection
 from oms_events.eventstore.replay.report import ReplayReport
 from oms_events.eventstore.replay.store_replay import StoreReplay
+from oms_events.eventstore.store import EventStore
 from oms_events.settings import Settings
 
 _TABLE = "OMS_EVENT_STORE_TABLE"
@@ -35,8 +44,9 @@ class Wanted:
     selection: ReplaySelection
     config: ReplayConfig
     name: str | None
-    checkpoint: Path | None
+    checkpoint: FileReplayCheckpoint | None
     dry_run: bool
+    shows_bar: bool
     report: ReplayReport | None = None
 
 
@@ -49,9 +59,7 @@ class Wanted:
 @click.option("--to", "end", metavar="TIME", help="Only before this time.  [default: now]")
 @click.option("--rule", metavar="NAME", help="Only events that this rule takes.")
 @click.option("--platform", metavar="NAME", help="Only to this platform, whatever the rules say of it.")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N events a second."
-)
+@click.option("--rate", type=POSITIVE_NUMBER, metavar="N", help="At most N events a second.")
 @click.option("--unordered", is_flag=True, help="Faster: an aggregate's events go without waiting for each other.")
 @click.option("--dry-run", is_flag=True, help="Count by type, rule and platform; publish nothing.")
 @click.option(
@@ -73,7 +81,7 @@ class Wanted:
     type=click.Choice(("stop", "continue")),
     default="stop",
     show_default=True,
-    help="After an event that was not delivered at all attempts, or cannot be read.",
+    help="After an event that was not delivered at all attempts, cannot be read, or is missing.",
 )
 @click.option("--table", metavar="NAME", help="The event store's table.  [default: that of the settings]")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
@@ -101,8 +109,9 @@ def store(
 ) -> None:
     """Publish recorded events once more, through the rules and platforms of the settings.
 
-    Events keep their identity, and say `replayname`. Ends with 1 when one was not delivered. After Ctrl-C or an
-    error the same command with the same --checkpoint goes on where it was.
+    Events keep their identity, and say `replayname`. Ends with 1 when one was not delivered, and, with nothing
+    published, when an aggregate has no event. After Ctrl-C or an error the same command with the same
+    --checkpoint goes on where it was.
     """
     wanted = Wanted(
         _settings(config_file, table),
@@ -116,22 +125,22 @@ def store(
         ),
         ReplayConfig(ordered=not unordered, rate=rate, after_rejection=on_rejected, after_failure=on_failed),
         name,
-        checkpoint,
+        None if checkpoint is None else FileReplayCheckpoint(checkpoint),
         dry_run,
+        shows_bar=sys.stderr.isatty() and not (as_json and sys.stdout.isatty()),
     )
     _check_times(wanted.selection)
     if not dry_run and not yes and sys.stdin.isatty():
         click.confirm(_question(wanted), abort=True, err=True)
     failures = Failures(as_json=as_json)
     try:
-        with event_counter(wanted=not (as_json and sys.stdout.isatty())) as on_progress:
-            run(_replay(wanted, on_progress, failures))
+        run(_replay(wanted, failures))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        tell(f"stopped; {_rest(wanted)}")
+        tell("; ".join(("stopped", *_rest(wanted))))
         raise
     except Exception:
-        if wanted.report is not None and not dry_run:
-            tell(_rest(wanted))
+        for text in _rest(wanted):
+            tell(text)
         raise
     finally:
         failures.finish()
@@ -146,23 +155,29 @@ def store(
     sys.exit(ExitCode.FAILED if report.rejected or report.failed else ExitCode.OK)
 
 
-async def _replay(wanted: Wanted, on_progress: Callable[[ReplayReport], None], on_failure: Failures) -> None:
+async def _replay(wanted: Wanted, on_failure: Failures) -> None:
     settings = wanted.settings
     configured_platforms(settings, ())
     router = settings.create_router()
     store = settings.create_event_store()
+    bar = EventBar()
     replay = StoreReplay(
         store,
         router,
         wanted.selection,
         name=wanted.name,
-        checkpoint=None if wanted.checkpoint is None else FileReplayCheckpoint(wanted.checkpoint),
+        checkpoint=wanted.checkpoint,
         config=wanted.config,
-        on_progress=on_progress,
+        on_progress=bar,
         on_failure=on_failure,
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(store)
+        await _check_aggregates(store, wanted.selection)
+        if wanted.shows_bar:
+            reads_all = not (wanted.selection.aggregate_ids or wanted.selection.types)
+            total = (await estimate(store)).items if reads_all else 0
+            stack.enter_context(bar.shown(total=total or None, dry_run=wanted.dry_run))
         try:
             if wanted.dry_run:
                 # Decided without the platforms, which need not even be there.
@@ -172,6 +187,14 @@ async def _replay(wanted: Wanted, on_progress: Callable[[ReplayReport], None], o
             await replay.run()
         finally:
             wanted.report = replay.report
+
+
+async def _check_aggregates(store: EventStore, selection: ReplaySelection) -> None:
+    unknown = [repr(name) for name in selection.aggregate_ids if not await store.last_sequence(name)]
+    if unknown:
+        raise ReplayError(
+            f"table {store.table.name} has no event of aggregate {', '.join(unknown)}: nothing was published"
+        )
 
 
 def _settings(config_file: Path | None, table: str | None) -> Settings:
@@ -198,7 +221,11 @@ def _question(wanted: Wanted) -> str:
     return f"replay events ({what}){whose}{when}{rule} of table {table} to {where}?"
 
 
-def _rest(wanted: Wanted) -> str:
+def _rest(wanted: Wanted) -> Iterator[str]:
+    """What the next run will do, once this one had begun."""
+    if wanted.dry_run or wanted.report is None:
+        return
     if wanted.checkpoint is None:
-        return "without --checkpoint the next run begins anew"
-    return f"the same command goes on from {wanted.checkpoint}"
+        yield "without --checkpoint the next run begins anew"
+    elif wanted.checkpoint.has_saved:
+        yield f"the same command goes on from {wanted.checkpoint.path}"

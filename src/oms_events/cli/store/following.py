@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oms_events.cli.common import config_option, ends_cleanly, run
+from oms_events.cli.common import POSITIVE_NUMBER, config_option, ends_cleanly, run
 from oms_events.cli.output import tell
 from oms_events.cli.store.options import open_store, to_aggregate, to_time
 from oms_events.cli.store.showing import EventPrinter
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE_NUMBER,
     default=1.0,
     show_default=True,
     metavar="SECONDS",

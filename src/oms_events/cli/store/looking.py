@@ -11,13 +11,16 @@ from oms_events.cli.common import ExitCode, config_option, ends_cleanly, run
 from oms_events.cli.output import tell
 from oms_events.cli.store.options import open_store, to_aggregate
 from oms_events.cli.store.showing import EventPrinter
+from oms_events.eventstore.author import MAX_SEQUENCE
 from oms_events.eventstore.items import sequence_of
 
 
 @click.command()
 @click.argument("aggregate_id", metavar="AGGREGATE", type=to_aggregate)
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only events after this one.")
-@click.option("--up-to", type=click.IntRange(min=1), metavar="N", help="Only events up to this one.")
+@click.option(
+    "--after", type=click.IntRange(0, MAX_SEQUENCE), default=0, metavar="N", help="Only events after this one."
+)
+@click.option("--up-to", type=click.IntRange(1, MAX_SEQUENCE), metavar="N", help="Only events up to this one.")
 @click.option("--full", is_flag=True, help="Show the events whole.")
 @config_option
 @ends_cleanly

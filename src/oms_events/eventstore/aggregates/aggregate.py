@@ -16,10 +16,12 @@ from oms_events.errors import (
     EventUnreadableError,
     IdempotencyArgumentError,
     InvalidEventError,
+    PersonalDataError,
     RequestError,
 )
-from oms_events.events import build_event, encode
-from oms_events.eventstore.personal.marks import marked_fields
+from oms_events.eventstore.personal.annotations import is_named_tuple
+from oms_events.eventstore.personal.parts import is_clear, marked_fields
+from oms_events.eventstore.personal.sealed import json_bytes
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.idempotency.records import fingerprint
 
@@ -104,21 +106,17 @@ def json_of(model: BaseModel) -> bytes:
     return json_bytes(model.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False))
 
 
-def json_bytes(data: Mapping[str, Any]) -> bytes:
-    """Data as JSON, as events are written. Raises `InvalidEventError`."""
-    return encode(build_event("-", "-", data)).payload
-
-
 def command_fingerprint(command: BaseModel) -> str:
     """A digest of a command: the name of its type, and the fields that were given and are no defaults.
 
     So it stays as it is when the model gets a field that may be left out. Personal fields are not in it: it is
-    kept for ever, and what they say could be guessed from it. Raises `RequestError` for what JSON lacks.
+    kept for ever, and what they say could be guessed from it. Raises `RequestError` for what JSON lacks, and for
+    values in which personal fields would not be found.
     """
     kind = type(command).__name__
     try:
         return fingerprint({"type": kind, "data": _plain(command)})
-    except (IdempotencyArgumentError, PydanticSerializationError, RecursionError) as error:
+    except (IdempotencyArgumentError, PersonalDataError, PydanticSerializationError, RecursionError) as error:
         raise RequestError(f"the command {kind} cannot be written as JSON: {error}") from error
 
 
@@ -127,14 +125,23 @@ def _plain(value: object) -> Any:
         case BaseModel():
             return {name: _plain(getattr(value, name)) for name in _telling_fields(value)}
         case Mapping():
-            return {str(to_jsonable_python(name)): _plain(item) for name, item in value.items()}
-        case list() | tuple():
+            return {str(_one(name)): _plain(item) for name, item in value.items()}
+        case list() | tuple() if not is_named_tuple(type(value)):
             return [_plain(item) for item in value]
         case Set():
             # Its order is another in each process.
             return sorted(map(_plain, value), key=lambda item: json.dumps(item, sort_keys=True))
         case _:
-            return to_jsonable_python(value, bytes_mode="base64")
+            return _one(value)
+
+
+def _one(value: object) -> Any:
+    """As JSON. Raises `PersonalDataError` for a value in which personal data would not be found."""
+    plain = to_jsonable_python(value, bytes_mode="base64")
+    if is_clear(value, others=not isinstance(plain, dict | list)):
+        return plain
+    text = f"it has a {type(value).__name__}, in which personal data would not be found; make it a pydantic model"
+    raise PersonalDataError(text)
 
 
 def _telling_fields(model: BaseModel) -> Iterator[str]:

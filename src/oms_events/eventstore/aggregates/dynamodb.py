@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock
 from oms_events.errors import StorageRejectedError
@@ -46,15 +45,6 @@ class DynamoDBSnapshotStore(DynamoTable):
         super().__init__(
             config, config.table_name, SNAPSHOTS, session=session, client=client, clock=clock, rng=rng
         )
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def latest(self, aggregate_id: str, *, up_to: int | None = None) -> Snapshot | None:
         """See `SnapshotStore.latest`: one item is read, strongly consistent."""

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from oms_events._aio import Clock
 from oms_events.errors import ConfigurationError, PersonalDataError, StorageError
 from oms_events.events import load_json
-from oms_events.eventstore.aggregates.aggregate import Aggregate, S, json_bytes, json_of
+from oms_events.eventstore.aggregates.aggregate import Aggregate, S, json_of
 from oms_events.eventstore.aggregates.following import Folded
 from oms_events.eventstore.aggregates.snapshots import Snapshot, SnapshotStore
 from oms_events.eventstore.personal.cipher import FieldCipher
+from oms_events.eventstore.personal.sealed import json_bytes
 from oms_events.instrumentation.hooks import Hooks, SnapshotFailed
 
 _log = logging.getLogger("oms_events")
@@ -98,13 +99,15 @@ class KeptStates(Generic[S]):
             payload = snapshot.state
             if self._cipher is not None:
                 (payload,) = await self._cipher.reveal([payload])
-            return aggregate.state.model_validate_json(payload)
-        except ValidationError as error:
-            why = f"it does not fit {aggregate.state.__name__}: {_first_problem(error)}"
-            self.ignore(snapshot.aggregate_id, snapshot.sequence, why)
         except (PersonalDataError, StorageError, ValueError) as error:
             self._failed(snapshot.aggregate_id, f"the snapshot at {snapshot.sequence} could not be read: {error}")
-        return None
+            return None
+        try:
+            return aggregate.state.model_validate_json(payload)
+        except Exception as error:
+            why = f"it does not fit {aggregate.state.__name__}: {_first_problem(error)}"
+            self.ignore(snapshot.aggregate_id, snapshot.sequence, why)
+            return None
 
     async def _snapshot(self, aggregate_id: str, folded: Folded[S]) -> Snapshot:
         state, aggregate = folded.state, self._aggregate
@@ -112,7 +115,7 @@ class KeptStates(Generic[S]):
         name = type(state).__name__
         try:
             again = aggregate.state.model_validate_json(payload)
-        except ValidationError as error:
+        except Exception as error:
             raise ValueError(f"{name} could not be read back: {_first_problem(error)}") from None
         if again != state:
             text = "is another after it was written as JSON and read again; give it only fields that survive that"
@@ -137,7 +140,9 @@ class KeptStates(Generic[S]):
         self._hooks(SnapshotFailed(aggregate_id, reason))
 
 
-def _first_problem(error: ValidationError) -> str:
-    """Without values, which may be personal."""
+def _first_problem(error: Exception) -> str:
+    """Without values, which may be personal. A validator may raise anything."""
+    if not isinstance(error, ValidationError):
+        return f"its validation failed with {type(error).__name__}"
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'state'}: {first['msg']}"

@@ -169,22 +169,38 @@ def lost_events(found: CheckedMarker) -> Problem:
 
 
 class HistoryCheck:
-    """Follows the items of a scan, aggregate by aggregate, and tells where numbers are left out."""
+    """Follows the items of a scan, aggregate by aggregate, and tells of which some are left out.
+
+    Those of an aggregate may come in any order: they are whole when there are as many as the highest number says.
+    """
 
     def __init__(self) -> None:
         self.aggregates = 0
-        self._last: Place | None = None
+        self._aggregate_id: str | None = None
+        self._count = self._whole = self._last = 0
 
     def take(self, place: Place) -> Gap | None:
-        """What is missing before an event."""
-        last = self._last
-        before = last.sequence if last is not None and last.aggregate_id == place.aggregate_id else None
-        if before is None:
+        """Where events of the aggregate before are missing, when this is the first of another."""
+        gap = None
+        if place.aggregate_id != self._aggregate_id:
+            gap = self.end()
             self.aggregates += 1
-            before = 0
-        self._last = place
-        is_next = place.sequence <= before + 1
-        return None if is_next else Gap(place.aggregate_id, before + 1, place.sequence - 1)
+            self._aggregate_id = place.aggregate_id
+        if place.sequence > 0:
+            self._count += 1
+            self._last = max(self._last, place.sequence)
+            if place.sequence == self._whole + 1:
+                self._whole = place.sequence
+        return gap
+
+    def end(self) -> Gap | None:
+        """Where events of the last aggregate are missing: somewhere from `first` to `last`."""
+        gap = None
+        if self._aggregate_id is not None and self._count < self._last:
+            gap = Gap(self._aggregate_id, self._whole + 1, self._last)
+        self._aggregate_id = None
+        self._count = self._whole = self._last = 0
+        return gap
 
 
 def missing(gap: Gap) -> Problem:

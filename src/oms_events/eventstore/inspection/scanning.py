@@ -41,12 +41,17 @@ async def read_table(table: EventTable, on_page: OnPage, *, segments: int, page_
 
 
 async def read_history(
-    table: EventTable, aggregate_id: str, on_page: OnPage, *, page_size: int | None = None
+    table: EventTable,
+    aggregate_id: str,
+    on_page: OnPage,
+    *,
+    after: int = -1,
+    up_to: int | None = None,
+    page_size: int | None = None,
 ) -> None:
-    """Reads one aggregate's items, those at impossible positions too, as segment 0."""
-    after = -1
+    """Reads one aggregate's items, `after` < sequence <= `up_to`, as segment 0; at first position 0 too."""
     while True:
-        page = await table.read(aggregate_id, after=after, limit=page_size)
+        page = await table.read(aggregate_id, after=after, up_to=up_to, limit=page_size)
         await on_page(0, page.items)
         last = page.items[-1] if page.items else page.next
         if page.next is None or last is None:

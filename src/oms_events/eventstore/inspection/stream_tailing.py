@@ -248,7 +248,3 @@ class _Reader:
                 pause = max(self._retry.delay(attempt, self._rng.random), error.retry_after or 0.0)
             await self._clock.sleep(pause)
             attempt += 1
-
-
-def _is_closed(shard: Mapping[str, Any]) -> bool:
-    return "EndingSequenceNumber" in shard.get("SequenceNumberRange", {})

@@ -105,17 +105,18 @@ async def _types(
     start = since
     told: set[str] = set()
     while True:
-        looked = clock.now()
-        bound = time_bound(start)
-        told = {key for key in told if key >= bound}
+        # From our own clock: one event of a writer that is ahead must not hide those of the others.
+        following = max(since, clock.now() - LOOK_BACK)
+        bound = time_bound(following)
         async with aclosing(_by_time(table, types, start)) as items:
             async for item in items:
                 key = time_key(item)
                 if key not in told:
-                    told.add(key)
+                    if key >= bound:
+                        told.add(key)
                     yield [item]
-        # From our own clock: one event of a writer that is ahead must not hide those of the others.
-        start = max(since, looked - LOOK_BACK)
+        start = following
+        told = {key for key in told if key >= bound}
         await clock.sleep(interval)
 
 

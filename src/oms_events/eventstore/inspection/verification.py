@@ -97,10 +97,11 @@ async def verify(
     code would; personal data by the store's cipher, or without one as that of people who were forgotten. With
     `index` the index by type is read too, and compared by count for events that are older than a minute.
 
-    Costs a consistent read of the whole table, in `segments` parts side by side, and a second one when an id
-    stands twice. Holds one page (1 MB, or `page_size` items) per part, and 8 bytes per event for up to
-    `max_identities` of them; whether the ids of more stand twice is not looked at, and `unchecked` says so. Events
-    that are appended meanwhile may be looked at or not. `on_items` is told how many more items were read.
+    Costs a consistent read of the whole table, in `segments` parts side by side, a second one of histories from
+    where an event seems to be missing, and of all when an id stands twice. Holds one page (1 MB, or `page_size`
+    items) per part, and 8 bytes per event for up to `max_identities` of them; whether the ids of more stand twice
+    is not looked at, and `unchecked` says so. Events that are appended meanwhile may be looked at or not.
+    `on_items` is told how many more items were read.
 
     Raises a `StorageError`, and `InvalidEventError` for what is no aggregate's id.
     """
@@ -123,6 +124,7 @@ async def verify(
             await read_table(store.table, on_page, segments=segments, page_size=page_size)
 
     await read_all(verification.look_at)
+    verification.end_histories()
     await verification.look_again()
     if digests := await verification.repeated_ids():
         await read_all(verification.places_of(digests))
@@ -194,8 +196,8 @@ class _Verification:
     def _look_at_event(self, segment: int, item: Item) -> bool:
         found = check_event(item)
         self._tell(*found.problems)
-        if found.is_placed and (gap := self._histories[segment].take(found.place)) is not None:
-            self._suspects.append(gap)
+        if found.is_placed:
+            self._suspect(self._histories[segment].take(found.place))
         shard, time = item.get(TYPE_SHARD, {}).get("S"), item.get(EVENT_TIME, {}).get("S")
         if shard is not None and time is not None and time < self._before:
             self._shards[shard] += 1
@@ -204,6 +206,15 @@ class _Verification:
         self._types.add(found.event.type)
         self._identities.add((found.event.encoded.source, found.event.id))
         return True
+
+    def _suspect(self, gap: Gap | None) -> None:
+        if gap is not None:
+            self._suspects.append(gap)
+
+    def end_histories(self) -> None:
+        """Nothing more comes of the aggregates that were read last."""
+        for history in self._histories.values():
+            self._suspect(history.end())
 
     async def look_again(self) -> None:
         """Looks again for what was missing, and tells what still is."""
@@ -218,20 +229,21 @@ class _Verification:
         elif not await self._is_there(suspect):
             self._tell(lost_events(suspect))
 
-    async def _gaps(self, gap: Gap) -> list[Gap]:
-        """What of a gap is there still."""
-        aggregate_id, first, last = gap
+    async def _gaps(self, suspect: Gap) -> list[Gap]:
+        """Where in such a range events are missing still."""
+        aggregate_id, first, last = suspect
         gaps = []
-        while first <= last:
-            page = await self._table.read(aggregate_id, after=first - 1, up_to=last)
-            for found in map(check_event, page.items):
+
+        async def look_at(_: int, items: Sequence[Item]) -> None:
+            nonlocal first
+            for found in map(check_event, items):
                 if not found.is_placed:
                     continue
                 if found.place.sequence > first:
                     gaps.append(Gap(aggregate_id, first, found.place.sequence - 1))
                 first = found.place.sequence + 1
-            if page.next is None:
-                break
+
+        await read_history(self._table, aggregate_id, look_at, after=first - 1, up_to=last)
         return [*gaps, Gap(aggregate_id, first, last)] if first <= last else gaps
 
     async def _look_for_last_event(self, marker: CheckedMarker) -> None:

@@ -21,9 +21,9 @@ class FieldCipher(Protocol):
     ) -> dict[str, Any]:
         """The model's data (JSON) with its personal fields encrypted; the same object when it has none.
 
-        `subject` is whose data it is, unless the model says another. New data of somebody who was forgotten is
-        refused; with `replace` it is replaced, as suits what is derived from older data, such as snapshots. Raises
-        `PersonalDataError` and a `StorageError`.
+        `subject` is whose data it is, unless the model says another. New data of somebody who was forgotten raises
+        `PersonForgottenError`; with `replace` it is replaced, as suits what is derived from older data, such as
+        snapshots. Raises `PersonalDataError` and a `StorageError`.
         """
         ...
 

@@ -6,12 +6,11 @@ import asyncio
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretBytes
 
-from oms_events._aio import Clock, SystemClock
+from oms_events._aio import Clock
 from oms_events._aws.marshal import from_item, to_item
 from oms_events.errors import ConditionFailedError, PersonalDataError, StorageUnavailableError
 from oms_events.eventstore.config import PersonalKeysConfig
@@ -63,24 +62,11 @@ class DynamoDBSubjectKeys(DynamoTable):
         rng: random.Random | None = None,
         random_bytes: RandomBytes = os.urandom,
     ) -> None:
-        clock, rng = clock or SystemClock(), rng or random.SystemRandom()
         super().__init__(
             config, config.table_name, PERSONAL_KEYS, session=session, client=client, clock=clock, rng=rng
         )
         self._wrapper = wrapper
         self._random_bytes = random_bytes
-        self._retry = config.retry
-        self._time = clock
-        self._draw = rng.random
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def get(self, subjects: Collection[str]) -> Mapping[str, SubjectKey]:
         names = list(dict.fromkeys(subjects))
@@ -129,7 +115,7 @@ class DynamoDBSubjectKeys(DynamoTable):
                 return
             version = 0 if item is None else item[VERSION]
             condition = NEW if item is None else OF_VERSION
-            values = {":version": version, ":now": self._time.now().isoformat()}
+            values = {":version": version, ":now": self._clock.now().isoformat()}
             try:
                 await self.repeat(
                     "UpdateItem",
@@ -150,7 +136,7 @@ class DynamoDBSubjectKeys(DynamoTable):
         """A new key; None when the condition does not hold, which is also so when a lost answer had stored it."""
         secret = self._random_bytes(KEY_BYTES)
         stored = secret if self._wrapper is None else await self._wrapper.wrap(secret, subject=subject)
-        item = {SUBJECT: subject, VERSION: version, KEY: stored, CREATED: self._time.now().isoformat()}
+        item = {SUBJECT: subject, VERSION: version, KEY: stored, CREATED: self._clock.now().isoformat()}
         parameters = {"ExpressionAttributeValues": to_item(values)} if values else {}
         try:
             await self.repeat(
@@ -188,9 +174,10 @@ class DynamoDBSubjectKeys(DynamoTable):
             if not wanted:
                 return items
             attempt = 1 if found else attempt + 1
-            if attempt >= self._retry.max_attempts:
+            retry = self._config.retry
+            if attempt >= retry.max_attempts:
                 raise StorageUnavailableError(f"BatchGetItem on table {self.name!r}: DynamoDB leaves keys unread")
-            await self._time.sleep(self._retry.delay(attempt, self._draw))
+            await self._clock.sleep(retry.delay(attempt, self._rng.random))
 
 
 def _read(item: Item) -> Item:

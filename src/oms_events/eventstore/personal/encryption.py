@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from oms_events._aio import Clock, SystemClock
-from oms_events.errors import ConfigurationError, MissingExtraError, PersonalDataError
-from oms_events.events import build_event, encode, load_json
+from oms_events.errors import ConfigurationError, MissingExtraError, PersonalDataError, PersonForgottenError
+from oms_events.events import load_json
 from oms_events.eventstore.personal.cache import KeyCache
 from oms_events.eventstore.personal.cipher import IfForgotten
 from oms_events.eventstore.personal.keys import KEY_BYTES, RandomBytes, SubjectKey, SubjectKeys, check_subject
 from oms_events.eventstore.personal.sealed import (
     Sealed,
+    json_bytes,
     may_have_sealed,
     refuse_marks,
     replaced,
@@ -82,8 +83,9 @@ class PersonalDataCipher:
     ) -> dict[str, Any]:
         """The model's data with its personal fields encrypted; see `FieldCipher.protect`.
 
-        Raises `PersonalDataError` for new data of a forgotten person, for data that could not be read any more
-        after forgetting, and for data that looks like encrypted data; `ConfigurationError` for marks in error.
+        Raises `PersonForgottenError` for new data of a forgotten person, `PersonalDataError` for data that could
+        not be read any more after forgetting, and for data that looks like encrypted data; `ConfigurationError`
+        for marks in error.
         """
         refuse_marks(data)
         subjects: set[str] = set()
@@ -128,7 +130,7 @@ class PersonalDataCipher:
         for index, document in documents.items():
             clear = _located(index, replaced, document, lambda sealed: self._clear(sealed, locks))
             if clear is not document:
-                revealed[index] = _json(clear)
+                revealed[index] = json_bytes(clear)
         return revealed
 
     # ------------------------------------------------------------------ people
@@ -205,8 +207,8 @@ class PersonalDataCipher:
                 f"{found.where}: the person {subject!r} was forgotten, and no new data is taken of them; "
                 "`allow_again` permits it"
             )
-            raise PersonalDataError(text, subject=subject)
-        nonce, clear = self._random_bytes(_NONCE), _json(found.value)
+            raise PersonForgottenError(text, subject=subject)
+        nonce, clear = self._random_bytes(_NONCE), json_bytes(found.value)
         clear += b" " * (-len(clear) % _BLOCK)
         content = nonce + lock.aead.encrypt(nonce, clear, _bound(subject, lock.version))
         return to_json(Sealed(subject, lock.version, content, found.otherwise))
@@ -260,7 +262,7 @@ def _check_readable(model: BaseModel, data: dict[str, Any], later: dict[str, Any
 
 def _misfit(model: BaseModel, data: dict[str, Any]) -> str | None:
     try:
-        type(model).model_validate_json(_json(data))
+        type(model).model_validate_json(json_bytes(data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc'])) or 'data'}: {first['msg']}"
@@ -282,8 +284,3 @@ def _parsed(payload: bytes) -> Any:
         return load_json(payload)
     except ValueError as error:
         raise PersonalDataError(f"the data is no JSON: {error}") from None
-
-
-def _json(value: Any) -> bytes:
-    """A value as events are written. Raises `InvalidEventError`."""
-    return encode(build_event("-", "-", value)).payload

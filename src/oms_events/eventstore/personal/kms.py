@@ -44,13 +44,15 @@ class KmsKeyWrapper:
         self._opening = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.connections)
         self._kms: KmsClient | None = None
+        self._is_closed = False
 
     async def open(self) -> None:
-        """Makes the client; idempotent. It does not look at the key.
+        """Makes the client; idempotent, also after `close`. It does not look at the key.
 
         Raises `ConfigurationError` for a region, profile or file that is missing, `MissingExtraError` without
         aioboto3, and a `StorageError`.
         """
+        self._is_closed = False
         async with self._opening:
             if self._kms is None:
                 config = self._config
@@ -59,7 +61,8 @@ class KmsKeyWrapper:
                 )
 
     async def close(self) -> None:
-        """Closes what was opened here; idempotent."""
+        """Closes what was opened here; idempotent. Calls that are under way fail, and so do later ones."""
+        self._is_closed = True
         async with self._opening:
             kms, self._kms = self._kms, None
             if kms is not None:
@@ -97,16 +100,15 @@ class KmsKeyWrapper:
     async def _call(self, operation: str, **parameters: Any) -> Any:
         retry, attempt = self._config.retry, 1
         while True:
-            if self._kms is None:
+            if self._kms is None and not self._is_closed:
                 await self.open()
-            kms = self._kms
-            if kms is None:
+            if (kms := self._kms) is None:
                 raise StorageUnavailableError("the connection to KMS was closed")
             try:
                 async with self._slots:
                     return await kms.call(operation, parameters)
             except StorageUnavailableError as error:
-                if attempt >= retry.max_attempts:
+                if attempt >= retry.max_attempts or self._is_closed:
                     raise
                 pause = max(retry.delay(attempt, self._rng.random), error.retry_after or 0.0)
                 await self._clock.sleep(pause)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from oms_events.errors import PersonalDataError
+from oms_events.events import build_event, encode
 
 MARK: Final = "$personal"
 """The one member of an object that stands for encrypted data."""
@@ -41,6 +42,11 @@ def to_json(sealed: Sealed) -> dict[str, Any]:
             _OTHERWISE: sealed.otherwise,
         }
     }
+
+
+def json_bytes(data: Any) -> bytes:
+    """Data as JSON, as events are written. Raises `InvalidEventError`."""
+    return encode(build_event("-", "-", data)).payload
 
 
 def may_have_sealed(document: bytes) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, RootModel
 
 from oms_events.errors import PersonalDataError
+from oms_events.eventstore.personal.annotations import EXTRAS, is_named_tuple
 from oms_events.eventstore.personal.marks import (
     Anything,
     Choice,
@@ -16,10 +19,9 @@ from oms_events.eventstore.personal.marks import (
     Nested,
     Node,
     Places,
-    check_marks,
-    key_of,
-    parts_of,
+    Unreachable,
 )
+from oms_events.eventstore.personal.parts import check_marks, hidden_fields, is_clear, key_of, parts_of
 
 Path = tuple[str | int, ...]
 
@@ -68,11 +70,12 @@ def rewritten(model: BaseModel, data: dict[str, Any], replace: Replace) -> dict[
     """The model's data with other values where it is personal; the same object when nothing is.
 
     `data` is what `model_dump(mode="json", by_alias=True)` gives, and stays as it is. None is nothing personal.
-    Raises `ConfigurationError` for marks in error, `PersonalDataError` for data of another form than its model.
+    Raises `ConfigurationError` for marks in error, `PersonalDataError` for data of another form than its model and
+    for values in which personal data would not be found.
     """
     if not check_marks(type(model)):
         return data
-    changed: dict[str, Any] = _Rewriting(replace).of_model(model, data, (), None)
+    changed: dict[str, Any] = _Rewriting(replace).of_model(model, type(model), data, (), None)
     return changed
 
 
@@ -85,8 +88,14 @@ class _Rewriting:
     def __init__(self, replace: Replace) -> None:
         self._replace = replace
 
-    def of_model(self, value: BaseModel, data: Any, path: Path, outer: Around | None) -> Any:
-        model = type(value)
+    def of_model(
+        self, value: BaseModel, model: type[BaseModel], data: Any, path: Path, outer: Around | None
+    ) -> Any:
+        """Of a value that is written as `model` says, which is its own class or one above it."""
+        kind = type(value)
+        if kind is not model and (hidden := hidden_fields(kind, model)):
+            text = f"is a {kind.__name__}, whose field {hidden[0]!r} is not marked in {model.__name__}"
+            raise PersonalDataError(f"{_said(path) or 'data'} {text}; mark it there")
         around = Around(model, data, outer)
         changed: dict[str, Any] = {}
         for part in parts_of(model):
@@ -94,12 +103,21 @@ class _Rewriting:
                 return self._of(part.node, value.root, data, path, around)
             if not isinstance(data, dict):
                 raise _another_form(path, data, f"the object of a {model.__name__}")
-            # A field that is not written, as it is excluded, is nobody's to protect.
-            if part.key in data:
-                before = data[part.key]
-                after = self._of(part.node, getattr(value, part.name), before, (*path, part.key), around)
+            if part.name == EXTRAS:
+                keys = {key_of(model, name) for name in model.model_fields}
+                extras = {key: each for key, each in (value.__pydantic_extra__ or {}).items() if key not in keys}
+            elif part.key in data:
+                extras = {part.key: getattr(value, part.name)}
+            elif _may_be_left_out(model, part.name):
+                # What is not written is nobody's to protect.
+                continue
+            else:
+                raise _another_form(path, data, f"the object of a {model.__name__} with {part.key!r}")
+            for key, each in extras.items():
+                before = data[key]
+                after = self._of(part.node, each, before, (*path, key), around)
                 if after is not before:
-                    changed[part.key] = after
+                    changed[key] = after
         return {**data, **changed} if changed else data
 
     def _of(self, node: Node, value: Any, data: Any, path: Path, around: Around) -> Any:
@@ -108,52 +126,65 @@ class _Rewriting:
         match node:
             case Leaf():
                 return self._replace(Found(_said(path), data, node.otherwise, node.subject, around))
-            case Nested():
-                if not isinstance(value, BaseModel):
-                    raise _another_form(path, data, f"a {node.model.__name__}")
-                return self.of_model(value, data, path, around)
+            case Nested(model):
+                if not isinstance(value, model):
+                    raise _another_form(path, data, f"a {model.__name__}")
+                return self.of_model(value, model, data, path, around)
             case Items(inner, of_mapping):
                 if of_mapping:
                     return self._of_mapping(inner, value, data, path, around)
-                return self._of_list([inner] * len(value), value, data, path, around)
+                return self._of_list(repeat(inner), value, data, path, around)
             case Places(nodes):
+                if not isinstance(value, tuple) or len(value) != len(nodes):
+                    raise _another_form(path, data, f"a list of {len(nodes)}")
                 return self._of_list(nodes, value, data, path, around)
             case Choice(nodes):
-                fitting = next((inner for inner in nodes if _fits(inner, value)), None)
-                return data if fitting is None else self._of(fitting, value, data, path, around)
+                return self._of(_chosen(nodes, value, data, path), value, data, path, around)
+            case Unreachable():
+                return _clear(value, data, path)
             case Anything():
-                return self._of_anything(value, data, path, around)
-            case _:
-                return data
+                return self._of_anything(node, value, data, path, around)
 
-    def _of_anything(self, value: Any, data: Any, path: Path, around: Around) -> Any:
-        anything = Anything()
+    def _of_anything(self, node: Anything, value: Any, data: Any, path: Path, around: Around) -> Any:
         if isinstance(value, BaseModel):
-            return self.of_model(value, data, path, around)
-        if isinstance(value, Mapping):
-            return self._of_mapping(anything, value, data, path, around)
-        if isinstance(value, list | tuple | set | frozenset):
-            return self._of_list([anything] * len(value), value, data, path, around)
-        return data
+            return self.of_model(value, type(value), data, path, around)
+        if isinstance(value, Mapping) and isinstance(data, dict):
+            return self._of_mapping(node, value, data, path, around)
+        is_list = isinstance(value, list | tuple | set | frozenset | deque) and not is_named_tuple(type(value))
+        if is_list and isinstance(data, list):
+            return self._of_list(repeat(node), value, data, path, around)
+        return _clear(value, data, path)
 
     def _of_mapping(self, node: Node, value: Any, data: Any, path: Path, around: Around) -> Any:
-        if not isinstance(data, dict) or len(data) != len(value):
+        if not (isinstance(value, Mapping) and isinstance(data, dict) and len(data) == len(value)):
             raise _another_form(path, data, "an object of as many members")
         changed = {}
-        for inner, (name, before) in zip(value.values(), data.items(), strict=True):
+        for (key, inner), (name, before) in zip(value.items(), data.items(), strict=True):
+            _clear(key, name, path)
             after = self._of(node, inner, before, (*path, name), around)
             if after is not before:
                 changed[name] = after
         return {**data, **changed} if changed else data
 
     def _of_list(self, nodes: Iterable[Node | None], value: Any, data: Any, path: Path, around: Around) -> Any:
-        if not isinstance(data, list) or len(data) != len(value):
+        if not (isinstance(value, Collection) and isinstance(data, list) and len(data) == len(value)):
             raise _another_form(path, data, "a list of as many elements")
         after = [
             before if node is None else self._of(node, inner, before, (*path, index), around)
-            for index, (node, inner, before) in enumerate(zip(nodes, value, data, strict=True))
+            for index, (node, inner, before) in enumerate(zip(nodes, value, data, strict=False))
         ]
         return data if all(new is old for new, old in zip(after, data, strict=True)) else after
+
+
+def _chosen(nodes: tuple[Node, ...], value: Any, data: Any, path: Path) -> Node:
+    # As pydantic does: first the very class, then the classes above it.
+    for node in nodes:
+        if isinstance(node, Nested) and type(value) is node.model:
+            return node
+    for node in nodes:
+        if _fits(node, value):
+            return node
+    raise _another_form(path, data, "one of its union")
 
 
 def _fits(node: Node, value: Any) -> bool:
@@ -161,12 +192,28 @@ def _fits(node: Node, value: Any) -> bool:
         case Nested(model):
             return isinstance(value, model)
         case Items(_, of_mapping):
-            is_some = isinstance(value, Collection) and not isinstance(value, str | bytes)
+            is_some = isinstance(value, Collection) and not isinstance(value, BaseModel | str | bytes)
             return is_some and isinstance(value, Mapping) is of_mapping
         case Places(nodes):
             return isinstance(value, tuple) and len(value) == len(nodes)
         case _:
             return isinstance(node, Anything)
+
+
+def _clear(value: Any, data: Any, path: Path) -> Any:
+    """The data of a value that has nothing personal. Raises `PersonalDataError` for others.
+
+    Values of unknown classes may be one text or number in JSON: no mark says anything of them.
+    """
+    if is_clear(value, others=not isinstance(data, dict | list)):
+        return data
+    text = f"{_said(path) or 'data'} is a {type(value).__name__}, in which personal data would not be found"
+    raise PersonalDataError(f"{text}; make it a pydantic model, or mark the whole field")
+
+
+def _may_be_left_out(model: type[BaseModel], name: str) -> bool:
+    field = model.model_fields[name]
+    return bool(field.exclude) or getattr(field, "exclude_if", None) is not None
 
 
 def _another_form(path: Path, data: Any, expected: str) -> PersonalDataError:

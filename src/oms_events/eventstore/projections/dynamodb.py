@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from oms_events._aio import Clock, SystemClock
 from oms_events.errors import (
@@ -54,9 +55,12 @@ class DynamoReadModelTables:
             "checkpoints": DynamoTable(config, config.checkpoint_table, CHECKPOINTS, **options),
         }
 
-    async def open(self) -> None:
-        for table in self._tables.values():
-            await table.open()
+    async def open(self, *, checkpoints: bool = False) -> None:
+        await self._tables["rows"].open()
+        if checkpoints:
+            await self._tables["checkpoints"].open()
+        else:
+            self._tables["checkpoints"].open_later()
 
     async def close(self) -> None:
         for table in self._tables.values():
@@ -94,10 +98,14 @@ class DynamoReadModelTables:
 
     async def commit(self, writes: Sequence[Write]) -> bool:
         actions = [self._action(write) for write in writes]
+        # Kept over all attempts: what one of them did whose answer was lost is done, and not refused by itself.
+        token = str(UUID(int=self._rng.getrandbits(128), version=4))
         attempt = 1
         while True:
             try:
-                await self._tables["rows"].repeat("TransactWriteItems", TransactItems=actions)
+                await self._tables["rows"].repeat(
+                    "TransactWriteItems", TransactItems=actions, ClientRequestToken=token
+                )
                 return True
             except (ConditionFailedError, TransactionConflictError):
                 return False
@@ -204,8 +212,10 @@ class DynamoDBReadModels(ReadModels):
     """Read models and checkpoints in DynamoDB tables, as the preset `event-sourcing` has them.
 
     Give a `session` (aioboto3) or a `client` (its `dynamodb` client) to use your own; neither is ever closed.
-    Both tables are in one account and region. Readers need `dynamodb:BatchGetItem` and `DescribeTable`; projectors
-    `PutItem`, `DeleteItem`, `ConditionCheckItem` and `Query` too; removing a version `Scan` and `BatchWriteItem`.
+    Both tables are in one account and region. Readers need `dynamodb:BatchGetItem` and `DescribeTable` on the
+    read models, and nothing on the checkpoints, which are not looked at before they are used; projectors, on both
+    tables, `PutItem`, `DeleteItem`, `ConditionCheckItem` and `Query` too; removing a version `Scan` and
+    `BatchWriteItem`.
     """
 
     tables: DynamoReadModelTables

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from oms_events.errors import EventUnreadableError, StorageRejectedError
+from oms_events.eventstore.failures import place_of, without_values
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections.items import dump_row, read_row, validation_text
 from oms_events.eventstore.projections.projection import Projection, RowHandler
@@ -163,8 +162,9 @@ class Folding:
             domain_event = event.domain_event
         except EventUnreadableError as error:
             raise PoisonError(self._unreadable(error)) from error
-        for handler in self._projection.handlers(event.type):
-            key = self._key(handler, event)
+        # All keys first: one that fails is why there is no row for the others either.
+        keyed = [(handler, self._key(handler, event)) for handler in self._projection.handlers(event.type)]
+        for handler, key in keyed:
             if key not in models:
                 models[key] = self._model(rows, key)
             row = models[key]
@@ -216,17 +216,15 @@ class Folding:
             raise PoisonError(self._reason(error)) from error
 
     def _reason(self, error: Exception) -> str:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         if isinstance(error, StorageRejectedError) and not self._is_private:
             return _cut(str(error))
         if self._is_private:
             # Where it failed, and not what was there.
-            return f"{type(error).__name__}{where}; its text is left out, as it may hold personal data"
+            return f"{without_values(error)}; its text is left out, as it may hold personal data"
         if isinstance(error, ValidationError):
             # Its own text repeats values.
-            return _cut(f"{error.title}: {validation_text(error)}{where}")
-        return _cut(f"{type(error).__name__}: {_said(error)}{where}")
+            return _cut(f"{error.title}: {validation_text(error)}{place_of(error)}")
+        return _cut(f"{type(error).__name__}: {_said(error)}{place_of(error)}")
 
     def _unreadable(self, error: EventUnreadableError) -> str:
         if self._is_private and error.__cause__ is not None:

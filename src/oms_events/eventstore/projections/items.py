@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from oms_events._aws.marshal import from_item, to_item
+from oms_events.eventstore.failures import without_values
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections.projection import RESERVED, REVISION, UPDATED, Projection
 from oms_events.eventstore.schema import (
@@ -41,6 +42,7 @@ POINTER_PREFIX: Final = "projection#"
 POINTER: Final = "active"
 """Its range key: no projection's full name, which has an '@'."""
 VERSION: Final = "Version"
+SWITCHED: Final = "SwitchedAt"
 
 _PARKED_AT: Final = "ParkedAt"
 _REASON: Final = "Reason"
@@ -129,7 +131,7 @@ def row_item(key: ItemKey, attributes: Item, *, revision: str, now: datetime) ->
         PROJECTION_TYPE: {"S": key.range},
         **attributes,
         REVISION: {"S": revision},
-        UPDATED: {"S": _time(now)},
+        UPDATED: {"S": time_text(now)},
     }
 
 
@@ -141,14 +143,19 @@ def row_values(item: Item) -> dict[str, Any]:
 
 def read_row(item: Item, projection: Projection[Any]) -> BaseModel:
     """The row of an item. Raises `ValueError` for one that does not fit the projection's model."""
-    values = {name: value for name, value in row_values(item).items() if name not in projection.computed}
     try:
+        values = {name: value for name, value in row_values(item).items() if name not in projection.computed}
         # As JSON, which is how it was written: a strict model takes a time from text there only.
         row: BaseModel = projection.row.model_validate_json(json.dumps(values))
-    except ValidationError as error:
+    except MemoryError:
+        # Not the row's fault.
+        raise
+    except Exception as error:
+        # Also a validator's own: pydantic takes only ValueError and AssertionError for the data's fault.
+        why = validation_text(error) if isinstance(error, ValidationError) else without_values(error)
         text = (
-            f"the stored row does not fit {projection.row.__name__}: {validation_text(error)}; raise the "
-            "projection's version and rebuild it"
+            f"the stored row does not fit {projection.row.__name__}: {why}; raise the projection's version and "
+            "rebuild it"
         )
         raise ValueError(text) from None
     return row
@@ -181,7 +188,7 @@ def checkpoint_write(key: ItemKey, before: Checkpoint | None, after: Checkpoint,
         CHECKPOINT: {"S": key.hash},
         PROJECTION_NAME: {"S": key.range},
         SEQUENCE: {"N": str(after.sequence)},
-        UPDATED: {"S": _time(now)},
+        UPDATED: {"S": time_text(now)},
     }
     if after.parked is not None:
         item[PARKED] = {"N": str(after.parked)}
@@ -224,7 +231,7 @@ def parked_item(event: ParkedEvent) -> Item:
         SEQUENCE: {"N": str(event.sequence)},
         _EVENT_TYPE: {"S": event.event_type},
         _REASON: {"S": event.reason},
-        _PARKED_AT: {"S": _time(event.parked_at)},
+        _PARKED_AT: {"S": time_text(event.parked_at)},
         _HELD: {"BOOL": event.held},
         _ATTEMPTS: {"N": str(event.attempts)},
     }
@@ -263,18 +270,39 @@ def pointer_key(name: str) -> ItemKey:
     return ItemKey("rows", f"{POINTER_PREFIX}{name}", POINTER)
 
 
-def pointer_write(name: str, version: int, expected: int | None) -> Write:
+class Pointer(NamedTuple):
+    """The version of a projection that readers get, and when it took another's place; None for the first."""
+
+    version: int
+    switched_at: datetime | None
+
+
+def pointer_write(name: str, version: int, expected: int | None, now: datetime) -> Write:
     key = pointer_key(name)
     item = {
         ACCOUNT_ID: {"S": key.hash},
         PROJECTION_TYPE: {"S": key.range},
         VERSION: {"N": str(version)},
     }
-    return Write(key, item, ABSENT if expected is None else {VERSION: {"N": str(expected)}})
+    if expected is not None:
+        item[SWITCHED] = {"S": time_text(now)}
+    return Write(key, item, _pointing_to(expected))
 
 
-def read_pointer(item: Item | None) -> int | None:
-    return None if item is None else int(item[VERSION]["N"])
+def pointer_check(name: str, expected: int | None) -> Write:
+    """Leaves the pointer as it is, and refuses the transaction when another version is active."""
+    return Write(pointer_key(name), None, _pointing_to(expected), keep=True)
+
+
+def read_pointer(item: Item | None) -> Pointer | None:
+    if item is None:
+        return None
+    switched_at = datetime.fromisoformat(item[SWITCHED]["S"]) if SWITCHED in item else None
+    return Pointer(int(item[VERSION]["N"]), switched_at)
+
+
+def _pointing_to(version: int | None) -> Expected:
+    return ABSENT if version is None else {VERSION: {"N": str(version)}}
 
 
 # ---------------------------------------------------------------------- values
@@ -304,5 +332,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _time(time: datetime) -> str:
+def time_text(time: datetime) -> str:
+    """A time as items have it."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from oms_events._aio import Clock
-from oms_events.errors import EventUnreadableError, TransactionConflictError
+from oms_events.errors import EventUnreadableError, ProjectionError, TransactionConflictError
 from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections.folding import (
@@ -40,7 +40,7 @@ from oms_events.eventstore.projections.items import (
     row_write,
 )
 from oms_events.eventstore.projections.positions import KeyedLocks, Positions
-from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.projection import REVISION, Projection
 from oms_events.eventstore.projections.read_models import ReadModels
 from oms_events.eventstore.projections.runs import Runs
 from oms_events.eventstore.records import RecordedEvent
@@ -113,7 +113,8 @@ class Advance:
     async def run(self) -> None:
         """Works until nothing is left to do.
 
-        Raises a `StorageError`, and `ProjectionError` for an event that the store lacks.
+        Raises a `StorageError`, and `ProjectionError` for an event that the store lacks and for a row whose
+        checkpoint is gone.
         """
         async with self._to_myself():
             while await self._step():
@@ -178,8 +179,7 @@ class Advance:
         if known is not None and known.is_held:
             self.position = known.sequence
         else:
-            sequence = 0 if known is None else known.sequence
-            self.position = self._engine.positions.after(self._name, self.aggregate_id, sequence)
+            self.position = self._engine.positions.after(self._name, self.aggregate_id, _sequence(known))
         self._rows = dict(zip(keys, found[1:], strict=True))
         self._is_loaded = True
 
@@ -194,7 +194,11 @@ class Advance:
                 break
             keys = more
         async with self._rows_to_myself(keys):
-            folded = self._folding.fold(wanted, await self._need(keys))
+            rows = await self._need(keys)
+            if not await self._is_consistent(rows):
+                await self._refused()
+                return
+            folded = self._folding.fold(wanted, rows)
             # What stands between the last event in it and the first that is not is of no interest.
             last = run[-1].sequence if folded.next == len(wanted) else wanted[folded.next].sequence - 1
             await self._commit(folded, last)
@@ -218,6 +222,24 @@ class Advance:
             found = await self._tables.get([row_key(self._name, key) for key in missing])
             self._rows.update(zip(missing, found, strict=True))
         return self._rows
+
+    async def _is_consistent(self, rows: Mapping[str, Item | None]) -> bool:
+        """Whether the rows have none of the aggregate's events after its checkpoint: they are not read at once.
+
+        Raises `ProjectionError` for a checkpoint that is gone, or was put back: its events would count again.
+        """
+        newest = max((_revision(row, self.aggregate_id) for row in rows.values()), default=0)
+        if newest <= _sequence(self._checkpoint):
+            return True
+        # What is read after the rows is at least as new, whatever others write meanwhile.
+        [item] = await self._tables.get([self._checkpoint_key])
+        sequence = _sequence(read_checkpoint(item))
+        if newest > sequence:
+            raise ProjectionError(
+                f"{self._name}: a row has event {self.aggregate_id}@{newest}, but the aggregate's checkpoint is "
+                f"at {sequence}: was it deleted alone? Build a new version of the projection, and retire this one"
+            )
+        return False
 
     async def _commit(self, folded: Folded, last: int) -> None:
         """Writes rows, checkpoint and what is parked at once, if nobody changed any of it since it was read."""
@@ -340,6 +362,17 @@ class Advance:
                 hooks(EventParked(self._name, event.position, event.event_type, event.reason))
         if hooks and folded.handled:
             hooks(Projected(self._name, len(folded.handled), [_lag(event, now) for event in folded.handled]))
+
+
+def _sequence(checkpoint: Checkpoint | None) -> int:
+    return 0 if checkpoint is None else checkpoint.sequence
+
+
+def _revision(row: Item | None, aggregate_id: str) -> int:
+    """The event of an aggregate that a row was made of last; 0 when it was another's, or nobody knows."""
+    revision: str = "" if row is None else row.get(REVISION, {}).get("S", "")
+    owner, _, sequence = revision.rpartition("@")
+    return int(sequence) if owner == aggregate_id and sequence.isdecimal() else 0
 
 
 def _lag(event: RecordedEvent, now: datetime) -> float:

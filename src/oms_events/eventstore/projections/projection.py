@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args
 
 from pydantic import AliasChoices, BaseModel, RootModel
 
@@ -158,6 +158,18 @@ def check_projections(projections: Sequence[Projection[Any]], registry: EventReg
         raise ConfigurationError("projector", problems)
 
 
+def projection_of(projections: Sequence[Projection[Any]], wanted: Projection[Any] | str) -> Projection[Any]:
+    """The one that is meant, by name or full name. Raises `ConfigurationError` for none and for several."""
+    found = [one for one in projections if wanted in (one, one.full_name, one.name)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(one.full_name for one in projections)
+    problem = (
+        "is none of this projector's" if not found else "is several of this projector's: give one's full name"
+    )
+    raise ConfigurationError(f"projection {wanted!r}", [f"it {problem}; they are {known}"])
+
+
 def _row_problems(row: Any) -> Iterator[str]:
     if not (isinstance(row, type) and issubclass(row, BaseModel)) or issubclass(row, RootModel):
         yield f"row = {row!r}: give a pydantic model with named fields"
@@ -166,6 +178,8 @@ def _row_problems(row: Any) -> Iterator[str]:
         stored = field.serialization_alias or field.alias or name
         if stored in RESERVED:
             yield f"row field {name!r} is stored as {stored!r}, which the read model has itself; rename it"
+        if _holds_secret(field.annotation, set()):
+            yield f"row field {name!r} is a secret, of which only '**********' would be stored; use plain text"
         if field.exclude:
             yield f"row field {name!r} is excluded from what is stored: it would be lost; store it or remove it"
         by_name = bool(row.model_config.get("populate_by_name")) or bool(row.model_config.get("validate_by_name"))
@@ -175,6 +189,18 @@ def _row_problems(row: Any) -> Iterator[str]:
         stored = computed.alias or name
         if stored in RESERVED:
             yield f"row field {name!r} is stored as {stored!r}, which the read model has itself; rename it"
+
+
+def _holds_secret(annotation: Any, seen: set[Any]) -> bool:
+    """Whether a value of this type may be, or hold, one of pydantic's secrets."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in seen:
+            return False
+        seen.add(annotation)
+        return any(_holds_secret(field.annotation, seen) for field in annotation.model_fields.values())
+    return hasattr(annotation, "get_secret_value") or any(
+        _holds_secret(argument, seen) for argument in get_args(annotation)
+    )
 
 
 def _read_as(name: str, alias: Any, *, by_name: bool) -> set[str]:

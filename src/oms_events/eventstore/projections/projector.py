@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from oms_events._aio import Clock, SystemClock, cancel_and_wait, cancelled_from_outside
-from oms_events.errors import ConfigurationError, StorageError, StorageOutcomeUnknownError
+from oms_events.errors import ProjectionError, StorageError, StorageOutcomeUnknownError
 from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.projections.items import ParkedEvent
 from oms_events.eventstore.projections.positions import KeyedLocks, Positions
 from oms_events.eventstore.projections.projecting import Advance, Engine
-from oms_events.eventstore.projections.projection import Projection, check_projections
+from oms_events.eventstore.projections.projection import Projection, check_projections, projection_of
 from oms_events.eventstore.projections.read_models import ReadModels
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.eventstore.store import EventStore
@@ -73,14 +73,14 @@ class Projector:
     async def open(self) -> None:
         """Opens the store and the read models; idempotent.
 
-        A projection that has no active version yet gets its own as that. Raises what their `open` does, and a
-        `StorageError`.
+        A projection that has no active version yet gets its own as that. Raises what their `open` does, a
+        `StorageError`, and `ProjectionError` for a version without an active one that is being retired.
         """
         if self._is_open:
             return
         async with self._opening:
             await self.store.open()
-            await self.read_models.open()
+            await self.read_models.open(checkpoints=True)
             for projection in self.projections:
                 if await self.read_models.active_version(projection.name) is None:
                     await self.read_models.set_active_version(projection.name, projection.version, expected=None)
@@ -107,7 +107,7 @@ class Projector:
         """
         try:
             await self.open()
-        except StorageError as error:
+        except (StorageError, ProjectionError) as error:
             return [error for _ in events]
         aggregates: dict[str, dict[int, RecordedEvent]] = {}
         for event in events:
@@ -188,9 +188,10 @@ class Projector:
     ) -> AsyncGenerator[ParkedEvent]:
         """The parked events of a projection, of all aggregates or of one, those of an aggregate in their order.
 
-        Raises `ConfigurationError` for a projection that is not this projector's, and a `StorageError`.
+        Raises `ConfigurationError` for a projection that is not this projector's, and for a name without version
+        that several have; a `StorageError`.
         """
-        full_name = self._projection(projection).full_name
+        full_name = projection_of(self.projections, projection).full_name
         start: Token | None = None
         while True:
             page = await self.read_models.parked_page(full_name, aggregate_id=aggregate_id, start=start)
@@ -207,8 +208,8 @@ class Projector:
         again then, also when cancelled: nothing is lost, and nothing takes effect twice.
         """
         await self.open()
-        own = self._projection(projection)
-        released = parked = 0
+        own = projection_of(self.projections, projection)
+        released = 0
         start: Token | None = None
         while True:
             page = await self.read_models.parked_page(own, aggregate_id=aggregate_id, start=start)
@@ -217,10 +218,12 @@ class Projector:
                 aggregates.setdefault(event.aggregate_id, []).append(event)
             # The aggregates at the same time, the events of one in their order.
             gone = await self._all(self._retried(own, events) for events in aggregates.values())
-            released, parked = released + sum(gone), parked + len(page.events) - sum(gone)
+            released += sum(gone)
             start = page.next
             if start is None:
-                return Retried(released, parked)
+                break
+        # Counted now: an aggregate that went on may wait for a later event.
+        return Retried(released, sum([1 async for _ in self.parked(own, aggregate_id=aggregate_id)]))
 
     async def _retried(self, projection: Projection[Any], events: Sequence[ParkedEvent]) -> int:
         gone = 0
@@ -228,10 +231,3 @@ class Projector:
             async with self._slots:
                 gone += await Advance(self._engine, projection, event.aggregate_id).retry(event)
         return gone
-
-    def _projection(self, wanted: Projection[Any] | str) -> Projection[Any]:
-        for projection in self.projections:
-            if wanted in (projection, projection.full_name, projection.name):
-                return projection
-        known = ", ".join(projection.full_name for projection in self.projections)
-        raise ConfigurationError(f"projection {wanted!r}", [f"it is none of this projector's; they are {known}"])

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from oms_events._aio import Clock, SystemClock
-from oms_events.errors import TransactionConflictError
+from oms_events.errors import ProjectionError, TransactionConflictError
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections.items import (
@@ -18,6 +18,7 @@ from oms_events.eventstore.projections.items import (
     Checkpoint,
     ItemKey,
     ParkedEvent,
+    Pointer,
     TableRole,
     Write,
     checkpoint_key,
@@ -33,6 +34,7 @@ from oms_events.eventstore.projections.items import (
     row_values,
 )
 from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.rebuild_positions import not_retiring_check, retiring_key
 from oms_events.resilience.backoff import RetryConfig
 
 POINTER_SECONDS: Final = 5.0
@@ -61,8 +63,12 @@ class ReadModelTables(Protocol):
     All methods may raise a `StorageError`, and are tried again before they do. Everything is strongly consistent.
     """
 
-    async def open(self) -> None:
-        """Makes the tables ready; idempotent. Raises `ConfigurationError` for tables of another shape."""
+    async def open(self, *, checkpoints: bool = False) -> None:
+        """Makes the table of rows ready, and that of the checkpoints when they are wanted; idempotent.
+
+        Checkpoints that were not wanted become ready when they are used: readers of rows may have no right to
+        them. Raises `ConfigurationError` for tables of another shape.
+        """
         ...
 
     async def close(self) -> None:
@@ -76,8 +82,8 @@ class ReadModelTables(Protocol):
     async def commit(self, writes: Sequence[Write]) -> bool:
         """Does all writes, or none: False when something is not as expected, or somebody else is at it just now.
 
-        At most 100 writes and 4 MB, no two of one key. After an unknown answer it is sent again: False may then
-        mean that it was done before. Cancelled, all or nothing may have been done.
+        At most 100 writes and 4 MB, no two of one key. Sent again after an unknown answer, it is known by a token:
+        what was done the first time is no refusal. Cancelled, all or nothing may have been done.
         """
         ...
 
@@ -113,9 +119,12 @@ class ReadModels:
         self._rng = rng or random.SystemRandom()
         self._pointers: dict[str, tuple[float, int | None]] = {}
 
-    async def open(self) -> None:
-        """Opens the tables; idempotent. Raises what their `open` does."""
-        await self.tables.open()
+    async def open(self, *, checkpoints: bool = False) -> None:
+        """Opens the table of rows, and for projectors that of the checkpoints; idempotent.
+
+        Raises what the tables' `open` does.
+        """
+        await self.tables.open(checkpoints=checkpoints)
 
     async def close(self) -> None:
         """Closes what was opened here; idempotent. A borrowed client and a session stay open."""
@@ -185,21 +194,40 @@ class ReadModels:
 
     async def active_version(self, name: str) -> int | None:
         """The version that readers of a projection get, now; None before its first projector was opened."""
+        pointer = await self.pointer(name)
+        return None if pointer is None else pointer.version
+
+    async def pointer(self, name: str) -> Pointer | None:
+        """As `active_version`, with the time of the last switch."""
         [item] = await self.tables.get([pointer_key(name)])
         return read_pointer(item)
+
+    async def check_not_retiring(self, *full_names: str) -> None:
+        """Raises `ProjectionError` for a version of which a part was deleted: checkpoints do not fit its rows."""
+        marks = await self.tables.get([retiring_key(full_name) for full_name in full_names])
+        for full_name, item in zip(full_names, marks, strict=True):
+            if item is not None:
+                raise ProjectionError(
+                    f"{full_name} is being retired: let `retire` come to its end before it is built anew"
+                )
 
     async def set_active_version(self, name: str, version: int, *, expected: int | None) -> bool:
         """Lets readers have another version, if `expected` is the active one (None: there is none yet).
 
-        False: another is. Raises a `StorageError`; then, and cancelled, it may or may not have been done.
+        False: another is. Raises `ProjectionError` for a version that is being retired, with nothing done, and a
+        `StorageError`; then, and cancelled, it may or may not have been done.
         """
         self._pointers.pop(name, None)
-        attempt = 1
-        while not await self.tables.commit([pointer_write(name, version, expected)]):
+        full_name, attempt = f"{name}@{version}", 1
+        # With the mark in one transaction: readers never get a version while it is deleted.
+        while not await self.tables.commit(
+            [pointer_write(name, version, expected, self._clock.now()), not_retiring_check(full_name)]
+        ):
             active = await self.active_version(name)
             if active == version or active != expected:
                 # The answer may have been lost, or somebody else has done the same.
                 return active == version
+            await self.check_not_retiring(full_name)
             if attempt == _CONFLICTS.max_attempts:
                 raise TransactionConflictError(
                     f"the active version of {name!r}: others change it just now; try again"
@@ -211,11 +239,13 @@ class ReadModels:
     async def _active(self, name: str) -> int | None:
         known = self._pointers.get(name)
         if known is None or known[0] <= self._clock.monotonic():
+            # From before it is read: what was switched meanwhile is known no later than it says.
+            until = self._clock.monotonic() + POINTER_SECONDS
             version = await self.active_version(name)
             # What is not there yet is looked for each time: the first rows should show at once.
             if version is None:
                 return None
-            known = self._pointers[name] = (self._clock.monotonic() + POINTER_SECONDS, version)
+            known = self._pointers[name] = (until, version)
         return known[1]
 
     # ------------------------------------------------------------------ removing a version
@@ -231,11 +261,15 @@ class ReadModels:
         await self.tables.delete(keys_of(page.items, table))
         return len(page.items), page.next
 
-    async def delete_parked_page(self, full_name: str, *, limit: int | None = None) -> tuple[int, Token | None]:
-        """As `delete_page`, of a version's list of parked events."""
-        page = await self.tables.query(parked_list(full_name), prefix="", limit=limit)
-        await self.tables.delete(keys_of(page.items, "checkpoints"))
-        return len(page.items), page.next
+    async def delete_partition(self, hash_key: str, *, prefix: str = "", limit: int | None = None) -> int:
+        """Deletes what the checkpoints' table has under a hash key, page by page: how many items."""
+        deleted, start = 0, None
+        while True:
+            page = await self.tables.query(hash_key, prefix=prefix, start=start, limit=limit)
+            await self.tables.delete(keys_of(page.items, "checkpoints"))
+            deleted, start = deleted + len(page.items), page.next
+            if start is None:
+                return deleted
 
 
 class MemoryReadModelTables:
@@ -245,7 +279,7 @@ class MemoryReadModelTables:
         self._items: dict[ItemKey, Item] = {}
         self._order: list[ItemKey] = []
 
-    async def open(self) -> None:
+    async def open(self, *, checkpoints: bool = False) -> None:
         await asyncio.sleep(0)
 
     async def close(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.items import Item
-from oms_events.eventstore.projections.items import ItemKey, Write
+from oms_events.eventstore.projections.items import ABSENT, ItemKey, Write, time_text
+from oms_events.eventstore.projections.projection import UPDATED
 from oms_events.eventstore.schema import CHECKPOINT, PROJECTION_NAME
 
 REBUILD_PREFIX: Final = "rebuild#"
@@ -24,7 +25,6 @@ _GO_ON: Final = "Position"
 _LAST: Final = "LastAggregate"
 _AGGREGATES: Final = "Aggregates"
 _EVENTS: Final = "Events"
-_UPDATED: Final = "ProjectionUpdated"
 
 
 class SegmentPosition(NamedTuple):
@@ -59,7 +59,13 @@ def retiring_key(full_name: str) -> ItemKey:
 
 def retiring_write(full_name: str, now: datetime) -> Write:
     key = retiring_key(full_name)
-    return Write(key, {CHECKPOINT: {"S": key.hash}, PROJECTION_NAME: {"S": key.range}, _UPDATED: _time(now)}, None)
+    item = {CHECKPOINT: {"S": key.hash}, PROJECTION_NAME: {"S": key.range}, UPDATED: {"S": time_text(now)}}
+    return Write(key, item, None)
+
+
+def not_retiring_check(full_name: str) -> Write:
+    """Refuses the transaction when the version is being deleted."""
+    return Write(retiring_key(full_name), None, ABSENT, keep=True)
 
 
 def rebuild_key(full_name: str) -> str:
@@ -76,7 +82,7 @@ def position_write(key: ItemKey, store: str, position: SegmentPosition, now: dat
         _DONE: {"BOOL": position.is_done},
         _AGGREGATES: {"N": str(position.aggregates)},
         _EVENTS: {"N": str(position.events)},
-        _UPDATED: _time(now),
+        UPDATED: {"S": time_text(now)},
     }
     if position.token is not None:
         item[_GO_ON] = {"S": json.dumps(position.token)}
@@ -96,7 +102,3 @@ def read_position(item: Item | None, store: str) -> SegmentPosition:
         aggregates=int(item[_AGGREGATES]["N"]),
         events=int(item[_EVENTS]["N"]),
     )
-
-
-def _time(time: datetime) -> dict[str, str]:
-    return {"S": time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}

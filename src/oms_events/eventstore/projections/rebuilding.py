@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field
 
 from oms_events._aio import Clock, SystemClock, cancel_and_wait
 from oms_events._config import ConfigModel
-from oms_events.errors import ConfigurationError, EventUnreadableError, ProjectionError, StorageDeniedError
-from oms_events.eventstore.history import Token
+from oms_events.errors import ConfigurationError, EventUnreadableError, StorageDeniedError
 from oms_events.eventstore.items import Item, is_event, read_item
-from oms_events.eventstore.projections.items import keys_of
 from oms_events.eventstore.projections.projection import Projection
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.projections.read_models import ReadModels
@@ -25,7 +23,6 @@ from oms_events.eventstore.projections.rebuild_positions import (
     position_write,
     read_position,
     rebuild_key,
-    retiring_key,
 )
 from oms_events.eventstore.projections.sources import Told, project
 from oms_events.eventstore.schema import AGGREGATE_ID
@@ -124,8 +121,7 @@ class _Rebuild:
         )
 
     async def load(self, *, resume: bool) -> None:
-        for name in self._names:
-            await check_not_retiring(self._projector.read_models, name)
+        await self._projector.read_models.check_not_retiring(*self._names)
         if not resume:
             await self.finish()
             return
@@ -159,6 +155,8 @@ class _Rebuild:
                 start=position.token, segment=segment, segments=config.segments, limit=config.page_size
             )
             told = [_told(item, self._projector) for item in page.items if is_event(item)]
+            # Again at each page: it may have begun since.
+            await self._projector.read_models.check_not_retiring(*self._names)
             await self._project(told)
             position = position.after([one.aggregate_id for one in told], page.next)
             keys = [position_key(name, segment, config.segments) for name in self._names]
@@ -194,20 +192,15 @@ def _told(item: Item, projector: Projector) -> Told:
         return Told(aggregate_id, None)
 
 
-async def in_segments(work: Callable[[int], Awaitable[T]], segments: int) -> list[T]:
+async def in_segments(work: Callable[[int], Coroutine[Any, Any, T]], segments: int) -> list[T]:
     """Works on all parts of a table side by side; the first error ends all. Cancelled, all have ended."""
     tasks = [
-        asyncio.create_task(_call(work, segment), name=f"oms-events-segment-{segment}")
-        for segment in range(segments)
+        asyncio.create_task(work(segment), name=f"oms-events-segment-{segment}") for segment in range(segments)
     ]
     try:
         return await asyncio.gather(*tasks)
     finally:
         await cancel_and_wait(*tasks)
-
-
-async def _call(work: Callable[[int], Awaitable[T]], segment: int) -> T:
-    return await work(segment)
 
 
 async def count_parked(read_models: ReadModels, projection: Projection[Any]) -> int:
@@ -220,21 +213,6 @@ async def count_parked(read_models: ReadModels, projection: Projection[Any]) -> 
             return count
 
 
-async def check_not_retiring(read_models: ReadModels, full_name: str) -> None:
-    """Raises `ProjectionError` for a version of which a part was deleted: its checkpoints do not fit its rows."""
-    [item] = await read_models.tables.get([retiring_key(full_name)])
-    if item is not None:
-        raise ProjectionError(
-            f"{full_name} is being retired: let `retire` come to its end before it is built anew"
-        )
-
-
 async def forget_positions(read_models: ReadModels, full_name: str) -> None:
     """Deletes the positions of a projection's rebuild."""
-    start: Token | None = None
-    while True:
-        page = await read_models.tables.query(rebuild_key(full_name), prefix=SEGMENT_PREFIX, start=start)
-        await read_models.tables.delete(keys_of(page.items, "checkpoints"))
-        start = page.next
-        if start is None:
-            return
+    await read_models.delete_partition(rebuild_key(full_name), prefix=SEGMENT_PREFIX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,16 +21,13 @@ async def project(projector: Projector, told: Sequence[Told]) -> list[Exception 
     """What became of each, aligned; see `Projector.handle`. Raises what opening the projector raises."""
     shown = [one.event for one in told if one.event is not None]
     results = iter(await projector.handle(shown) if shown else ())
-    read: dict[str, Exception | None] = {}
-    failures: list[Exception | None] = []
-    for one in told:
-        if one.event is not None:
-            failures.append(next(results))
-            continue
-        if one.aggregate_id not in read:
-            read[one.aggregate_id] = await _catch_up(projector, one.aggregate_id)
-        failures.append(read[one.aggregate_id])
-    return failures
+    # As many at the same time as the projector takes.
+    async with asyncio.TaskGroup() as group:
+        read = {
+            aggregate_id: group.create_task(_catch_up(projector, aggregate_id), name="projection")
+            for aggregate_id in dict.fromkeys(one.aggregate_id for one in told if one.event is None)
+        }
+    return [read[one.aggregate_id].result() if one.event is None else next(results) for one in told]
 
 
 async def _catch_up(projector: Projector, aggregate_id: str) -> Exception | None:

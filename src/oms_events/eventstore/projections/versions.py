@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from oms_events._aio import Clock, SystemClock
-from oms_events.errors import ConfigurationError, ProjectionError
+from oms_events.errors import ProjectionError
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.items import Item, is_event
-from oms_events.eventstore.projections.items import Checkpoint, TableRole, checkpoint_key, read_checkpoint
-from oms_events.eventstore.projections.projection import Projection
+from oms_events.eventstore.projections.items import (
+    Checkpoint,
+    TableRole,
+    checkpoint_key,
+    parked_list,
+    pointer_check,
+    read_checkpoint,
+)
+from oms_events.eventstore.projections.projection import Projection, projection_of
 from oms_events.eventstore.projections.projector import Projector
-from oms_events.eventstore.projections.read_models import ReadModels
+from oms_events.eventstore.projections.read_models import POINTER_SECONDS, ReadModels
 from oms_events.eventstore.projections.rebuild_positions import retiring_key, retiring_write
 from oms_events.eventstore.projections.rebuilding import (
     RebuildConfig,
-    check_not_retiring,
     count_parked,
     forget_positions,
     in_segments,
@@ -29,6 +36,8 @@ _AT_ONCE: Final = 100
 _SUSPECTS: Final = 10_000
 """So many aggregates that are behind are looked at again; with more, nobody need look twice."""
 _LOOK_AGAIN: Final = 0.5
+_PASSES: Final = 5
+"""After so many somebody goes on writing what is deleted."""
 
 
 class VerifiedProjection(NamedTuple):
@@ -76,8 +85,9 @@ async def verify_projection(
     `ProjectionError` for one that is being retired, and a `StorageError`.
     """
     await projector.open()
-    own, config, clock = _of(projector, projection), config or RebuildConfig(), clock or SystemClock()
-    await check_not_retiring(projector.read_models, own.full_name)
+    own = projection_of(projector.projections, projection)
+    config, clock = config or RebuildConfig(), clock or SystemClock()
+    await projector.read_models.check_not_retiring(own.full_name)
     suspects: dict[str, int] = {}
     beyond = 0
 
@@ -154,21 +164,6 @@ async def _late(read_models: ReadModels, projection: Projection[Any], ends: dict
     return late
 
 
-def _of(projector: Projector, wanted: Projection[Any] | str) -> Projection[Any]:
-    found = [
-        projection
-        for projection in projector.projections
-        if wanted in (projection, projection.full_name, projection.name)
-    ]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(projection.full_name for projection in projector.projections)
-    problem = (
-        "is none of this projector's" if not found else "is several of this projector's: give one's full name"
-    )
-    raise ConfigurationError(f"projection {wanted!r}", [f"it {problem}; they are {known}"])
-
-
 # ---------------------------------------------------------------------- switch and retire
 
 
@@ -189,7 +184,7 @@ async def switch(
     `back`, and when somebody else switched meanwhile; and as `verify_projection` does.
     """
     await projector.open()
-    own, read_models = _of(projector, projection), projector.read_models
+    own, read_models = projection_of(projector.projections, projection), projector.read_models
     before = await read_models.active_version(own.name)
     if before == own.version:
         return Switched(own.name, before, before)
@@ -197,7 +192,7 @@ async def switch(
         raise ProjectionError(
             f"{own.name}: version {before} is active, and {own.version} is older; give back=True to go back to it"
         )
-    await check_not_retiring(read_models, own.full_name)
+    await read_models.check_not_retiring(own.full_name)
     if not force:
         found = await verify_projection(projector, own, config=config, clock=clock)
         if not found.is_complete:
@@ -224,35 +219,53 @@ async def retire(
 ) -> Retired:
     """Deletes a version's rows, checkpoints and parked events, page by page; events stay in the event store.
 
-    Stop its projectors first: they would go on with what is left. Reads both tables whole. When it was ended, do
-    it again: until it is done, the version is neither rebuilt nor switched to. Raises `ProjectionError` for the
-    active version, also when it becomes that meanwhile, and a `StorageError`.
+    Stop its projectors first. Reads both tables whole, again until nothing is left. Right after a switch it waits
+    until all readers know of that, 5 seconds at most. When it was ended, do it again: until it is done, the
+    version is neither rebuilt nor switched to. Raises `ProjectionError` for the active version, with nothing done,
+    and for one that a projector goes on writing; a `StorageError`.
     """
-    full_name = f"{name}@{version}"
-    now = (clock or SystemClock()).now()
+    full_name, clock = f"{name}@{version}", clock or SystemClock()
     await read_models.open()
-    await _check_inactive(read_models, name, version)
-    await read_models.tables.commit([retiring_write(full_name, now)])
-    deleted: dict[TableRole, int] = {"rows": 0, "checkpoints": 0}
-    for table in deleted:
-        start: Token | None = None
-        while True:
-            count, start = await read_models.delete_page(full_name, table, start=start, limit=page_size)
-            deleted[table] += count
-            if start is None:
-                break
-            await _check_inactive(read_models, name, version)
-    parked = 0
-    while True:
-        count, more = await read_models.delete_parked_page(full_name, limit=page_size)
-        parked += count
-        if more is None:
+    switched_at = await _mark(read_models, name, version, clock)
+    if switched_at is not None:
+        # Never negative: another machine's clock may be ahead.
+        since = max(0.0, (clock.now() - switched_at).total_seconds())
+        if since < POINTER_SECONDS:
+            await clock.sleep(POINTER_SECONDS - since)
+    rows = checkpoints = 0
+    for _ in range(_PASSES):
+        more_rows = await _deleted(read_models, full_name, "rows", page_size)
+        more_checkpoints = await _deleted(read_models, full_name, "checkpoints", page_size)
+        rows, checkpoints = rows + more_rows, checkpoints + more_checkpoints
+        # A late transaction may have left a row without its checkpoint, or the other way round.
+        if not more_rows and not more_checkpoints:
             break
+    else:
+        raise ProjectionError(f"{full_name}: a projector still writes it; stop that, and retire it again")
+    parked = await read_models.delete_partition(parked_list(full_name), limit=page_size)
     await forget_positions(read_models, full_name)
     await read_models.tables.delete([retiring_key(full_name)])
-    return Retired(deleted["rows"], deleted["checkpoints"], parked)
+    return Retired(rows, checkpoints, parked)
 
 
-async def _check_inactive(read_models: ReadModels, name: str, version: int) -> None:
-    if await read_models.active_version(name) == version:
-        raise ProjectionError(f"{name}@{version} is what readers get; switch to another version first")
+async def _mark(read_models: ReadModels, name: str, version: int, clock: Clock) -> datetime | None:
+    """Marks a version as being deleted, unless readers get it; since when they get another one."""
+    full_name = f"{name}@{version}"
+    while True:
+        pointer = await read_models.pointer(name)
+        active = None if pointer is None else pointer.version
+        if active == version:
+            raise ProjectionError(f"{full_name} is what readers get; switch to another version first")
+        # With the pointer in one transaction: it is never switched to from here on.
+        if await read_models.tables.commit([retiring_write(full_name, clock.now()), pointer_check(name, active)]):
+            return None if pointer is None else pointer.switched_at
+        await clock.sleep(_LOOK_AGAIN)
+
+
+async def _deleted(read_models: ReadModels, full_name: str, table: TableRole, limit: int | None) -> int:
+    deleted, start = 0, None
+    while True:
+        count, start = await read_models.delete_page(full_name, table, start=start, limit=limit)
+        deleted += count
+        if start is None:
+            return deleted

@@ -22,7 +22,7 @@ from oms_events.errors import (
     ReplayError,
 )
 from oms_events.eventstore.replay.archive_replays import ArchiveReplay, read_replay
-from oms_events.eventstore.replay.config import check_replay_name
+from oms_events.eventstore.replay.config import check_replay_name, new_replay_name
 from oms_events.eventstore.time_ranges import TimeRange
 
 if TYPE_CHECKING:
@@ -100,14 +100,15 @@ class ArchiveReplays:
 
         The range needs its start, and ends now unless it says when; it counts by the events' own times, in whole
         seconds. With `rules` (names, or ARNs) only these rules of the bus see the events. `on_warning` is told
-        what the replay may miss. Raises `ReplayError` when there is no such archive or it is not enabled, when
-        the name is taken, and when too many replays run; `ConfigurationError` for a range, name or rule that
-        cannot be. Cancelled, it may have been started: look for its name.
+        what the replay may miss, and when it was started but could not be looked at: then it is given as STARTING.
+        Raises `ReplayError` when there is no such archive or it is not enabled, when the name is taken, and when
+        too many replays run; `ConfigurationError` for a range, name or rule that cannot be. Cancelled, or with
+        another error, it may have been started: give it a `name`, and look for that.
         """
         now = self._clock.now()
         time_range = _whole_seconds(_checked(time_range, now), now)
         if name is None:
-            name = f"replay-{now:%Y%m%dT%H%M%SZ}-{self._rng.getrandbits(16):04x}"
+            name = new_replay_name(now, self._rng)
         check_replay_name(name)
         described = await self._archive(archive)
         warn = on_warning or (lambda text: None)
@@ -138,7 +139,20 @@ class ArchiveReplays:
             if (await self._described(name)).get("Description") != mark:
                 problem = f"there is a replay {name!r} already, running or ended; choose another name"
                 raise ReplayError(problem) from error
-        return await self.describe(name)
+        try:
+            return await self.describe(name)
+        except (ProvisioningError, ReplayError) as error:
+            # It runs, whatever hides that: whoever heard only of the error would start another.
+            warn(f"replay {name!r} was started, but could not be looked at: {error}")
+            return ArchiveReplay(
+                name=name,
+                state="STARTING",
+                archive=str(described["ArchiveArn"]),
+                bus=bus,
+                rules=tuple(destination.get("FilterArns", ())),
+                start=time_range.start,
+                end=time_range.end,
+            )
 
     async def describe(self, name: str) -> ArchiveReplay:
         """A replay as it is now. Raises `ReplayError` when there is none of this name."""
@@ -263,8 +277,9 @@ def _checked(time_range: TimeRange, now: datetime) -> TimeRange:
     problems = []
     if time_range.start is None:
         problems.append("start is missing: say from when on archived events are replayed")
-    elif time_range.start >= now:
-        problems.append(f"start = {time_range.start.isoformat()} is in the future: nothing is there to replay")
+    elif time_range.start >= now.replace(microsecond=0):
+        start = time_range.start.isoformat()
+        problems.append(f"start = {start} is now, or is in the future: nothing is there to replay")
     if time_range.end is not None and time_range.end > now + _AHEAD:
         problems.append(f"end = {time_range.end.isoformat()} is in the future; end it now at the latest")
     if problems:
@@ -273,11 +288,11 @@ def _checked(time_range: TimeRange, now: datetime) -> TimeRange:
 
 
 def _whole_seconds(time_range: TimeRange, now: datetime) -> TimeRange:
-    """The request has no parts of seconds: those that are begun count."""
+    """The request has no parts of seconds: those that are begun count, but for the one that is now."""
     start, end = time_range.start or now, time_range.end or now
     if end.microsecond:
         end += timedelta(seconds=1)
-    return TimeRange(start.replace(microsecond=0), end.replace(microsecond=0))
+    return TimeRange(start.replace(microsecond=0), min(end, now).replace(microsecond=0))
 
 
 def _warnings(archive: Mapping[str, Any], time_range: TimeRange, now: datetime) -> Sequence[str]:

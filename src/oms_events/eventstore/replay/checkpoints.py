@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import threading
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,6 +19,7 @@ from oms_events.eventstore.replay.window import Position
 class ReplayState(BaseModel):
     """What a checkpoint says: which replay it is of, and up to where each of its streams is settled.
 
+    `store` is the name of the table, `table_id` its id where that was known (see `DynamoTable.identity`).
     `selection` is as it was asked for, `start` and `end` are what its times meant when the replay began.
     """
 
@@ -27,6 +27,7 @@ class ReplayState(BaseModel):
 
     version: Literal[1] = 1
     store: str
+    table_id: str | None = None
     name: str
     selection: Mapping[str, Any]
     start: datetime | None
@@ -62,13 +63,22 @@ class MemoryReplayCheckpoint:
 
 
 class FileReplayCheckpoint:
-    """A checkpoint in a file, which is replaced as a whole. One replay at a time may use it."""
+    """A checkpoint in a file, which is replaced as a whole. One replay at a time may use it.
+
+    What is written goes first to `.NAME.tmp` beside it, which a process that was killed may leave there; the next
+    one takes its place.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._saves = 0
         self._written = 0
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether a save of this object worked."""
+        return self._written > 0
 
     async def load(self) -> ReplayState | None:
         return await asyncio.to_thread(self._read)
@@ -98,23 +108,27 @@ class FileReplayCheckpoint:
             # A save that was cancelled goes on in its thread, and may come after the next one.
             if number < self._written:
                 return
-            self._written = number
             try:
                 _replace(self.path, state.model_dump_json().encode())
             except OSError as error:
                 raise ReplayError(
                     f"checkpoint {self.path} cannot be written: {error.strerror or error}; name another file"
                 ) from error
+            self._written = number
 
 
 def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # One name for all: of those who were killed meanwhile no more than one file is left.
+    new = path.with_name(f".{path.name}.tmp")
+    new.unlink(missing_ok=True)
+    # Made here and for its owner alone, so that what it leads to is nobody else's.
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        new.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self
@@ -92,7 +93,7 @@ class ReplayConfig(ConfigModel):
     after_rejection: Literal["continue", "stop"] = "continue"
     """What comes after an event that a platform can never accept."""
     after_failure: Literal["stop", "continue"] = "stop"
-    """What comes after an event that was not delivered at all attempts, or cannot be read."""
+    """What comes after an event that was not delivered at all attempts, cannot be read, or is missing."""
     window: int = Field(default=2048, ge=1)
     """Events that are read ahead."""
     window_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
@@ -103,6 +104,11 @@ class ReplayConfig(ConfigModel):
     """Events that one reading asks for at most."""
     save_interval: float = Field(default=1.0, gt=0)
     """How often the checkpoint is written."""
+
+
+def new_replay_name(now: datetime, rng: random.Random) -> str:
+    """A name for a replay, made up of the time."""
+    return f"replay-{now:%Y%m%dT%H%M%SZ}-{rng.getrandbits(16):04x}"
 
 
 def check_replay_name(name: str) -> None:

@@ -12,7 +12,7 @@ from oms_events.eventstore.items import CHECKSUM, Item, checksum, position_of, r
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.replay.config import ReplaySelection
 from oms_events.eventstore.replay.report import ReplayFailure, Tally
-from oms_events.eventstore.replay.sources import Filter
+from oms_events.eventstore.replay.sources import Filter, Missing
 from oms_events.eventstore.replay.window import Planned
 from oms_events.eventstore.schema import EVENT_TYPE
 from oms_events.publishing import Plan
@@ -41,8 +41,10 @@ class Planner:
         only = selection.platform
         self._only = None if only is None else Plan(selection.rule, "replay", (only,), first_that_works=False)
 
-    def plan(self, item: Item) -> Planned | ReplayFailure | None:
+    def plan(self, item: Item | Missing) -> Planned | ReplayFailure | None:
         """What to send; None for what is not meant, or no rule takes."""
+        if isinstance(item, Missing):
+            return _missing(item) if self._where.takes_between(item.before, item.after) else None
         self._tally.read += 1
         if not self._where.takes(item):
             return None
@@ -82,6 +84,12 @@ def marked(event: EncodedEvent, name: str) -> EncodedEvent:
     """The same event, with the same identity, that says of which replay it is."""
     head = orjson.dumps({**orjson.loads(event.head), REPLAY_NAME: name})
     return EncodedEvent(None, {**event.attributes, REPLAY_NAME: name}, head, event.payload, event.kind)
+
+
+def _missing(gap: Missing) -> ReplayFailure:
+    which = "it is" if gap.first == gap.last else f"events {gap.first} to {gap.last} are"
+    why = f"{which} not there, but event {gap.last + 1} is; `store verify` tells of all"
+    return ReplayFailure("missing", f"{gap.aggregate_id}@{gap.first}", "?", "?", {"": why})
 
 
 def _unreadable(item: Item, why: str) -> ReplayFailure:

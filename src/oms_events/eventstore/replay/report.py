@@ -15,7 +15,8 @@ from oms_events.publishing import Plan
 class ReplayFailure:
     """An event that was not delivered everywhere: where it is in the history, and why, by platform.
 
-    `kind` is `rejected`, `failed` (given up, may work later) or `unreadable`, which counts as failed.
+    `kind` is `rejected`, `failed` (given up, may work later), or what counts as failed too: `unreadable`, and
+    `missing` for a gap in a history, at its first event (one failure however long it is; type and id are `?`).
     """
 
     kind: str

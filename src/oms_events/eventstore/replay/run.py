@@ -14,7 +14,7 @@ from oms_events.eventstore.items import Item
 from oms_events.eventstore.replay.config import ReplayConfig
 from oms_events.eventstore.replay.plans import Planner
 from oms_events.eventstore.replay.report import ReplayFailure, Tally
-from oms_events.eventstore.replay.sources import Stream, Streams
+from oms_events.eventstore.replay.sources import Missing, Stream, Streams
 from oms_events.eventstore.replay.verdict import Judgement, Verdict, judge
 from oms_events.eventstore.replay.window import Frontier, Lane, Position, Window
 from oms_events.instrumentation.hooks import Hooks, Replayed
@@ -70,6 +70,7 @@ class ReplayRun:
         self._calls: set[asyncio.Task[None]] = set()
         self._readers = streams.at_once
         self._is_scheduled = False
+        self._is_stopping = False
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
         self._error: Exception | None = None
@@ -90,8 +91,12 @@ class ReplayRun:
         try:
             await self._ended.wait()
         finally:
-            await cancel_and_wait(*readers, *self._calls)
-            await self._alarm.stop()
+            # First, or each call that ends here would be followed by a new one.
+            self._is_stopping = True
+            try:
+                await cancel_and_wait(*readers, *self._calls)
+            finally:
+                await self._alarm.stop()
         if self._error is not None:
             raise self._error
 
@@ -130,7 +135,7 @@ class ReplayRun:
         frontier.has_ended = True
         self._drop_if_done(frontier)
 
-    async def _admit(self, item: Item, position: Position, frontier: Frontier) -> None:
+    async def _admit(self, item: Item | Missing, position: Position, frontier: Frontier) -> None:
         planned = self._planner.plan(item)
         if planned is None:
             return
@@ -169,7 +174,8 @@ class ReplayRun:
 
     def _pump(self) -> None:
         self._is_scheduled = False
-        while self._error is None and len(self._calls) < self._config.max_calls:
+        may_begin = self._error is None and not self._is_stopping
+        while may_begin and len(self._calls) < self._config.max_calls:
             batch = self._window.take(self._batch)
             if not batch:
                 break

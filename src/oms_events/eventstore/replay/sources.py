@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from oms_events._aio import Clock
 from oms_events.eventstore.by_type import items_by_type, time_key
 from oms_events.eventstore.history import EventTable
-from oms_events.eventstore.items import Item, is_event
+from oms_events.eventstore.items import Item, is_event, sequence_of
 from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection
 from oms_events.eventstore.replay.window import Position
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE, EVENT_TIME, EVENT_TYPE, time_bound
 from oms_events.eventstore.time_ranges import TimeRange
 
+_LOOK_AGAIN: Final = 1.0
+"""Seconds before a gap is believed: reads beside an append may see a part of it."""
+
+
+class Missing(NamedTuple):
+    """Events of an aggregate that are not there, though a later one is; and those around them, as far as known."""
+
+    aggregate_id: str
+    first: int
+    last: int
+    before: Item | None
+    after: Item
+
 
 class Page(NamedTuple):
     """Events in order, each with its position, and where the page ended when that is behind the last one."""
 
-    items: Sequence[tuple[Item, Position]]
+    items: Sequence[tuple[Item | Missing, Position]]
     end: Position | None = None
 
 
@@ -64,6 +78,14 @@ class Filter:
         except KeyError:
             return True
 
+    def takes_between(self, before: Item | None, after: Item) -> bool:
+        """Whether an event between these two of its aggregate may be of the selection, by its time."""
+        try:
+            is_later = before is not None and self._until is not None and before[EVENT_TIME]["S"] >= self._until
+            return not is_later and self._since <= after[EVENT_TIME]["S"]
+        except KeyError:
+            return True
+
 
 def streams_of(
     table: EventTable,
@@ -72,6 +94,7 @@ def streams_of(
     config: ReplayConfig,
     *,
     segments: int | None = None,
+    clock: Clock,
 ) -> Streams:
     """The cheapest way to a selection: its aggregates, else the index of its types, else the whole table.
 
@@ -79,32 +102,48 @@ def streams_of(
     """
     if selection.aggregate_ids:
         each: Iterator[Stream] = (
-            AggregateStream(table, aggregate_id, config.page_size) for aggregate_id in selection.aggregate_ids
+            AggregateStream(table, aggregate_id, config.page_size, clock)
+            for aggregate_id in selection.aggregate_ids
         )
         return Streams(each, min(config.readers, len(selection.aggregate_ids)))
     if selection.types:
         return Streams(iter([TypeStream(table, selection.types, time_range, config.page_size)]), 1)
     parts = segments or config.readers
-    return Streams((ScanStream(table, part, parts, config.page_size) for part in range(parts)), parts)
+    return Streams((ScanStream(table, part, parts, config.page_size, clock) for part in range(parts)), parts)
 
 
 class AggregateStream:
-    """The history of an aggregate; positions are sequences."""
+    """The history of an aggregate, and what is missing in it; positions are sequences."""
 
-    def __init__(self, table: EventTable, aggregate_id: str, page_size: int) -> None:
+    def __init__(self, table: EventTable, aggregate_id: str, page_size: int, clock: Clock) -> None:
         self.name = aggregate_id
         self._table = table
         self._page_size = page_size
+        self._clock = clock
 
     async def pages(self, after: Position | None) -> AsyncGenerator[Page]:
         sequence: int = after or 0
+        before: Item | None = None
+        # Up to there a gap was there a while ago already.
+        believed = sequence
         while True:
             page = await self._table.read(self.name, after=sequence, limit=self._page_size)
-            if page.items:
-                items = [(item, int(item[EVENT_SEQUENCE]["N"])) for item in page.items]
-                sequence = items[-1][1]
-                yield Page(items)
-            if page.next is None:
+            ready: list[tuple[Item | Missing, Position]] = []
+            has_doubts = False
+            for item in page.items:
+                number = sequence_of(item)
+                if number > sequence + 1:
+                    if has_doubts := number > believed:
+                        break
+                    ready.append((Missing(self.name, sequence + 1, number - 1, before, item), sequence))
+                ready.append((item, number))
+                sequence, before = number, item
+            if ready:
+                yield Page(ready)
+            if has_doubts:
+                believed = sequence_of(page.items[-1])
+                await self._clock.sleep(_LOOK_AGAIN)
+            elif page.next is None:
                 return
 
 
@@ -150,12 +189,13 @@ class ScanStream:
     the page began on which it was found.
     """
 
-    def __init__(self, table: EventTable, segment: int, segments: int, page_size: int) -> None:
+    def __init__(self, table: EventTable, segment: int, segments: int, page_size: int, clock: Clock) -> None:
         self.name = str(segment)
         self._table = table
         self._segment = segment
         self._segments = segments
         self._page_size = page_size
+        self._clock = clock
         self._aggregate = ""
         self._sequence = 0
         self._is_read = False
@@ -178,7 +218,7 @@ class ScanStream:
             found = await self._table.scan(
                 start=start, segment=self._segment, segments=self._segments, limit=self._page_size
             )
-            ready: list[tuple[Item, Position]] = []
+            ready: list[tuple[Item | Missing, Position]] = []
             for item in filter(is_event, found.items):
                 name, sequence = item[AGGREGATE_ID]["S"], int(item[EVENT_SEQUENCE]["N"])
                 # What stands before the aggregate that was read by itself was done before it.
@@ -205,7 +245,8 @@ class ScanStream:
 
     async def _read_alone(self, name: str, after: int, start: Position | None) -> AsyncGenerator[Page]:
         self._aggregate, self._is_read = name, True
-        async with aclosing(AggregateStream(self._table, name, self._page_size).pages(after)) as pages:
+        alone = AggregateStream(self._table, name, self._page_size, self._clock)
+        async with aclosing(alone.pages(after)) as pages:
             async for page in pages:
                 items = [
                     (item, {"Aggregate": name, "Sequence": sequence, "Start": start})

@@ -11,7 +11,7 @@ from typing import Protocol
 from oms_events._aio import Clock, SystemClock, cancel_and_wait
 from oms_events.errors import ConfigurationError, ReplayError
 from oms_events.eventstore.replay.checkpoints import ReplayCheckpoint, ReplayState
-from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection, check_replay_name
+from oms_events.eventstore.replay.config import ReplayConfig, ReplaySelection, check_replay_name, new_replay_name
 from oms_events.eventstore.replay.plans import Planner
 from oms_events.eventstore.replay.report import ReplayFailure, ReplayReport, Tally
 from oms_events.eventstore.replay.run import ReplayRun
@@ -41,7 +41,8 @@ class StoreReplay:
     `name` of this replay, made up unless given. They are published at least once; of each aggregate one after the
     other, in the order of their sequences, or, selected by types, of their times. With a `checkpoint` a replay
     that ended early goes on where it was. `on_progress` is called with the report after each page and each call of
-    the router, `on_failure` with each event that is given up; neither may block. Raises `ConfigurationError` for a
+    the router, `on_failure` with each event that is given up; neither may block. A gap in a history that is read
+    counts as a failure; selected by types alone, what is missing does not show. Raises `ConfigurationError` for a
     selection that the router cannot serve.
     """
 
@@ -127,7 +128,12 @@ class StoreReplay:
     def _prepare(self, state: ReplayState, tally: Tally, *, is_dry: bool) -> ReplayRun:
         where = Filter(self._selection, tally.time_range)
         streams = streams_of(
-            self._store.table, self._selection, tally.time_range, self._config, segments=state.segments
+            self._store.table,
+            self._selection,
+            tally.time_range,
+            self._config,
+            segments=state.segments,
+            clock=self._clock,
         )
         return ReplayRun(
             streams,
@@ -147,8 +153,12 @@ class StoreReplay:
     # ------------------------------------------------------------------ checkpoint
 
     async def _begin(self) -> ReplayState:
-        found = None if self._checkpoint is None else await self._checkpoint.load()
-        selection = self._selection
+        found = None
+        if self._checkpoint is not None:
+            found = await self._checkpoint.load()
+            # Which table it is shows once it is open.
+            await self._store.open()
+        selection, table = self._selection, self._store.table
         if found is None:
             now = self._clock.now()
             try:
@@ -157,26 +167,34 @@ class StoreReplay:
                 raise ConfigurationError("replay", [str(error)]) from None
             is_scan = not (selection.types or selection.aggregate_ids)
             return ReplayState(
-                store=self._store.table.name,
-                name=self._name or f"replay-{now:%Y%m%dT%H%M%SZ}-{self._rng.getrandbits(16):04x}",
+                store=table.name,
+                table_id=table.identity,
+                name=self._name or new_replay_name(now, self._rng),
                 selection=selection.model_dump(mode="json"),
                 start=time_range.start,
                 end=time_range.end,
                 segments=self._config.readers if is_scan else None,
             )
         asked = {
-            "store": self._store.table.name,
+            "store": table.name,
             "name": self._name or found.name,
             **selection.model_dump(mode="json"),
         }
         there = {"store": found.store, "name": found.name, **found.selection}
-        if others := [name for name in asked if asked[name] != there.get(name)]:
-            differences = "; ".join(
-                f"{name} is {there.get(name)!r} there, {asked[name]!r} here" for name in others
+        differences = [
+            f"{name} is {there.get(name)!r} there, {asked[name]!r} here"
+            for name in asked
+            if asked[name] != there.get(name)
+        ]
+        if None not in (found.table_id, table.identity) and found.table_id != table.identity:
+            differences.append(
+                f"its table was another one of the name {found.store!r}: of another Region or account, or deleted "
+                "and made anew"
             )
+        if differences:
             raise ReplayError(
-                f"the checkpoint is of another replay: {differences}; ask for the same again, or take another "
-                "checkpoint"
+                f"the checkpoint is of another replay: {'; '.join(differences)}; ask for the same again, "
+                "or take another checkpoint"
             )
         return found
 

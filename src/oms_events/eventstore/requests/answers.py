@@ -10,8 +10,10 @@ from typing import Any, Final
 from oms_events.errors import (
     AppendLimitError,
     ConcurrencyError,
+    OutboxLimitError,
     PayloadMismatchError,
     PersonalDataError,
+    PersonForgottenError,
     RequestError,
 )
 from oms_events.eventstore.personal.sealed import masked, may_have_sealed
@@ -23,20 +25,24 @@ MAX_ANSWER_BYTES: Final = 6_000_000
 CONCURRENCY_CONFLICT: Final = "CONCURRENCY_CONFLICT"
 COMMAND_ID_REUSED: Final = "COMMAND_ID_REUSED"
 TOO_LARGE: Final = "TOO_LARGE"
+PERSON_FORGOTTEN: Final = "PERSON_FORGOTTEN"
 
 
-def event_answer(event: RecordedEvent) -> dict[str, Any]:
+def event_answer(event: RecordedEvent, *, unreadable: str | None = None) -> dict[str, Any]:
     """A recorded event as queries answer it; `data` is in the `version` in which it was stored.
 
-    Without a cipher personal data is "[encrypted]".
+    Without a cipher personal data is "[encrypted]", and so it is when it is `unreadable`, which the answer says.
     """
     attributes = event.encoded.attributes
-    data = event.data
+    try:
+        data = event.data
+    except ValueError as error:
+        data, unreadable = None, unreadable or f"the data is no JSON: {error}"
     if may_have_sealed(event.payload):
-        # What nobody here has a key for. What only looks like it is shown as it is.
+        # What nobody here has a key for. Where masking fails, it is shown as it is: encrypted.
         with suppress(PersonalDataError):
             data = masked(data)
-    return {
+    answer = {
         "eventType": event.type,
         "aggregateId": event.aggregate_id,
         "sequence": event.sequence,
@@ -47,6 +53,7 @@ def event_answer(event: RecordedEvent) -> dict[str, Any]:
         "correlationId": attributes.get("correlationid"),
         "causationId": attributes.get("causationid"),
     }
+    return answer if unreadable is None else {**answer, "unreadable": unreadable}
 
 
 def error_answer(error: Exception) -> dict[str, Any] | None:
@@ -58,7 +65,9 @@ def error_answer(error: Exception) -> dict[str, Any] | None:
             code, message, field = CONCURRENCY_CONFLICT, str(error), "expectedSequence"
         case PayloadMismatchError():
             code, message, field = COMMAND_ID_REUSED, str(error), "commandId"
-        case AppendLimitError():
+        case PersonForgottenError():
+            code, message, field = PERSON_FORGOTTEN, str(error), None
+        case AppendLimitError() | OutboxLimitError():
             code, message, field = TOO_LARGE, str(error), None
         case _:
             return None

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from pydantic import BaseModel, Field
 
 from oms_events._config import suggestion
-from oms_events.errors import ConcurrencyError, ConfigurationError, RequestError
+from oms_events.errors import ConcurrencyError, ConfigurationError, PersonalDataError, RequestError
 from oms_events.eventstore.append import MAX_COMMAND_BYTES
+from oms_events.eventstore.author import MAX_SEQUENCE
+from oms_events.eventstore.personal.sealed import refuse_marks
 from oms_events.eventstore.requests.answers import error_answer
 from oms_events.eventstore.requests.requests import (
     PLAIN,
@@ -38,12 +40,12 @@ _DATA: Final = "commandData"
 class _Envelope(RequestModel):
     """A command's request, but for its type and its data."""
 
-    aggregate_id: AggregateId
+    aggregate_id: Annotated[AggregateId, PLAIN]
     # Events carry it on, where no other is given.
     command_id: Annotated[str, PLAIN, key_text(most=MAX_COMMAND_BYTES)] | None = None
     correlation_id: ShortText | None = None
     causation_id: ShortText | None = None
-    expected_sequence: Annotated[int, Field(ge=0)] | None = None
+    expected_sequence: Annotated[int, Field(ge=0, lt=MAX_SEQUENCE)] | None = None
 
 
 class _Command(NamedTuple):
@@ -92,9 +94,10 @@ class CommandDispatcher:
         """Carries out a command, and gives what it led to; `replayed` when that was done before.
 
         `sequence` is the aggregate's last one. Raises `RequestError` with all that is wrong (the aggregate's own
-        no is a `CommandRejectedError`), `PayloadMismatchError` for an id that another command had, and
-        `AppendLimitError`: nothing was written. Raises `ConcurrencyError`, `EventUnreadableError`,
-        `PersonalDataError` and a `StorageError` as `Repository.execute` does: send the same command again.
+        no is a `CommandRejectedError`), `PayloadMismatchError` for an id that another command had,
+        `PersonForgottenError`, `AppendLimitError` and `OutboxLimitError`: nothing was written. Raises
+        `ConcurrencyError`, `EventUnreadableError`, another `PersonalDataError` and a `StorageError` as
+        `Repository.execute` does: send the same command again.
         """
         values = json_object(request, "command")
         name, command = self._find(values.pop(_TYPE, None))
@@ -162,6 +165,10 @@ class CommandDispatcher:
         elif not isinstance(data, dict):
             problems.append(Problem(_DATA, f"{_DATA}: give an object, not {data.__class__.__name__}"))
         else:
+            try:
+                refuse_marks(data)
+            except PersonalDataError as error:
+                problems.append(Problem(_DATA, f"{_DATA}: {error}"))
             # It may be about a person, or secret: no message repeats it.
             parsed = read_request(command.model, data, place=_DATA)
             if isinstance(parsed, list):

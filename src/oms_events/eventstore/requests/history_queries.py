@@ -10,12 +10,12 @@ from pydantic import AwareDatetime, Field
 
 from oms_events._aio import Clock
 from oms_events._config import suggestion
-from oms_events.errors import NotFoundError, RequestError
+from oms_events.errors import NotFoundError, PersonalDataError, RequestError
 from oms_events.eventstore.records import RecordedEvent
+from oms_events.eventstore.registry import MAX_TYPE_BYTES
 from oms_events.eventstore.requests.answers import answer_size, event_answer
 from oms_events.eventstore.requests.page_tokens import read_token, write_token
-from oms_events.eventstore.requests.requests import AggregateId, RequestModel, ShortText, shown
-from oms_events.eventstore.schema import event_time
+from oms_events.eventstore.requests.requests import AggregateId, RequestModel, key_text, shown
 from oms_events.eventstore.store import EventStore
 from oms_events.eventstore.time_ranges import TimeRange, parse_time
 
@@ -37,7 +37,7 @@ class AggregateEventsQuery(RequestModel):
 class EventsByTypeQuery(RequestModel):
     """`getEventsByType`: the events of a type, `startTime` <= time < `endTime`, by time."""
 
-    event_type: ShortText
+    event_type: Annotated[str, key_text(most=MAX_TYPE_BYTES)]
     start_time: str | None = None
     end_time: str | None = None
     newest_first: bool = False
@@ -61,15 +61,20 @@ class _Page:
     """The events of an answer, as many as it takes."""
 
     def __init__(self, limit: int, max_bytes: int) -> None:
+        self._unreadable: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.last: RecordedEvent | None = None
         self.has_more = False
         self._limit = limit
         self._left = max_bytes
 
+    def damaged(self, event: RecordedEvent, error: PersonalDataError) -> None:
+        """Keeps why an event's personal data cannot be read: it would else stand in the way of all the others."""
+        self._unreadable[event.position] = str(error)
+
     def take(self, event: RecordedEvent) -> bool:
         """Whether it took the event; if not, there is one for the next page. An empty page takes any."""
-        answer = event_answer(event)
+        answer = event_answer(event, unreadable=self._unreadable.get(event.position))
         size = answer_size(answer) + 2
         self.has_more = bool(self.events) and (len(self.events) >= self._limit or size > self._left)
         if not self.has_more:
@@ -95,7 +100,7 @@ class HistoryQueries:
             after = read_token(query.next_token, said, _AfterSequence).after
         page = _Page(query.limit, self._max_bytes)
         # One more than asked for tells whether there is another page.
-        pages = self._store.pages(query.aggregate_id, after=after, limit=query.limit + 1)
+        pages = self._store.pages(query.aggregate_id, after=after, limit=query.limit + 1, damaged=page.damaged)
         async with aclosing(pages):
             async for events in pages:
                 if not all(map(page.take, events)):
@@ -125,6 +130,7 @@ class HistoryQueries:
             newest_first=query.newest_first,
             # A quarter from each of the eight shards: twice what is needed when they are alike.
             page_size=query.limit // 4 + 1,
+            damaged=page.damaged,
         )
         async with aclosing(found):
             async for event in found:
@@ -134,8 +140,7 @@ class HistoryQueries:
             self._check_type(query.event_type)
         token = None
         if page.has_more and (last := page.last) is not None:
-            key = event_time(last.time, last.aggregate_id, last.sequence)
-            token = write_token(said, _AfterEvent(after=key, start=times.start, end=times.end))
+            token = write_token(said, _AfterEvent(after=last.time_key, start=times.start, end=times.end))
         return {"eventType": query.event_type, "events": page.events, "nextToken": token}
 
     async def _is_unknown(self, aggregate_id: str, after: int) -> bool:

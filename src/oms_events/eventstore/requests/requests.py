@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
@@ -124,13 +124,16 @@ def _aggregate_id(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        raise ValueError("has control characters, which events cannot carry; leave them out")
+    if _NOT_PLAIN.search(text):
+        raise ValueError("has control characters or noncharacters, which events cannot carry; leave them out")
     return text
 
 
+_NONCHARACTERS: Final = "".join(f"{plane:c}{plane + 1:c}" for plane in range(0xFFFE, 0x11FFFE, 0x10000))
+"""The last two code points of each plane."""
+_NOT_PLAIN: Final = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS}]")
 PLAIN: Final = AfterValidator(_plain)
-"""Of text that becomes an attribute of events (CloudEvents 1.0, section 3.1: no control characters)."""
+"""Of text that becomes an attribute of events (CloudEvents 1.0, "Type System": neither of them is in a String)."""
 AggregateId = Annotated[str, AfterValidator(_aggregate_id), key_text(most=MAX_AGGREGATE_BYTES)]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), PLAIN]
 

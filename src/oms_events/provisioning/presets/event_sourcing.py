@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +16,7 @@ from oms_events.provisioning.presets.event_sourcing_samples import COMMAND, QUER
 from oms_events.provisioning.presets.handlers import code_options
 from oms_events.provisioning.presets.oms_relay import OmsRelay, relay_parts
 from oms_events.provisioning.specs.alarms import AlarmSpec
-from oms_events.provisioning.specs.base import Arn
+from oms_events.provisioning.specs.base import Arn, Reference, arn_of
 from oms_events.provisioning.specs.buses import ArchiveSpec, EventBusSpec
 from oms_events.provisioning.specs.capacity import OnDemandSpec, ProvisionedSpec
 from oms_events.provisioning.specs.functions import CodeSpec, FunctionSpec
@@ -87,7 +87,11 @@ class EventSourcingPreset(Preset):
     outbox_relay: OmsRelay | None = None
     """The function that relays the outbox to the bus; without it your own processors do."""
     enable_personal_data: bool = False
-    """Whether there is a table of the keys that personal data is encrypted under, `personal-keys`."""
+    """Whether there is a table of the keys that personal data is encrypted under, `personal-keys`. It has no
+    point-in-time recovery, which would keep deleted keys for 35 days."""
+    personal_key_arn: Annotated[str | Reference, arn_of(key="kms:key/")] | None = None
+    """The KMS key that those keys are wrapped with, for `KmsKeyWrapper`: its ARN, and no alias's. The roles may use
+    it where its policy leaves that to IAM."""
     alarm_topic_arn: Arn | None = None
     """A topic of yours that is told of alarms and of their end; its policy, and its key's, must let CloudWatch use
     it."""
@@ -106,9 +110,8 @@ class EventSourcingPreset(Preset):
             snapshots=self._table("snapshots", schema.SNAPSHOTS),
             checkpoints=self._table("checkpoints", schema.CHECKPOINTS),
             outbox=self._outbox() if self.enable_outbox else None,
-            personal_keys=(
-                self._table("personal-keys", schema.PERSONAL_KEYS) if self.enable_personal_data else None
-            ),
+            personal_keys=self._personal_keys() if self.enable_personal_data else None,
+            personal_key_arn=self.personal_key_arn,
         )
         rule = RuleSpec(
             name="financial-events-rule",
@@ -271,6 +274,10 @@ class EventSourcingPreset(Preset):
         stream = None if self.outbox_relay is None else "keys_only"
         return self._table("event-outbox", OUTBOX, stream=stream)
 
+    def _personal_keys(self) -> TableSpec:
+        # Recovery would bring back for 35 days the keys, and the people, that were to be forgotten.
+        return self._table("personal-keys", schema.PERSONAL_KEYS, point_in_time_recovery=False)
+
     def _queue(self, part: str) -> QueueSpec:
         return QueueSpec(name=self._name(part), key=part, retention_seconds=MAX_RETENTION_SECONDS)
 
@@ -304,6 +311,8 @@ class EventSourcingPreset(Preset):
     def _check(self) -> Self:
         if self.outbox_relay is not None and not self.enable_outbox:
             raise ValueError("outbox_relay needs enable_outbox = true: it relays that table")
+        if self.personal_key_arn is not None and not self.enable_personal_data:
+            raise ValueError("personal_key_arn needs enable_personal_data = true: it wraps the keys in that table")
         if (self.event_store_read_capacity is None) != (self.event_store_write_capacity is None):
             raise ValueError(
                 f"event_store_read_capacity = {self.event_store_read_capacity}, event_store_write_capacity = "

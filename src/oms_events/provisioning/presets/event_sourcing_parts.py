@@ -30,6 +30,7 @@ class Parts:
     checkpoints: TableSpec
     outbox: TableSpec | None
     personal_keys: TableSpec | None
+    personal_key_arn: str | Reference | None
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:
@@ -37,9 +38,9 @@ class Parts:
         return (*known, *(table for table in (self.outbox, self.personal_keys) if table is not None))
 
     @property
-    def environment(self) -> Mapping[str, Reference]:
+    def environment(self) -> Mapping[str, str | Reference]:
         """The functions' environment variables; what a function may do with them is its role's to say."""
-        known = {
+        known: dict[str, str | Reference] = {
             "EVENT_BUS_NAME": self.bus.reference("name"),
             "EVENT_STORE_TABLE": self.event_store.reference("name"),
             "READ_MODEL_TABLE": self.read_model.reference("name"),
@@ -50,6 +51,8 @@ class Parts:
             known["OMS_OUTBOX_TABLE"] = self.outbox.reference("name")
         if self.personal_keys is not None:
             known["PERSONAL_KEYS_TABLE"] = self.personal_keys.reference("name")
+        if self.personal_key_arn is not None:
+            known["PERSONAL_KEY_ARN"] = self.personal_key_arn
         return known
 
 
@@ -95,6 +98,7 @@ def command_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
             *("dynamodb:DescribeTable", "dynamodb:BatchGetItem", "dynamodb:GetItem"),
             *("dynamodb:PutItem", "dynamodb:UpdateItem"),
         ),
+        *_kms_key(parts, "kms:Encrypt", "kms:Decrypt"),
         tracing=tracing,
     )
 
@@ -126,6 +130,7 @@ def projection_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
         ),
         allow("GiveUp", "Lambda says here which records it gave up", parts.dead_letters.arn, "sqs:SendMessage"),
         *_personal_keys(parts, "ReadKeys", _READ_KEYS, "dynamodb:DescribeTable", "dynamodb:BatchGetItem"),
+        *_kms_key(parts, "kms:Decrypt"),
         tracing=tracing,
     )
 
@@ -144,6 +149,7 @@ def query_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
         ),
         allow("ReadByType", "events of one type, by time", index, "dynamodb:Query"),
         *_personal_keys(parts, "ReadKeys", _READ_KEYS, "dynamodb:DescribeTable", "dynamodb:BatchGetItem"),
+        *_kms_key(parts, "kms:Decrypt"),
         tracing=tracing,
     )
 
@@ -151,6 +157,12 @@ def query_role(function: str, parts: Parts, *, tracing: bool) -> RoleSpec:
 def _personal_keys(parts: Parts, sid: str, why: str, *actions: str) -> tuple[StatementSpec, ...]:
     keys = parts.personal_keys
     return () if keys is None else (allow(sid, why, keys.arn, *actions),)
+
+
+def _kms_key(parts: Parts, *actions: str) -> tuple[StatementSpec, ...]:
+    arn = parts.personal_key_arn
+    why = "the KMS key that the keys of people's data are wrapped with"
+    return () if arn is None else (allow("WrapKeys", why, (arn,), *actions),)
 
 
 def _outbox(table: TableSpec) -> StatementSpec:
