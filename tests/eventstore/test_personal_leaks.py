@@ -6,14 +6,19 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Dict, Generic, NamedTuple, TypeVar  # noqa: UP035 - people write it
+from uuid import UUID
 
-import pydantic
 import pytest
 from pydantic import (
+    AfterValidator,
+    AnyUrl,
     BaseModel,
     ConfigDict,
     Json,
+    JsonValue,
     PlainSerializer,
     PlainValidator,
     RootModel,
@@ -109,11 +114,6 @@ class Box:
     inside: Any
 
 
-@pydantic.dataclasses.dataclass(config=ConfigDict(extra="allow"))
-class OpenBox:
-    number: int
-
-
 @dataclass
 class Owned(Generic[T]):
     value: T
@@ -148,8 +148,8 @@ class Early(BaseModel):
 
 Later = Annotated[str, Personal()]
 
-Many = TypeAliasType("Many", list[T], type_params=(T,))
-Tree = TypeAliasType("Tree", "dict[str, Tree] | list[Name]")
+Many: Any = TypeAliasType("Many", list[T], type_params=(T,))
+Tree: Any = TypeAliasType("Tree", Dict[str, "Tree"] | list[Name])  # noqa: UP006
 Names = TypeAliasType("Names", list[Name])
 
 
@@ -167,7 +167,6 @@ CASES: dict[str, tuple[Any, Any]] = {
     "subclass under Any": (Any, HUMAN),
     "key under Any": (Any, {PERSON: 1}),
     "named tuple as key": (dict[Any, int], {OwnedPair(1, SECRET): 1}),
-    "open dataclass": (OpenBox, {"number": 1, "person": PERSON}),
     "dataclass with Any": (Box, Box(PERSON)),
     "list of them": (list[Box], [Box([PERSON])]),
     "typed dict with Any": (LooseDict, {"inside": PERSON}),
@@ -189,10 +188,10 @@ CASES: dict[str, tuple[Any, Any]] = {
     "union with a bare dict": (dict | list[Name], [SECRET]),
     "union with a bare list": (list | dict[str, Name], {"a": SECRET}),
     "union of lists": (list[int] | list[Person], [PERSON]),
-    "union of tuples": (tuple[Name, ...] | tuple[int, Person], ("x", SECRET)),
-    "union with a serializer": (Annotated[int, PlainSerializer(str)] | Person, PERSON),
+    "union of tuples": (tuple[Name, ...] | tuple[str, Person | str], (SECRET, "x")),
+    "union with a serializer": (Annotated[int, WRITTEN_BY] | Person, PERSON),
     "generic dataclass": (Owned[int], Owned(1, SECRET)),
-    "generic dataclass of marks": (Box | Owned[Name], Owned(SECRET, "x")),
+    "generic dataclass of marks": (Owned[Name] | Box, Owned(SECRET, "x")),
     "generic typed dict": (OwnedDict[int], {"value": 1, "owner": SECRET}),
     "alias with parameters": (Many[Name], [SECRET]),
     "alias with models": (Many[Person], [PERSON]),
@@ -228,10 +227,123 @@ def test_a_marked_value_is_never_written_in_clear_text(case: str) -> None:
     config = ConfigDict(arbitrary_types_allowed=True)
     event = create_model("Event", __config__=config, field=(annotation, ...))(field=value)
     data = event.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
-    assert case == "subclass behind a serializer" or SECRET in json.dumps(data)
+    assert SECRET in json.dumps(data)
     try:
         written = json.dumps(without_personal(event, data))
     except (ConfigurationError, PersonalDataError) as error:
-        assert SECRET not in str(error)
-    else:
-        assert (SECRET in written) is (case in PLAIN_JSON)
+        written = str(error)
+    assert (SECRET in written) is (case in PLAIN_JSON)
+
+
+class Token:
+    """A class that nobody knows."""
+
+    def __str__(self) -> str:
+        return "token"
+
+
+@dataclass
+class Fine:
+    number: Decimal
+    inside: Any = None
+
+
+PARTY = Party(name="Ulm Ltd")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Party | None, PARTY),
+        (list[Party], [PARTY]),
+        (Fine, Fine(Decimal(1), [PARTY, {"a": 1}])),
+        (Any, {"a": [Fine(Decimal(1)), Path("a"), UUID(int=1), None, 1.5, PARTY]}),
+        (Json[Any], '{"a": [1]}'),
+        (Json[list[int]], "[1]"),
+        (JsonValue, {"a": [1, None, "x"]}),
+        (AnyUrl, "https://example.com"),
+        (Annotated[Token, PlainSerializer(str)], Token()),
+        (list[Annotated[Decimal, PlainSerializer(str)]], [Decimal(1)]),
+        (Annotated[dict[str, int], PlainSerializer(lambda counts: sorted(counts.items()))], {"a": 1}),
+        (Annotated[int, AfterValidator(abs)] | Person, 5),
+        (Many[int], [1]),
+        (Open, Open(a=1, b=PARTY)),
+        (list[int] | list[Person], [5]),
+        (tuple[int, Decimal], (1, Decimal(1))),
+    ],
+)
+def test_what_is_certainly_not_personal_is_written_as_it_is(annotation: Any, value: Any) -> None:
+    config = ConfigDict(arbitrary_types_allowed=True)
+    event = create_model("Event", __config__=config, field=(annotation, ...))(field=value)
+    data = event.model_dump(mode="json", by_alias=True, round_trip=True)
+    assert without_personal(event, data) is data
+
+
+class Inner(Human):
+    more: str = "x"
+
+
+@pytest.mark.parametrize("annotation", [Party | Human, Human, Human | Inner, list[Human]])
+def test_in_a_union_the_class_itself_comes_first(annotation: Any) -> None:
+    value = Inner(name=SECRET) if annotation in (Human, Human | Inner) else HUMAN
+    field = [value] if annotation == list[Human] else value
+    event = create_model("Event", field=(annotation, ...))(field=field)
+    data = event.model_dump(mode="json")
+    assert SECRET in json.dumps(data)
+    assert SECRET not in json.dumps(without_personal(event, data))
+
+
+def test_a_field_that_is_not_where_it_should_be_is_no_reason_to_go_on() -> None:
+    event = create_model("Event", field=(Person, ...))(field=PERSON)
+    with pytest.raises(PersonalDataError, match="not as the object of a Person with 'name'"):
+        without_personal(event, {"field": {"renamed": SECRET}})
+
+
+# ---------------------------------------------------------------------- around the walk
+
+
+class Noted(BaseModel):
+    note: Any
+
+
+async def test_what_looks_encrypted_is_refused_without_a_cipher_too() -> None:
+    registry = EventRegistry()
+    registry.event(Noted)
+    store = MemoryEventStore(registry=registry)
+    sealed = {"$personal": {"s": "victim", "k": 1, "c": "AAAA", "otherwise": None}}
+    with pytest.raises(PersonalDataError, match="is how encrypted data looks"):
+        await store.append("attacker", [Noted(note=[sealed])], expected_sequence=0)
+    assert await store.last_sequence("attacker") == 0
+
+
+class NamedV1(BaseModel):
+    name: Name
+
+
+class Named(BaseModel):
+    first: Name
+    last: Name
+
+
+def test_upcasters_can_be_tried_with_what_is_read_after_forgetting() -> None:
+    registry, mended, secret = EventRegistry(), EventRegistry(), NamedV1(name=SECRET)
+    for each in (registry, mended):
+        each.event(type="Named", version=2)(Named)
+
+    @registry.upcaster("Named", from_version=1)
+    def split(data: dict[str, Any]) -> dict[str, Any]:
+        first, last = data["name"].split(" ")
+        return {"first": first, "last": last}
+
+    @mended.upcaster("Named", from_version=1)
+    def parted(data: dict[str, Any]) -> dict[str, Any]:
+        first, _, last = data["name"].partition(" ")
+        return {"first": first, "last": last}
+
+    name = EventName("Named", 1)
+    with pytest.raises(EventUnreadableError, match="the upcaster of Named version 1 failed: ValueError") as caught:
+        read_when_forgotten(secret, registry, name)
+    assert FORGOTTEN not in str(caught.value)
+    assert read_when_forgotten(secret, mended, name) == Named(first=FORGOTTEN, last="")
+    new = Named(first="Ann", last="S")
+    assert read_when_forgotten(new, mended) == Named(first=FORGOTTEN, last=FORGOTTEN)

@@ -509,7 +509,7 @@ async def test_whatever_a_validator_raises_is_poison_and_repeats_no_value(
     assert await projector.retry_parked(projection) == (2, 0)
 
 
-async def test_a_key_that_fails_is_the_reason_whichever_function_has_it(
+async def test_a_key_that_fails_is_the_reason_also_for_the_other_functions_row(
     memory_store: MemoryEventStore, read_models: MemoryReadModels
 ) -> None:
     projection: Projection[Total] = Projection("Keys", Total, registry=registry)
@@ -517,15 +517,15 @@ async def test_a_key_that_fails_is_the_reason_whichever_function_has_it(
     def no_key(recorded: RecordedEvent) -> str:
         raise LookupError("no customer")
 
-    @projection.on(TransactionProcessed)
+    # The one below is registered first.
     @projection.on(TransactionProcessed, key=no_key)
+    @projection.on(TransactionProcessed)
     def processed(row: Total | None, event: TransactionProcessed, recorded: RecordedEvent) -> Total:
         return Total()
 
     projector = projector_of(memory_store, read_models, projection)
     await projector.handle(await append(memory_store, "a", deposit(1)))
     [parked] = [event async for event in projector.parked(projection)]
-    # In either order.
     assert parked.reason.startswith("LookupError: no customer (test_projector.py:")
 
 

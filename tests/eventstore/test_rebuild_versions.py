@@ -17,6 +17,7 @@ from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
 from oms_events.eventstore.projections.projecting import ProjectorConfig
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.projections.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.rebuild_positions import retiring_write
 from oms_events.eventstore.projections.rebuilding import RebuildConfig, rebuild
 from oms_events.eventstore.projections.versions import (
     Retired,
@@ -348,6 +349,17 @@ async def test_a_version_is_not_switched_to_while_it_is_deleted() -> None:
     assert await rig.read_models.active_version(NAME) == 1
     await retire(rig.read_models, NAME, 2)
     await rig.check(names, version=1)
+
+
+async def test_a_projector_does_not_make_a_version_active_while_it_is_deleted() -> None:
+    rig = Rig()
+    recorded = await rig.store.append("a", [deposit(1)], expected_sequence=0)
+    await rig.tables.commit([retiring_write(f"{NAME}@1", ManualClock().now())])
+    [error] = await rig.projector(1).handle(recorded)
+    assert isinstance(error, ProjectionError)
+    assert await rig.read_models.active_version(NAME) is None
+    await retire(rig.read_models, NAME, 1)
+    assert await rig.projector(1).handle(recorded) == [None]
 
 
 async def test_a_rebuild_ends_when_its_version_is_retired_meanwhile() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from oms_events.eventstore.aggregates.aggregate import json_bytes
+from oms_events.eventstore.personal.sealed import json_bytes
 from oms_events.eventstore.personal.walk import without_personal
 from oms_events.eventstore.registry import EventName, EventRegistry
 

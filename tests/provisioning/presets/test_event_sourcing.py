@@ -235,7 +235,7 @@ def test_the_key_of_keys_is_used_by_all_and_encrypts_for_the_command_handler_alo
     assert {role: [[*actions] for actions in found] for role, found in used.items()} == {
         "command": [["kms:Encrypt", "kms:Decrypt"]], "projection": decrypts, "query": decrypts,
     }  # fmt: skip
-    functions = [entry for entry in resources(made, "AWS::Lambda::Function").values()]
+    functions = resources(made, "AWS::Lambda::Function").values()
     assert {entry["Environment"]["Variables"].get("PERSONAL_KEY_ARN") for entry in functions} == {KMS_KEY}
 
 

@@ -106,8 +106,8 @@ async def _types(
     told: set[str] = set()
     while True:
         # From our own clock: one event of a writer that is ahead must not hide those of the others.
-        following = max(since, clock.now() - LOOK_BACK)
-        bound = time_bound(following)
+        recent = clock.now() - LOOK_BACK
+        bound = max(time_bound(since), time_bound(recent))
         async with aclosing(_by_time(table, types, start)) as items:
             async for item in items:
                 key = time_key(item)
@@ -115,7 +115,7 @@ async def _types(
                     if key >= bound:
                         told.add(key)
                     yield [item]
-        start = following
+        start = max(since, recent)
         told = {key for key in told if key >= bound}
         await clock.sleep(interval)
 

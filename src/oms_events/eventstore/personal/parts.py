@@ -103,12 +103,8 @@ def is_clear(value: object, *, others: bool = False) -> bool:
         case _ if has_members(kind):
             if not _has_no_marks(kind):
                 return False
-            if dataclasses.is_dataclass(kind):
-                # Those of pydantic may have more than their fields.
-                more = getattr(value, "__dict__", {}).values()
-                inner = (*(getattr(value, each.name, None) for each in dataclasses.fields(kind)), *more)
-            else:
-                inner = value
+            is_class = dataclasses.is_dataclass(kind)
+            inner = [getattr(value, each.name, None) for each in dataclasses.fields(kind)] if is_class else value
         case list() | tuple() | set() | frozenset() | deque():
             inner = value
         case _:

@@ -90,7 +90,7 @@ class EventSourcingPreset(Preset):
     """Whether there is a table of the keys that personal data is encrypted under, `personal-keys`. It has no
     point-in-time recovery, which would keep deleted keys for 35 days."""
     personal_key_arn: Annotated[str | Reference, arn_of(key="kms:key/")] | None = None
-    """The KMS key that those keys are wrapped with, for `KmsKeyWrapper`: its ARN, and no alias's. The roles may use
+    """The KMS key that those keys are wrapped with, for `KmsKeyWrapper`: its ARN, no alias. The roles may use
     it where its policy leaves that to IAM."""
     alarm_topic_arn: Arn | None = None
     """A topic of yours that is told of alarms and of their end; its policy, and its key's, must let CloudWatch use
