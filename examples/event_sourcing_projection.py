@@ -90,9 +90,8 @@ async def main() -> None:
         name="accounts", event_type_pattern="AccountOpened|MoneyMoved", platforms=["projections"], strategy="all"
     )
     async with EventRouter({"projections": ProjectionPublisher(projector)}, [rule]) as router:
-        await store.append(
-            "account-1", [AccountOpened(customer_id="c-1"), MoneyMoved(amount=10)], expected_sequence=0
-        )
+        events = [AccountOpened(customer_id="c-1"), MoneyMoved(amount=10)]
+        await store.append("account-1", events, expected_sequence=0)
         await OutboxProcessor(outbox, router).run_once()
         print("version 1:", await read_models.row(summary, "account-1"))
     # [end:platform]

@@ -56,32 +56,36 @@ def placed(row: Customer | None, event: OrderPlaced, recorded: RecordedEvent) ->
 ORDERS = 3
 
 
+mailed: list[str] = []
+all_mailed = asyncio.Event()
+
+
+async def send_mail(event: EncodedEvent) -> Exception | None:
+    mailed.append(str(event.attributes["subject"]))
+    if len(mailed) == ORDERS:
+        all_mailed.set()
+    return None
+
+
+# [start:handler]
+async def handle(events: Sequence[EncodedEvent]) -> Sequence[Exception | None]:
+    return [await send_mail(event) for event in events]  # None: handled
+
+
+def keep(dropped: Dropped) -> None:
+    print("dropped:", dropped.error)
+
+
+# [end:handler]
+
+
 async def mail(nats_config: NatsConfig) -> None:
-    mailed = asyncio.Event()
-    count = 0
-
-    # [start:handler]
-    async def handle(events: Sequence[EncodedEvent]) -> Sequence[Exception | None]:
-        return [await send_mail(event) for event in events]  # None: handled
-
-    def keep(dropped: Dropped) -> None:
-        print("dropped:", dropped.error)
-
-    # [end:handler]
-
-    async def send_mail(event: EncodedEvent) -> Exception | None:
-        nonlocal count
-        print("a mail about", event.attributes["subject"])
-        count += 1
-        if count == ORDERS:
-            mailed.set()
-        return None
-
     # [start:receiver]
     config = ReceiverConfig(stream="ORDERS", durable="mailer", subjects=("orders.>",))
     async with JetStreamReceiver(nats_config, config, handle, on_dropped=keep):
-        await mailed.wait()
+        await all_mailed.wait()
     # [end:receiver]
+    print("mails about", sorted(mailed))
 
 
 async def project(nats_config: NatsConfig, store: MemoryEventStore) -> None:

@@ -401,12 +401,17 @@ async def by_type(store: EventStore) -> list[RecordedEvent]:
     return [event async for event in store.events_by_type("contract.Changed")]
 
 
+@pytest.mark.parametrize("shared", ["alone"], indirect=True)
 @pytest.mark.parametrize("fault", [THROTTLED, ServerError(), Reset()])
 async def test_opening_is_tried_again(bench: Bench, fault: Fault) -> None:
-    config = bench.store.config
     bench.proxy.script(fault, fault, operation="DescribeTable")
-    async with DynamoDBEventStore(config, registry=registry) as store:
+    async with DynamoDBEventStore(bench.store.config, registry=registry) as store:
         assert await store.last_sequence(bench.aggregate) == 0
+
+
+@pytest.mark.parametrize("shared", ["alone"], indirect=True)
+async def test_opening_that_was_given_up_is_tried_again_by_the_next_call(bench: Bench) -> None:
+    config = bench.store.config
     bench.proxy.always(THROTTLED, operation="DescribeTable")
     store = DynamoDBEventStore(config, registry=registry)
     for _ in range(2):

@@ -15,7 +15,7 @@ from oms_events.devstack import FaultProxy, Hang, LoseAnswer, Throttle
 from oms_events.errors import ConfigurationError, PersonalDataError, StorageUnavailableError
 from oms_events.eventstore.config import PersonalKeysConfig
 from oms_events.eventstore.personal.dynamodb import DynamoDBSubjectKeys
-from oms_events.eventstore.personal.keys import KEY_BYTES, KeyWrapper, MemorySubjectKeys, SubjectKey
+from oms_events.eventstore.personal.keys import KEY_BYTES, MemorySubjectKeys, SubjectKey
 from oms_events.eventstore.schema import PERSONAL_KEYS, SNAPSHOTS
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.testing import ManualClock
@@ -73,17 +73,12 @@ async def shared_table(dynamo: DynamoClient) -> AsyncIterator[str]:
 
 
 class TestDynamoDB(SubjectKeysContract):
-    wrapper: KeyWrapper | None = None
+    """Wrapped keys pass it with KMS."""
 
     @pytest.fixture
     async def keys(self, aws: Settings, shared_table: str) -> AsyncIterator[DynamoDBSubjectKeys]:
-        config = PersonalKeysConfig(table_name=shared_table, **aws)
-        async with DynamoDBSubjectKeys(config, wrapper=self.wrapper) as keys:
+        async with DynamoDBSubjectKeys(PersonalKeysConfig(table_name=shared_table, **aws)) as keys:
             yield keys
-
-
-class TestDynamoDBWrapped(TestDynamoDB):
-    wrapper = Reversed()
 
 
 async def test_two_processes_that_write_at_once_have_the_same_keys(open_keys: Open) -> None:

@@ -58,7 +58,7 @@ class Jittery(Breaking):
         return answer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(histories, st.data())
 async def test_any_deliveries_followed_by_catching_up_are_the_fold(
     written: dict[str, str], data: st.DataObject

@@ -40,7 +40,7 @@ from tests.eventstore.banking import (
     withdrawn,
 )
 
-CROWD = 50
+CROWD = 20
 PATIENT = RepositoryConfig(attempts=200)
 """On a slow machine each of a crowd may be overtaken more often than usual."""
 

@@ -112,7 +112,7 @@ async def crashing_replay(
     return watched, memory
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(
     counts=histories,
     selection=st.sampled_from(SELECTIONS),
@@ -131,7 +131,7 @@ def test_killed_anywhere_it_delivers_everything_in_order(
     assert watched.overtaken == []
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     counts=st.dictionaries(st.sampled_from("ABCD"), st.sampled_from((1, 3, 9, 10, 13, 23)), min_size=1),
     crashes=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5), st.booleans()), max_size=4),

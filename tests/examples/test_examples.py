@@ -19,7 +19,7 @@ DEMO = EXAMPLES / "test_multiplatform_router.py"
 BOUND = 15.0
 
 KEY_LINES = {
-    "receiving.py": ["a mail about order-", "Ada: {'orders': 3, 'spent': 60}"],
+    "receiving.py": ["mails about ['order-1', 'order-2', 'order-3']", "Ada: {'orders': 3, 'spent': 60}"],
     "connections.py": [
         "AWS chain, role arn:aws:iam::111122223333:role/oms-publisher",
         "Receipt(id=None, stream='OMS', sequence=1, duplicate=False)",
