@@ -418,11 +418,12 @@ def test_a_time_that_is_none_is_refused(store: StoreCli, time: str) -> None:
     [
         ("show", "account-1", "--after", 10**41),
         ("show", "account-1", "--up-to", 10**41),
-        ("tail", "--interval", "nan"),
-        ("tail", "--interval", "inf"),
+        ("tail", "--aggregate", "account-1", "--since", "1h", "--limit", 1, "--interval", "nan"),
+        ("tail", "--aggregate", "account-1", "--since", "1h", "--limit", 1, "--interval", "inf"),
     ],
 )
 def test_numbers_without_bounds_are_refused(store: StoreCli, arguments: tuple[object, ...]) -> None:
+    store.do(fill)
     result = store(*arguments)
     assert result.exit_code == 2
     assert f"Invalid value for '{arguments[-2]}'" in result.stderr

@@ -24,6 +24,7 @@ from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
 from oms_events.eventstore.projections.items import Write
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.projections.read_models import MemoryReadModelTables, ReadModels
+from oms_events.eventstore.projections.sources import Told, project
 from oms_events.eventstore.projections.streams import create_projection_handler, streamed_events
 from oms_events.eventstore.records import RecordedEvent
 from oms_events.resilience.backoff import RetryConfig
@@ -378,3 +379,15 @@ async def test_real_records_make_real_rows_whatever_fails_on_the_way(
         assert failures
         await asyncio.to_thread(handler.close)
         await assert_rows_are_as_the_store(store, looking, accounts)
+
+
+async def test_tables_of_another_shape_are_raised_and_told_of_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_models = ReadModels(MemoryReadModelTables())
+
+    async def open_tables(**options: object) -> None:
+        raise ConfigurationError("table 'read-models'", ["it does not exist"])
+
+    monkeypatch.setattr(read_models.tables, "open", open_tables)
+    projector = Projector([summaries()], MemoryEventStore(registry=registry), read_models)
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        await project(projector, [Told("a", None)])

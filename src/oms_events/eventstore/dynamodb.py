@@ -160,7 +160,7 @@ class DynamoDBEventStore(EventStore):
         In another Region or account a table of the same name may be there: appends would go to that one, and all
         reads to this one.
         """
-        await self._open_table()
+        await self.ensure_open()
         outbox = self.outbox
         if outbox is not None and isinstance(store := outbox.store, DynamoDBOutboxStore):
             await outbox.open()

@@ -187,14 +187,17 @@ class EventStore:
             await self.outbox.commit(append.actions, events, size=append.size)
             return
         # Not inside the commit: what takes its time there counts as an answer that did not come.
-        await self._open_table()
+        await self.ensure_open()
         try:
             await self._committer.commit(append.actions)
         except OutboxClosedError:
             raise self._closed() from None
 
-    async def _open_table(self) -> None:
-        """Never after `close`: nobody would close it again."""
+    async def ensure_open(self) -> None:
+        """Opens the table at its first use; never after `close`, as nobody would close it again.
+
+        Raises `StorageUnavailableError` then, and what `open` raises.
+        """
         self._check_open()
         await self.table.open()
 

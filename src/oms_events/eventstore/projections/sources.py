@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+from oms_events.errors import ProjectionError, StorageError
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.records import RecordedEvent
 
@@ -21,6 +23,8 @@ async def project(projector: Projector, told: Sequence[Told]) -> list[Exception 
     """What became of each, aligned; see `Projector.handle`. Raises what opening the projector raises."""
     shown = [one.event for one in told if one.event is not None]
     results = iter(await projector.handle(shown) if shown else ())
+    if len(shown) < len(told):
+        await _check_configuration(projector)
     # As many at the same time as the projector takes.
     async with asyncio.TaskGroup() as group:
         read = {
@@ -36,3 +40,9 @@ async def _catch_up(projector: Projector, aggregate_id: str) -> Exception | None
     except Exception as error:
         return error
     return None
+
+
+async def _check_configuration(projector: Projector) -> None:
+    """Opens the projector; what may pass is told of each event, when it is read."""
+    with suppress(StorageError, ProjectionError):
+        await projector.open()

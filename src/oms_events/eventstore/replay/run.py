@@ -8,7 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Final
 
-from oms_events._aio import Clock, cancel_and_wait
+from oms_events._aio import Clock, cancel_and_wait, cancelled_from_outside
 from oms_events.errors import ReplayError
 from oms_events.eventstore.items import Item
 from oms_events.eventstore.replay.config import ReplayConfig
@@ -114,6 +114,8 @@ class ReplayRun:
                 await self._read(stream)
                 if self._error is not None:
                     return
+        except asyncio.CancelledError:
+            self._stop_unless_cancelled("reading the store")
         except Exception as error:
             self.stop(error)
         finally:
@@ -201,8 +203,16 @@ class ReplayRun:
                 [(lane.planned.event, lane.plan) for lane in batch], timeout=self._config.publish_timeout
             )
             self._take(batch, results)
+        except asyncio.CancelledError:
+            self._stop_unless_cancelled("publishing")
         except Exception as error:
             self.stop(error)
+
+    def _stop_unless_cancelled(self, what: str) -> None:
+        """In an `except CancelledError`: raises it again when it is ours, and not one of something inside."""
+        if cancelled_from_outside():
+            raise  # noqa: PLE0704 - the one that is handled
+        self.stop(ReplayError(f"{what} was cancelled from inside; run the replay again"))
 
     def _take(self, batch: list[Lane], results: list[PublishResults]) -> None:
         tally = self._tally

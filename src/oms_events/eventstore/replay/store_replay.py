@@ -157,7 +157,7 @@ class StoreReplay:
         if self._checkpoint is not None:
             found = await self._checkpoint.load()
             # Which table it is shows once it is open.
-            await self._store.open()
+            await self._store.ensure_open()
         selection, table = self._selection, self._store.table
         if found is None:
             now = self._clock.now()
