@@ -78,6 +78,22 @@ def forgotten(row: Account | None, event: PersonForgotten, recorded: RecordedEve
 
 # [end:projection]
 
+
+# [start:people]
+class Person(BaseModel):
+    accounts: tuple[str, ...]
+
+
+people = Projection("Person", Person, registry=registry)
+
+
+@people.on(AccountOpened, key=lambda recorded: recorded.data["customer_id"])
+def opened_by(row: Person | None, event: AccountOpened, recorded: RecordedEvent) -> Person:
+    return Person(accounts=(*(row.accounts if row else ()), recorded.aggregate_id))
+
+
+# [end:people]
+
 ANN = AccountOpened(
     customer_id="customer-7",
     name="Ann Smith",
@@ -101,12 +117,15 @@ async def in_memory() -> None:
     await store.append("account-1", [ANN], expected_sequence=0)
     await show(store, "account-1")
 
-    async with Projector([accounts], store, read_models := MemoryReadModels()) as projector:
+    async with Projector([accounts, people], store, read_models := MemoryReadModels()) as projector:
         await projector.catch_up("account-1")
         print("row:", await read_models.row(accounts, "account-1"))
 
         # [start:forget]
-        await store.append("account-1", [PersonForgotten(customer_id="customer-7")], expected_sequence=1)
+        person = await read_models.row(people, "customer-7")
+        for account in person["accounts"] if person else ():
+            last = await store.last_sequence(account)
+            await store.append(account, [PersonForgotten(customer_id="customer-7")], expected_sequence=last)
         await cipher.forget("customer-7")
         # [end:forget]
 

@@ -112,8 +112,13 @@ async def main() -> None:
         await OutboxProcessor(outbox, router).run_once()
         print(await switch(new, "AccountSummary"))
         print("version 2:", await read_models.row("AccountSummary", "account-1"))
-        print(await retire(read_models, "AccountSummary", 1))
         # [end:switch]
+
+    # [start:retire]
+    # Deployed anew, without version 1: nothing writes its rows any more.
+    async with EventRouter({"projections": ProjectionPublisher(new)}, [rule]):
+        print(await retire(read_models, "AccountSummary", 1))
+    # [end:retire]
 
 
 if __name__ == "__main__":

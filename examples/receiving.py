@@ -1,5 +1,6 @@
 """Events of a JetStream stream for a handler, and for a read model; what is no event is told apart."""
 
+# [start:imports]
 from __future__ import annotations
 
 import asyncio
@@ -31,6 +32,8 @@ from oms_events.eventstore import (
 from oms_events.instrumentation import Detail, Projected
 from oms_events.publishers.jetstream import JetStreamPublisher
 from oms_events.receiving import Dropped, JetStreamReceiver, ReceiverConfig
+
+# [end:imports]
 
 
 @domain_event

@@ -5,6 +5,7 @@ nothing goes to the event bus: a PutEvents call after the transaction may be los
 never happened. With the outbox they are stored and owed to the bus in one transaction; a relay delivers them.
 """
 
+# [start:imports]
 from __future__ import annotations
 
 import os
@@ -23,6 +24,8 @@ from oms_events.eventstore import (
     SnapshotConfig,
     create_request_handler,
 )
+
+# [end:imports]
 
 
 # [start:commands]

@@ -1,5 +1,6 @@
 """The domain of the example: bank accounts, as events, commands, and the rules between them. Pure."""
 
+# [start:imports]
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from pydantic.alias_generators import to_camel
 from oms_events import CommandRejectedError
 from oms_events.eventstore import Aggregate, domain_event
 
+# [end:imports]
+
+# [start:names]
 SOURCE: Final = "event-sourcing.financial"
 """The `source` of the events, which the rule of the preset `event-sourcing` matches."""
 
@@ -25,6 +29,9 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+# [end:names]
 
 
 # [start:events]

@@ -1,5 +1,6 @@
 """The read model of the example: one row per account, made of its events. Pure."""
 
+# [start:imports]
 from __future__ import annotations
 
 from datetime import datetime
@@ -9,6 +10,8 @@ from typing import Final, Literal
 from domain import AccountClosed, AccountCreated, AccountType, Model, TransactionProcessed, signed
 
 from oms_events.eventstore import Projection, RecordedEvent
+
+# [end:imports]
 
 
 # [start:row]

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def test_on_a_terminal_the_report_stands_at_the_end(replay: ReplayCli) -> None:
 
 
 @pytest.fixture
-def archived(aws: Settings) -> tuple[Cli, str]:
+def archived(aws: Settings) -> Iterator[tuple[Cli, str]]:
     """The command, and an archive with two events."""
     name = f"cli-{uuid.uuid4().hex[:8]}"
 
@@ -220,9 +221,15 @@ def archived(aws: Settings) -> tuple[Cli, str]:
             entry = {"Source": "shop", "DetailType": "order", "Detail": "{}", "EventBusName": name}
             await events.call("PutEvents", Entries=[entry, entry])
 
+    async def remove() -> None:
+        async with open_control(AwsConfig(**aws), "events") as events:
+            await events.call("DeleteArchive", ArchiveName=name)
+            await events.call("DeleteEventBus", Name=name)
+
     asyncio.run(make())
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    return Cli({**keys, "AWS_REGION": aws["aws_region"], "AWS_ENDPOINT_URL": aws["endpoint_url"]}), name
+    yield Cli({**keys, "AWS_REGION": aws["aws_region"], "AWS_ENDPOINT_URL": aws["endpoint_url"]}), name
+    asyncio.run(remove())
 
 
 def test_an_archive_is_replayed_followed_shown_and_listed(

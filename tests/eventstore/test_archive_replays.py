@@ -95,6 +95,9 @@ async def bus(clients: tuple[ControlClient, ControlClient]) -> AsyncIterator[Bus
     yield Bus(events, sqs, name, arn, queue, rule["RuleArn"])
     await events.call("DeleteArchive", ArchiveName=name)
     await sqs.call("DeleteQueue", QueueUrl=queue)
+    await events.call("RemoveTargets", Rule="orders", EventBusName=name, Ids=["queue"])
+    await events.call("DeleteRule", Name="orders", EventBusName=name)
+    await events.call("DeleteEventBus", Name=name)
 
 
 async def test_an_archive_is_replayed_to_its_bus(aws: Settings, bus: Bus) -> None:

@@ -67,7 +67,10 @@ async def test_a_table_is_made_once(aws: Settings, dynamo: DynamoClient) -> None
 async def test_a_missing_table_is_told(aws: Settings) -> None:
     store = DynamoDBEventStore(config_of(aws, "no-such-table"), registry=registry)
     for call in (store.open, lambda: store.last_sequence("a"), lambda: store.marker("a", "c")):
-        with pytest.raises(ConfigurationError, match=r"'no-such-table': it does not exist; deploy it"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"'no-such-table': it does not exist in region .us-east-1., endpoint http:.*; deploy it",
+        ):
             await call()
     with pytest.raises(ConfigurationError, match="it does not exist"):
         await store.append("a", [deposit()], expected_sequence=0)

@@ -30,9 +30,13 @@ from pydantic import (
 from pydantic_core import core_schema
 from typing_extensions import TypeAliasType, TypedDict
 
-from oms_events.errors import ConfigurationError, EventUnreadableError, PersonalDataError
+from oms_events.errors import ConfigurationError, EventUnreadableError, PersonalDataError, RequestError
+from oms_events.eventstore.aggregates.aggregate import command_fingerprint
 from oms_events.eventstore.memory import MemoryEventStore
-from oms_events.eventstore.personal.marks import FORGOTTEN, Personal
+from oms_events.eventstore.personal.encryption import PersonalDataCipher
+from oms_events.eventstore.personal.keys import MemorySubjectKeys
+from oms_events.eventstore.personal.marks import FORGOTTEN, NotPersonal, Personal
+from oms_events.eventstore.personal.parts import check_marks
 from oms_events.eventstore.personal.walk import without_personal
 from oms_events.eventstore.registry import EventName, EventRegistry
 from oms_events.testing.forgetting import read_when_forgotten
@@ -306,10 +310,11 @@ class Noted(BaseModel):
     note: Any
 
 
-async def test_what_looks_encrypted_is_refused_without_a_cipher_too() -> None:
+@pytest.mark.parametrize("cipher", [None, PersonalDataCipher(MemorySubjectKeys())])
+async def test_what_looks_encrypted_is_refused_without_a_cipher_too(cipher: PersonalDataCipher | None) -> None:
     registry = EventRegistry()
     registry.event(Noted)
-    store = MemoryEventStore(registry=registry)
+    store = MemoryEventStore(registry=registry, cipher=cipher)
     sealed = {"$personal": {"s": "victim", "k": 1, "c": "AAAA", "otherwise": None}}
     with pytest.raises(PersonalDataError, match="is how encrypted data looks"):
         await store.append("attacker", [Noted(note=[sealed])], expected_sequence=0)
@@ -347,3 +352,168 @@ def test_upcasters_can_be_tried_with_what_is_read_after_forgetting() -> None:
     assert read_when_forgotten(secret, mended, name) == Named(first=FORGOTTEN, last="")
     new = Named(first="Ann", last="S")
     assert read_when_forgotten(new, mended) == Named(first=FORGOTTEN, last=FORGOTTEN)
+
+
+# ---------------------------------------------------------------------- what must not be refused
+
+
+JsonText = TypeAliasType("JsonText", "dict[str, JsonText] | list[JsonText] | str | int | None")
+NamesText = TypeAliasType("NamesText", "dict[str, NamesText] | list[NamesText] | Name")
+
+
+class Json2(BaseModel):
+    payload: JsonText
+
+
+def written(event: BaseModel) -> Any:
+    data = event.model_dump(mode="json", by_alias=True, round_trip=True)
+    return data, without_personal(event, data)
+
+
+def test_an_alias_may_be_text_that_names_itself() -> None:
+    event = Json2(payload={"a": [1, "b", {"c": None}]})
+    data, later = written(event)
+    assert later is data
+    assert command_fingerprint(event) == command_fingerprint(Json2(payload={"a": [1, "b", {"c": None}]}))
+
+
+def test_marks_in_an_alias_that_is_text_are_not_lost() -> None:
+    event = create_model("Event", field=(NamesText, ...))(field={"a": [SECRET]})
+    # It holds for the whole union.
+    assert written(event)[1] == {"field": FORGOTTEN}
+
+
+class Lines(BaseModel):
+    lines: list[Party]
+    meta: Any = None
+
+    @model_serializer
+    def _short(self) -> dict[str, str]:
+        return {"names": ",".join(line.name for line in self.lines)}
+
+
+class LinesOf(Lines):
+    owner: Name = ""
+
+
+def test_a_model_with_its_own_serializer_is_written_when_its_values_are_clear() -> None:
+    data, later = written(create_model("Event", field=(Lines, ...))(field=Lines(lines=[PARTY], meta={"a": 1})))
+    assert later is data
+
+
+@pytest.mark.parametrize("value", [Lines(lines=[HUMAN]), Lines(lines=[], meta=[PERSON])])
+def test_a_model_with_its_own_serializer_is_refused_when_they_are_not(value: Lines) -> None:
+    event = create_model("Event", field=(Lines, ...))(field=value)
+    with pytest.raises(PersonalDataError, match="would not be found"):
+        written(event)
+
+
+class LinesAndMore(Lines):
+    more: Any = None
+
+
+def test_serializers_get_nothing_personal_in_classes_below() -> None:
+    event = create_model("Event", field=(Lines, ...))(field=LinesAndMore(lines=[], more=HUMAN))
+    with pytest.raises(PersonalDataError, match=r"field\.more is a Human, in which personal data would not"):
+        written(event)
+
+
+def test_serializers_get_no_marked_fields_of_classes_below() -> None:
+    event = create_model("Event", field=(Lines, ...)).model_construct(field=LinesOf.model_construct(lines=[]))
+    data = {"field": {"names": ""}}
+    with pytest.raises(ConfigurationError, match=r"LinesOf\.owner: its model has a serializer of its own"):
+        without_personal(event, data)
+
+
+class Money:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        write = core_schema.plain_serializer_function_ser_schema(lambda value: {"amount": 1})
+        return core_schema.is_instance_schema(cls, serialization=write)
+
+
+class Priced(BaseModel):
+    price: Annotated[Money, NotPersonal()]
+
+
+def test_what_nobody_knows_can_be_said_not_to_be_personal() -> None:
+    with pytest.raises(PersonalDataError, match=r"field is a Money, .* with NotPersonal\(\) when"):
+        written(create_model("Event", field=(Money, ...))(field=Money()))
+    annotation = dict[str, Annotated[Money, NotPersonal()]]
+    cases: list[tuple[Any, Any]] = [(annotation, {"a": Money()}), (Any, Priced(price=Money()))]
+    cases.append((Any, Fine(Decimal(1), Priced(price=Money()))))
+    for said, value in cases:
+        data, later = written(create_model("Event", field=(said, ...))(field=value))
+        assert later is data
+
+
+def test_it_must_be_said_rightly() -> None:
+    for said, text in (
+        (Annotated[Money, NotPersonal], "with parentheses"),
+        (Annotated[str, NotPersonal(), Personal()], "keep one"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            check_marks(create_model("Event", field=(said, ...)))
+
+
+def test_what_can_be_read_only_once_is_told() -> None:
+    event = create_model("Event", field=(Iterable[int], ...))(field=[1])
+    for call in (lambda: without_personal(event, {"field": [1]}), lambda: command_fingerprint(event)):
+        with pytest.raises((PersonalDataError, RequestError), match=r"give list\[\.\.\.\] or Sequence"):
+            call()
+
+
+def test_classes_of_a_function_are_read() -> None:
+    class Price(BaseModel):
+        amount: int
+
+    @dataclass
+    class Sold:
+        price: Price
+        more: list[Price]
+
+    class SoldDict(TypedDict):
+        price: Price
+
+    class SoldPair(NamedTuple):
+        price: Price
+
+    class Event(BaseModel):
+        sold: Sold
+        typed: SoldDict
+        pair: SoldPair
+        other: Any
+
+    price = Price(amount=1)
+    event = Event(sold=Sold(price, [price]), typed={"price": price}, pair=SoldPair(price), other=Sold(price, []))
+    data, later = written(event)
+    assert later is data
+    assert command_fingerprint(event)
+
+
+def test_marks_in_classes_of_a_function_are_not_lost() -> None:
+    Mine = Name  # noqa: N806 - a type
+
+    class Price(BaseModel):
+        amount: int
+
+    @dataclass
+    class Known:
+        price: Price | None
+        name: Name
+
+    @dataclass
+    class Unknown:
+        name: Mine  # type: ignore[valid-type]  # mypy knows no marks
+
+    @dataclass
+    class Said:
+        price: Price | None
+        name: Annotated[str, Personal()]
+
+    for value in (Known(None, SECRET), Unknown(SECRET), Said(None, SECRET)):
+        event = create_model("Event", field=(Any, ...))(field=value)
+        with pytest.raises(PersonalDataError, match="would not be found"):
+            written(event)
+        with pytest.raises(RequestError, match="would not be found"):
+            command_fingerprint(event)

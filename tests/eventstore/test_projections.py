@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -126,6 +127,22 @@ async def ignore_later(row: Any, event: Any, recorded: Any) -> Any:
     return row
 
 
+def two(row: Any, event: Any) -> Any:
+    return row
+
+
+def four(row: Any, event: Any, recorded: Any, more: Any) -> Any:
+    return row
+
+
+def named(row: Any, event: Any, *, recorded: Any) -> Any:
+    return row
+
+
+def no_key() -> str:
+    return "a"
+
+
 async def key_later(recorded: Any) -> str:
     return "a"
 
@@ -142,6 +159,10 @@ def own_key(recorded: Any) -> str:
         (lambda made: made.on("AccountCreated")(ignore), "'AccountCreated' is no domain event"),
         (lambda made: made.on(AccountCreated)(ignore_later), "without `async`"),
         (lambda made: made.on(AccountCreated)(None), "without `async`"),
+        (lambda made: made.on(AccountCreated)(two), r"two does not take three arguments: \(row, domain event"),
+        (lambda made: made.on(AccountCreated)(four), "four does not take three"),
+        (lambda made: made.on(AccountCreated)(named), "named does not take three"),
+        (lambda made: made.on(AccountCreated, key=no_key)(ignore), "plain function of the recorded event"),
         (lambda made: made.on(AccountCreated, key=key_later)(ignore), "plain function of the recorded event"),
         (lambda made: made.on(AccountCreated, key="a")(ignore), "plain function of the recorded event"),
         (lambda made: (made.on(AccountCreated)(ignore), made.on(AccountCreated)(ignore)), "another key"),
@@ -154,6 +175,16 @@ def own_key(recorded: Any) -> str:
 def test_what_handles_no_event_is_refused(register: Callable[[Any], Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         register(projection())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda *arguments: None, lambda row, event, recorded, more=1: row, functools.partial(four, more=1), max],
+)
+def test_what_takes_three_arguments_in_another_way_is_a_function(function: Any) -> None:
+    made = projection()
+    made.on(AccountCreated)(function)
+    assert made.event_types == {"AccountCreated"}
 
 
 def test_a_refused_registration_changes_nothing() -> None:
@@ -207,6 +238,26 @@ def test_a_function_can_still_be_called_by_its_name() -> None:
 def test_a_projector_refuses_what_cannot_work(projections: list[Projection[Any]], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         Projector(projections, MemoryEventStore(registry=registry), MemoryReadModels())
+
+
+def test_a_projector_names_the_arguments_that_are_of_another_kind() -> None:
+    store: Any = MemoryEventStore(registry=registry)
+    read_models: Any = MemoryReadModels()
+    projector: Any = Projector
+    for projections in (totals(), [Row], None):
+        with pytest.raises(ConfigurationError, match=r"projections = .*: give a list of projections") as caught:
+            projector(projections, store, read_models)
+        assert len(caught.value.problems) == 1
+    with pytest.raises(
+        ConfigurationError, match=r"(?s)store = <.*give an event store.*read_models = <.*give read"
+    ):
+        projector([totals()], read_models, store)
+
+
+async def test_a_projector_refuses_what_is_no_recorded_event() -> None:
+    projector: Any = Projector([totals()], MemoryEventStore(registry=registry), MemoryReadModels())
+    with pytest.raises(ConfigurationError, match="it is of type str; give events as"):
+        await projector.handle(["x"])
 
 
 def test_a_projector_and_its_store_have_one_registry() -> None:

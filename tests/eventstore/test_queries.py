@@ -227,7 +227,8 @@ async def test_one_event_that_cannot_be_revealed_does_not_stand_in_the_way_of_ot
 
 
 async def test_data_that_is_no_json_does_not_stand_in_the_way_of_others(clock: ManualClock) -> None:
-    store = MemoryEventStore(registry=notes, clock=clock)
+    cipher = PersonalDataCipher(MemorySubjectKeys())
+    store = MemoryEventStore(registry=notes, clock=clock, cipher=cipher)
     await store.append("a", [Noted(note="one"), Noted(note="two")], expected_sequence=0)
     page = await store.table.read("a", after=0)
     page.items[0]["Data"]["S"] = "{"  # type: ignore[index]

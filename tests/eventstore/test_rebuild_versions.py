@@ -294,6 +294,38 @@ async def test_only_what_is_of_the_version_is_deleted(system: tuple[EventStore, 
     await assert_rows_are_as_the_store(store, read_models, names, version=1)
 
 
+async def test_a_projection_that_is_given_up_leaves_nothing(system: tuple[EventStore, ReadModels]) -> None:
+    store, read_models = system
+    names = await fill(store)
+    await rebuild(Projector([summaries(1)], store, read_models))
+    clock = ManualClock()
+    retiring = asyncio.create_task(retire(read_models, NAME, 1, active=True, clock=clock))
+    await clock.someone_sleeps()
+    # Readers who know the version have its rows until they look anew.
+    assert None not in (await read_models.rows(NAME, names, version=1)).values()
+    assert await read_models.active_version(NAME) is None
+    await clock.advance(5)
+    assert await retiring == Retired(rows=8, checkpoints=8, parked=0)
+    assert await retire(read_models, NAME, 1, active=True, clock=Hurried()) == Retired(0, 0, 0)
+    assert await read_models.row(NAME, names[0]) is None
+    # It can be begun anew.
+    await rebuild(Projector([summaries(1)], store, read_models))
+    assert await read_models.active_version(NAME) == 1
+    await assert_rows_are_as_the_store(store, read_models, names, version=1)
+
+
+async def test_giving_a_projection_up_leaves_the_version_that_was_switched_to_meanwhile() -> None:
+    tables = Overtaken()
+    rig = Rig(tables=tables)
+    names = await fill(rig.store)
+    await rebuild(rig.projector(1, 2))
+    other = ReadModels(tables)
+    tables.before["commit"] = lambda: other.set_active_version(NAME, 2, expected=1)
+    await retire(rig.read_models, NAME, 1, active=True, clock=Hurried())
+    assert await rig.read_models.active_version(NAME) == 2
+    await rig.check(names, version=2)
+
+
 class Overtaken(MemoryReadModelTables):
     """Tables whose next call of a method comes after what somebody else does."""
 

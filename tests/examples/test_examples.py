@@ -73,6 +73,12 @@ KEY_LINES = {
         "account-3, read:   customer_id='customer-7' name='Ann Smith'",
         "account-3, read:   customer_id='customer-7' name='[forgotten]'",
     ],
+    "event_sourcing_versions.py": [
+        "book-1@1 stored as version 1 {'reader': 'ann', 'days': 14}",
+        "book-1@1 read as BookLent(reader_id='ann', weeks=2, note='')",
+        "book-1@2 stored as version 2 {'readerId': 'bob', 'weeks': 3, 'note': ''}",
+        "old code: book-1@2: BookLent version 2 is newer than this code",
+    ],
     "event_store_checks.py": [
         "3 events of 2 aggregates, whole: True",
         "OrderPlaced: 3",

@@ -57,6 +57,12 @@ class DynamoClient:
         self._region = region
 
     @property
+    def place(self) -> str:
+        """Where calls go to, for messages."""
+        endpoint = self._client.endpoint_url
+        return f"region {self._region!r}" + (f", endpoint {endpoint}" if endpoint else "")
+
+    @property
     def direct(self) -> bool:
         """Whether calls go without botocore's serializer and parser."""
         return self._client.direct

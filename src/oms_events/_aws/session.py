@@ -60,6 +60,12 @@ class AwsClient:
         region = getattr(getattr(self._client, "meta", None), "region_name", None)
         return region if isinstance(region, str) else None
 
+    @property
+    def endpoint_url(self) -> str | None:
+        """Where calls go to, where the client says so."""
+        endpoint = getattr(getattr(self._client, "meta", None), "endpoint_url", None)
+        return endpoint if isinstance(endpoint, str) else None
+
     async def call(self, operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Calls an operation that changes nothing, once; raises a `PublishError`, never an unknown one."""
         try:

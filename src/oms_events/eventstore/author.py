@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, cast
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from oms_events._aio import Clock
-from oms_events.errors import EventUnreadableError, InvalidEventError
+from oms_events.errors import ConfigurationError, EventUnreadableError, InvalidEventError
 from oms_events.events import build_event, encode
 from oms_events.eventstore.append import check_aggregate_id
 from oms_events.eventstore.personal.cipher import FieldCipher
+from oms_events.eventstore.personal.marks import Nested, flat, is_marked
+from oms_events.eventstore.personal.parts import parts_of
 from oms_events.eventstore.personal.sealed import refuse_marks
 from oms_events.eventstore.records import RecordedEvent, sequence_text
 from oms_events.eventstore.registry import EventRegistry
@@ -80,9 +83,11 @@ class Author:
     ) -> RecordedEvent:
         name = self._registry.name_of(event)
         data = clear = _json_of(event, name.type)
-        # Also without a cipher: others may read the same table with one.
-        refuse_marks(data)
-        if self._cipher is not None:
+        if self._cipher is None:
+            _refuse_clear_text(type(event))
+            # A cipher does it itself; without one others may still read the same table with one.
+            refuse_marks(data)
+        else:
             data = await self._cipher.protect(event, clear, subject=aggregate_id)
         built = build_event(
             name.type,
@@ -143,6 +148,29 @@ def _json_of(event: BaseModel, event_type: str) -> dict[str, Any]:
     except Exception as error:
         text = f"{event_type} has no JSON form: {error}"
         raise InvalidEventError(text, field="data") from error
+
+
+def _refuse_clear_text(model: type[BaseModel]) -> None:
+    """Raises `ConfigurationError` for a model with marks: what is stored in clear text cannot be forgotten."""
+    if (field := _marked_field(model)) is not None:
+        problem = (
+            f"{field} is marked as personal data, and would be stored in clear text: give the store a cipher "
+            "(PersonalDataCipher), or take the mark away"
+        )
+        raise ConfigurationError(model.__name__, [problem])
+
+
+@cache
+def _marked_field(model: type[BaseModel]) -> str | None:
+    """The first field with a mark, of a model or of those in it."""
+    models = [model]
+    for each in models:
+        for part in parts_of(each):
+            if is_marked(part.node):
+                return f"{each.__name__}.{part.name}"
+            inner = [node.model for node in flat(part.node) if isinstance(node, Nested)]
+            models += [found for found in inner if found not in models]
+    return None
 
 
 def _check_readable(recorded: RecordedEvent) -> None:

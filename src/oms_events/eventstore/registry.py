@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from oms_events.errors import ConfigurationError, EventUnreadableError
 from oms_events.events import load_json
 from oms_events.eventstore.failures import without_values
+from oms_events.eventstore.personal.sealed import may_have_sealed
 
 Model = TypeVar("Model", bound=type[BaseModel])
 Upcaster = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -114,8 +115,7 @@ class EventRegistry:
         """The type and version that a domain event is stored under. Raises `ConfigurationError` for others."""
         name = self._names.get(type(event))
         if name is None:
-            problem = "is no domain event of this registry; decorate its class with the registry's `event`"
-            raise ConfigurationError(type(event).__name__, [problem])
+            raise self._no_event(event)
         if name in self._upcasters:
             # Stored, it would be read as a version that has no model.
             problem = f"version {name.version} has an upcaster: register the model as version {name.version + 1}"
@@ -145,6 +145,18 @@ class EventRegistry:
 
         Raises `EventUnreadableError`.
         """
+        try:
+            return self._read(event_type, version, payload)
+        except EventUnreadableError as error:
+            if not may_have_sealed(payload.encode() if isinstance(payload, str) else payload):
+                raise
+            text = (
+                f"{error}; its personal data is encrypted, and was not revealed: give the store a cipher "
+                "(PersonalDataCipher)"
+            )
+            raise EventUnreadableError(text, event_type=event_type, version=version) from error.__cause__
+
+    def _read(self, event_type: str, version: int, payload: bytes | str) -> BaseModel:
         name = (event_type, version)
         read = self._readers.get(name)
         if read is None:
@@ -218,6 +230,22 @@ class EventRegistry:
                 f"upcaster({event_type!r}, from_version={wanted})"
             )
         return EventUnreadableError(text, event_type=event_type, version=stored)
+
+    def _no_event(self, event: object) -> ConfigurationError:
+        kind: type = event if isinstance(event, type) else type(event)
+        same = [model for model in self._names if model.__name__ == kind.__name__]
+        if kind is event:
+            hint = f"it is a class; give one of it, {kind.__name__}(...)"
+        elif not isinstance(event, BaseModel):
+            hint = "give one of a pydantic model that is registered"
+        elif same:
+            hint = f"it is of {_path(kind)}, but registered is {_path(same[-1])}, another class of that name"
+            hint += ", made later or before: use that one"
+        elif self is not default_registry and kind in default_registry._names:
+            hint = "its class is in default_registry: register it here instead, or use that registry"
+        else:
+            hint = "decorate its class with this registry's `event`, or use the registry that has it"
+        return ConfigurationError(kind.__name__, [f"is no domain event of this registry; {hint}"])
 
     def _register(self, model: Any, name: EventName) -> None:
         problems = list(_name_problems(name, "version"))

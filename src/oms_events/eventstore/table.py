@@ -181,7 +181,7 @@ class DynamoTable:
 
     async def _check(self, dynamo: DynamoClient) -> None:
         described = await self._describe(dynamo)
-        if problems := list(self._problems(described)):
+        if problems := list(self._problems(described, dynamo.place)):
             raise ConfigurationError(f"table {self.name!r}", problems)
         self.identity = identity_of(described)
 
@@ -195,10 +195,10 @@ class DynamoTable:
         described: Mapping[str, Any] = answer["Table"]
         return described
 
-    def _problems(self, described: Mapping[str, Any] | None) -> Iterator[str]:
+    def _problems(self, described: Mapping[str, Any] | None, place: str) -> Iterator[str]:
         if described is None:
             yield (
-                "it does not exist; deploy it (`oms-events infra apply event-sourcing`), create it "
+                f"it does not exist in {place}; deploy it (`oms-events infra apply event-sourcing`), create it "
                 "(`oms-events store table create`), or check its name and the region"
             )
             return

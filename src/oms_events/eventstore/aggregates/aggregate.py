@@ -20,7 +20,7 @@ from oms_events.errors import (
     RequestError,
 )
 from oms_events.eventstore.personal.annotations import is_named_tuple
-from oms_events.eventstore.personal.parts import is_clear, marked_fields
+from oms_events.eventstore.personal.parts import is_clear, marked_fields, why_unclear
 from oms_events.eventstore.personal.sealed import json_bytes
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.idempotency.records import fingerprint
@@ -76,15 +76,28 @@ class Aggregate(Generic[S, C, E]):
         """The events that a command leads to. Raises what `decide` does, and `InvalidEventError` for no list."""
         events: Any = self.decide(state, command)
         if isinstance(events, BaseModel | str | bytes | Mapping) or not isinstance(events, Iterable):
-            text = f"`decide` of {self.name} gave {type(events).__name__}: give a list of domain events, or none"
+            text = f"`decide` of {self.name} gave {type(events).__name__}: give a list of domain events, or an empty one"
             raise InvalidEventError(text, field="data")
         return list(events)
 
     def fold(self, state: S, events: Iterable[E]) -> S:
-        """The state after the events."""
+        """The state after the events. Raises what `evolved` does."""
         for event in events:
-            state = self.evolve(state, event)
+            state = self.evolved(state, event)
         return state
+
+    def evolved(self, state: S, event: E) -> S:
+        """The state after an event. Raises what `evolve` does, and `ConfigurationError` when it gives no state."""
+        try:
+            after = self.evolve(state, event)
+        except Exception as error:
+            error.add_note(f"`evolve` of {self.name} was given {type(event).__name__}")
+            raise
+        if not isinstance(after, self.state):
+            given = type(after).__name__
+            problem = f"`evolve` gave {given} for {type(event).__name__}: give the state, a {self.state.__name__}"
+            raise ConfigurationError(f"aggregate {self.name!r}", [problem])
+        return after
 
 
 def as_stored(event: BaseModel, registry: EventRegistry) -> BaseModel:
@@ -140,8 +153,7 @@ def _one(value: object) -> Any:
     plain = to_jsonable_python(value, bytes_mode="base64")
     if is_clear(value, others=not isinstance(plain, dict | list)):
         return plain
-    text = f"it has a {type(value).__name__}, in which personal data would not be found; make it a pydantic model"
-    raise PersonalDataError(text)
+    raise PersonalDataError(f"it has what {why_unclear(value)}")
 
 
 def _telling_fields(model: BaseModel) -> Iterator[str]:

@@ -35,10 +35,10 @@ async def follow(
     """The state after the events behind `start`, `up_to` at most; it holds one page of them at a time.
 
     With `verify` the event of `start` is read too: raises `OtherHistoryError` when it is another, or not there.
-    Also raises `EventUnreadableError`, a `StorageError`, and what `evolve` does.
+    Also raises `EventUnreadableError`, a `StorageError`, and what `Aggregate.evolved` does.
     """
     state, sequence, event_id, count = start
-    evolve = aggregate.evolve
+    evolved = aggregate.evolved
     last: RecordedEvent | None = None
     async with aclosing(store.pages(aggregate_id, after=sequence - verify, up_to=up_to)) as pages:
         async for events in pages:
@@ -48,7 +48,12 @@ async def follow(
                 verify, events = False, events[1:]
             for event in events:
                 # An aggregate's history has its own events.
-                state = evolve(state, cast("E", event.domain_event))
+                domain_event = cast("E", event.domain_event)
+                try:
+                    state = evolved(state, domain_event)
+                except Exception as error:
+                    error.add_note(f"at event {event.position}")
+                    raise
             if events:
                 last = events[-1]
             count += len(events)

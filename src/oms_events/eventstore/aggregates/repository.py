@@ -13,6 +13,7 @@ from pydantic import Field, StrictBool
 from oms_events._aio import Clock, SystemClock
 from oms_events._config import ConfigModel
 from oms_events.errors import (
+    CommandRejectedError,
     CommitOutcomeUnknownError,
     ConcurrencyError,
     DuplicateCommandError,
@@ -226,10 +227,13 @@ class Repository(Generic[S, C, E]):
             return await self._after_silence(run, before, error)
         except (ConcurrencyError, StorageError):
             raise
-        except Exception:
+        except Exception as error:
             # What was carried out before may well be impossible a second time.
             if (found := await self._marker(run)) is not None:
                 return await self._replay(run, found, before)
+            if not isinstance(error, CommandRejectedError):
+                command = type(run.command).__name__
+                error.add_note(f"command {command} on {self.aggregate.name} {run.aggregate_id}@{before.sequence}")
             raise
         if not recorded:
             return Executed((), before.sequence, before.state)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from collections import OrderedDict, abc, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -50,6 +51,7 @@ from oms_events.eventstore.personal.marks import (
     Leaf,
     Nested,
     Node,
+    NotPersonal,
     Personal,
     Places,
     Unreachable,
@@ -76,9 +78,11 @@ _SAME_FORM: Final = (BeforeValidator, AfterValidator, WrapValidator, Discriminat
 class Search:
     """Looks for marks; what is wrong with them goes to `problems`."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, names: Mapping[str, Any] | None = None) -> None:
         self.problems: list[str] = []
         self._where = where
+        # Of the function in which the model is defined.
+        self._names = names or {}
         self._within: list[Any] = []
         self._again: set[Any] = set()
 
@@ -90,6 +94,12 @@ class Search:
         marks = [item for item in metadata if isinstance(item, Personal)]
         if len(marks) > 1:
             self._problem("has two marks; keep one")
+        if NotPersonal in metadata:
+            self._problem("write NotPersonal(), with parentheses")
+        if says_not_personal(metadata):
+            if marks:
+                self._problem("is said to be personal and not to be; keep one")
+            return None
         if marks:
             return Leaf(marks[0].subject, self._otherwise(marks[0], annotation))
         node = self._in_type(bare)
@@ -136,12 +146,21 @@ class Search:
             self._again.add(alias)
             return Anything()
         self._within.append(alias)
-        node = self.inside(alias.__value__)
+        node = self.inside(self._value_of(alias))
         self._within.pop()
         if arguments:
             return _unreachable([node, *map(self.inside, arguments)], str(alias))
         # Within itself it is found by value.
         return by_value(node) if alias in self._again else node
+
+    def _value_of(self, alias: Any) -> Any:
+        names = {parameter.__name__: parameter for parameter in alias.__type_params__}
+        if getattr(sys.modules.get(alias.__module__), alias.__name__, None) is not alias:
+            names = {**self._names, **names, alias.__name__: alias}
+        try:
+            return _read(alias.__value__, alias.__module__, names)
+        except NameError:
+            return alias.__value__
 
     def _in_container(self, kind: type, arguments: tuple[Any, ...]) -> Node | None:
         nodes = [None if each is Ellipsis else self.inside(each) for each in arguments]
@@ -163,11 +182,13 @@ class Search:
         if kind in self._within:
             return Anything()
         self._within.append(kind)
-        try:
-            hints = get_type_hints(kind, include_extras=True)
-        except NameError as error:
-            self._problem(f"the annotations of {kind.__name__} cannot be read ({error}); make it a pydantic model")
-            hints = {}
+        hints, unread = members_of(kind, self._names)
+        for name, text in unread.items():
+            # Typed dictionaries are not known by their values, as the others are: see `is_clear`.
+            if "Personal" in text or hasattr(kind, "__total__"):
+                self._problem(
+                    f"the annotation of {kind.__name__}.{name} cannot be read ({text}); make it a pydantic model"
+                )
         found = [node for each in (*hints.values(), *arguments) if (node := self.inside(each)) is not None]
         self._within.pop()
         problem = f"{kind.__name__} has marks; make it a pydantic model, or mark the field"
@@ -236,9 +257,43 @@ def extras_hint(model: type[BaseModel]) -> Any:
     """The type of what is given beyond the fields. Raises `NameError` for one that cannot be read."""
     for base in model.__mro__[: model.__mro__.index(BaseModel)]:
         if (hint := get_annotations(base).get(EXTRAS)) is not None:
-            holder = type("Extras", (), {"__annotations__": {EXTRAS: hint}, "__module__": base.__module__})
-            return get_type_hints(holder, include_extras=True)[EXTRAS]
+            return _read(hint, base.__module__, {})
     return Any
+
+
+def members_of(kind: type, names: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The types of a class's members, and the annotations that cannot be read, with what only a function knows.
+
+    `names` are such a function's.
+    """
+    # For a class of a module they would hide the module's own.
+    names = {**names, kind.__name__: kind} if "<locals>" in kind.__qualname__ else {}
+    try:
+        return get_type_hints(kind, localns=dict(names), include_extras=True), {}
+    except NameError:
+        pass
+    hints: dict[str, Any] = {}
+    unread: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        for name, annotation in get_annotations(base).items():
+            hints.pop(name, None)
+            unread.pop(name, None)
+            try:
+                hints[name] = _read(annotation, base.__module__, names)
+            except NameError:
+                unread[name] = str(annotation)
+    return hints, unread
+
+
+def says_not_personal(metadata: Iterable[Any]) -> bool:
+    """Whether what stands around a type says that nothing in it is personal."""
+    return any(isinstance(item, NotPersonal) for item in metadata)
+
+
+def _read(annotation: Any, module: str, names: Mapping[str, Any]) -> Any:
+    """An annotation without text in it. Raises `NameError`."""
+    holder = type("Holder", (), {"__annotations__": {"it": annotation}, "__module__": module})
+    return get_type_hints(holder, localns=dict(names), include_extras=True)["it"]
 
 
 def has_members(kind: type) -> bool:

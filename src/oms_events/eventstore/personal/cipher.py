@@ -23,7 +23,7 @@ class FieldCipher(Protocol):
 
         `subject` is whose data it is, unless the model says another. New data of somebody who was forgotten raises
         `PersonForgottenError`; with `replace` it is replaced, as suits what is derived from older data, such as
-        snapshots. Raises `PersonalDataError` and a `StorageError`.
+        snapshots. Raises `PersonalDataError`, also for data that looks like encrypted data, and a `StorageError`.
         """
         ...
 

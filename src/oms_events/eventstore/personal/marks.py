@@ -28,6 +28,15 @@ class Personal:
     forgotten: Any = UNSAID
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NotPersonal:
+    """Says that nothing in a value is personal: `price: Annotated[Money, NotPersonal()]`, around the whole field.
+
+    For values of classes that are no models and are written as lists or objects, which are refused otherwise.
+    Nothing is looked for there: marks inside are not heeded.
+    """
+
+
 class Leaf(NamedTuple):
     """A value that is personal; `otherwise` is its replacement, as JSON."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from oms_events.eventstore.personal.annotations import (
     extras_hint,
     has_members,
     in_own_form,
+    members_of,
+    says_not_personal,
     whole_of,
 )
 from oms_events.eventstore.personal.marks import Leaf, Nested, Node, Personal, Unreachable, flat, is_marked
@@ -83,9 +85,10 @@ def key_of(model: type[BaseModel], name: str) -> str:
     return model.model_fields[name].serialization_alias or name
 
 
-def is_clear(value: object, *, others: bool = False) -> bool:
+def is_clear(value: object, *, others: bool = False, unread: bool = False) -> bool:
     """Whether a value has nothing personal in it, however it is written. `others` says it of unknown classes.
 
+    `unread`: its annotation cannot be read, so that texts and numbers in it may be marked.
     Raises `ConfigurationError` for marks in error.
     """
     inner: Any
@@ -95,21 +98,44 @@ def is_clear(value: object, *, others: bool = False) -> bool:
             if marked_fields(kind):
                 return False
             extras = value.__pydantic_extra__ or {}
-            inner = (*(getattr(value, name, None) for name in kind.model_fields), *extras.values())
+            inner = (*(getattr(value, name, None) for name in _looked_at(kind)), *extras.values())
+            unread = False
         case Mapping():
             inner = (*value, *value.values())
         case _ if isinstance(value, PLAIN):
-            return True
+            return value is None or not unread
         case _ if has_members(kind):
             if not _has_no_marks(kind):
                 return False
             is_class = dataclasses.is_dataclass(kind)
-            inner = [getattr(value, each.name, None) for each in dataclasses.fields(kind)] if is_class else value
+            names = [each.name for each in dataclasses.fields(kind)] if is_class else kind._fields
+            without = _unread(kind)
+            return all(
+                is_clear(getattr(value, name, None), others=others, unread=name in without) for name in names
+            )
         case list() | tuple() | set() | frozenset() | deque():
             inner = value
         case _:
-            return others
-    return all(is_clear(each, others=others) for each in inner)
+            return others and not unread
+    return all(is_clear(each, others=others, unread=unread) for each in inner)
+
+
+def why_unclear(value: object) -> str:
+    """What to say of a value that is not clear."""
+    text = f"is a {type(value).__name__}, in which personal data would not be found"
+    if isinstance(value, Iterator):
+        return f"{text}; give list[...] or Sequence[...] instead of Iterable[...] or Generator[...]"
+    return f"{text}; make it a pydantic model"
+
+
+@cache
+def _looked_at(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(name for name, field in model.model_fields.items() if not says_not_personal(field.metadata))
+
+
+@cache
+def _unread(kind: type) -> Iterable[str]:
+    return members_of(kind, {})[1]
 
 
 @cache
@@ -163,7 +189,7 @@ def _all_parts(model: type[BaseModel]) -> tuple[Part, ...]:
         nodes[EXTRAS] = _in_extras(model, problems)
     if problems:
         raise ConfigurationError(f"personal data of {model.__name__}", problems)
-    if _has_own_form(model):
+    if has_own_form(model):
         problem = "its model has a serializer of its own; give serializers to fields instead"
         nodes = {name: None if node is None else Unreachable(node, problem) for name, node in nodes.items()}
     return tuple(
@@ -175,7 +201,7 @@ def _all_parts(model: type[BaseModel]) -> tuple[Part, ...]:
 
 def _in_field(model: type[BaseModel], name: str, problems: list[str]) -> Node | None:
     field = model.model_fields[name]
-    search = Search(f"{model.__name__}.{name}")
+    search = Search(f"{model.__name__}.{name}", _names_around(model))
     if isinstance(field.default, Personal):
         problems.append(f"{model.__name__}.{name}: a mark is no default; write Annotated[..., Personal()]")
     node = search.inside(whole_of(field))
@@ -197,7 +223,20 @@ def _in_extras(model: type[BaseModel], problems: list[str]) -> Node | None:
     return node
 
 
-def _has_own_form(model: type[BaseModel]) -> bool:
+def _names_around(model: type[BaseModel]) -> dict[str, Any]:
+    """Those of the function in which it is defined, as pydantic reads its annotations."""
+    names = {}
+    for name, held in (model.__pydantic_parent_namespace__ or {}).items():
+        # Classes are held there by weak references of pydantic's own.
+        value = held() if type(held).__module__.startswith("pydantic._internal") else held
+        if value is not None:
+            names[name] = value
+    return names
+
+
+@cache
+def has_own_form(model: type[BaseModel]) -> bool:
+    """Whether it is written by a serializer or schema of its own, in whatever form."""
     own: Any = model.__get_pydantic_core_schema__
     usual: Any = BaseModel.__get_pydantic_core_schema__
     is_root = model.__pydantic_root_model__

@@ -13,6 +13,7 @@ MARK: Final = "$personal"
 """The one member of an object that stands for encrypted data."""
 
 _MARK_BYTES: Final = b'"$personal"'
+_NESTED: Final = (dict, list)
 _SUBJECT: Final = "s"
 _VERSION: Final = "k"
 _CONTENT: Final = "c"
@@ -91,9 +92,9 @@ def refuse_marks(data: Any) -> None:
                 raise PersonalDataError(
                     f"a member named {MARK!r} is how encrypted data looks; give it another name"
                 )
-            waiting += value.values()
+            waiting += [each for each in value.values() if isinstance(each, _NESTED)]
         elif isinstance(value, list):
-            waiting += value
+            waiting += [each for each in value if isinstance(each, _NESTED)]
 
 
 def _walked(document: Any, replace: _ReplaceInside) -> Any:

@@ -21,7 +21,15 @@ from oms_events.eventstore.personal.marks import (
     Places,
     Unreachable,
 )
-from oms_events.eventstore.personal.parts import check_marks, hidden_fields, is_clear, key_of, parts_of
+from oms_events.eventstore.personal.parts import (
+    check_marks,
+    has_own_form,
+    hidden_fields,
+    is_clear,
+    key_of,
+    parts_of,
+    why_unclear,
+)
 
 Path = tuple[str | int, ...]
 
@@ -96,6 +104,12 @@ class _Rewriting:
         if kind is not model and (hidden := hidden_fields(kind, model)):
             text = f"is a {kind.__name__}, whose field {hidden[0]!r} is not marked in {model.__name__}"
             raise PersonalDataError(f"{_said(path) or 'data'} {text}; mark it there")
+        if has_own_form(model) and not isinstance(value, RootModel):
+            # In what a serializer writes nothing is found again: what it is given must be clear, all of it.
+            for part in parts_of(kind):
+                written = data.get(part.key, {}) if isinstance(data, dict) else {}
+                _clear(getattr(value, part.name), written, (*path, part.name))
+            return data
         around = Around(model, data, outer)
         changed: dict[str, Any] = {}
         for part in parts_of(model):
@@ -207,8 +221,8 @@ def _clear(value: Any, data: Any, path: Path) -> Any:
     """
     if is_clear(value, others=not isinstance(data, dict | list)):
         return data
-    text = f"{_said(path) or 'data'} is a {type(value).__name__}, in which personal data would not be found"
-    raise PersonalDataError(f"{text}; make it a pydantic model, or mark the whole field")
+    text = f"{_said(path) or 'data'} {why_unclear(value)}"
+    raise PersonalDataError(f"{text}, or mark the whole field: with NotPersonal() when nothing in it is personal")
 
 
 def _may_be_left_out(model: type[BaseModel], name: str) -> bool:

@@ -289,6 +289,11 @@ def pointer_write(name: str, version: int, expected: int | None, now: datetime) 
     return Write(key, item, _pointing_to(expected))
 
 
+def pointer_removal(name: str, expected: int) -> Write:
+    """Deletes the pointer: readers get no version. Refuses the transaction when another one is active."""
+    return Write(pointer_key(name), None, _pointing_to(expected))
+
+
 def pointer_check(name: str, expected: int | None) -> Write:
     """Leaves the pointer as it is, and refuses the transaction when another version is active."""
     return Write(pointer_key(name), None, _pointing_to(expected), keep=True)

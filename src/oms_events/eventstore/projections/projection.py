@@ -96,14 +96,18 @@ class Projection(Generic[R]):
 
         The row is None when there is none yet; giving None deletes it. `key` gives the key of the event's row,
         the aggregate's id unless given; several functions may handle one type under different keys. Raises
-        `ConfigurationError` for what is no registered event, no plain function, or registered already.
+        `ConfigurationError` for what is no registered event, no plain function of three arguments (`key`: of
+        one), or registered already.
         """
 
         def register(function: HandlerT) -> HandlerT:
             problems, types = [], []
             if inspect.iscoroutinefunction(function) or not callable(function):
                 problems.append(f"{function!r} is no plain function; give a pure one, without `async`")
-            if key is not None and (inspect.iscoroutinefunction(key) or not callable(key)):
+            elif not _takes(function, 3):
+                name = getattr(function, "__qualname__", repr(function))
+                problems.append(f"{name} does not take three arguments: (row, domain event, recorded event)")
+            if key is not None and (inspect.iscoroutinefunction(key) or not callable(key) or not _takes(key, 1)):
                 problems.append(f"key = {key!r}: give a plain function of the recorded event")
             if not events:
                 problems.append("no event is given; name the models of the events: @projection.on(AccountCreated)")
@@ -168,6 +172,19 @@ def projection_of(projections: Sequence[Projection[Any]], wanted: Projection[Any
         "is none of this projector's" if not found else "is several of this projector's: give one's full name"
     )
     raise ConfigurationError(f"projection {wanted!r}", [f"it {problem}; they are {known}"])
+
+
+def _takes(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether it may be called with so many; True where it does not say."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _row_problems(row: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from oms_events._aio import Clock, SystemClock, cancel_and_wait, cancelled_from_outside
-from oms_events.errors import ProjectionError, StorageError, StorageOutcomeUnknownError
+from oms_events.errors import ConfigurationError, ProjectionError, StorageError, StorageOutcomeUnknownError
 from oms_events.eventstore.config import ProjectorConfig
 from oms_events.eventstore.history import Token
 from oms_events.eventstore.projections.items import ParkedEvent
@@ -37,7 +37,8 @@ class Projector:
     Each event takes effect exactly once in each read model, and those of an aggregate in their order, whatever
     the source does: rows and the aggregate's checkpoint change in one transaction, and what the source left out
     is read from the store. Several projectors may work at the same time, in one process or in many. It closes
-    neither the store nor the read models. Safe to use concurrently.
+    neither the store nor the read models. Safe to use concurrently. Raises `ConfigurationError` for arguments of
+    other kinds, and for projections that cannot be kept up: none, without a function, of another registry.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Projector:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        _check_kinds(projections, store, read_models)
         self.projections = tuple(projections)
         check_projections(self.projections, store.registry)
         self.store = store
@@ -103,8 +105,13 @@ class Projector:
         None: it is in the read models, or was before, or is parked, or waits in the store for one that is; the
         source may forget it. An error: not now, and neither were the aggregate's later events; deliver it again.
         That is a `StorageError`, or a `ProjectionError` when the store lacks an event before it. Raises
-        `ConfigurationError` as `open` does. Cancelled, some events may have been handled: deliver all again.
+        `ConfigurationError` as `open` does, and for what is no recorded event, with nothing done. Cancelled, some
+        events may have been handled: deliver all again.
         """
+        for event in events:
+            if not isinstance(event, RecordedEvent):
+                problem = f"it is of type {type(event).__name__}; give events as `append` and `read` give them"
+                raise ConfigurationError("events: no recorded event", [problem])
         try:
             await self.open()
         except (StorageError, ProjectionError) as error:
@@ -231,3 +238,15 @@ class Projector:
             async with self._slots:
                 gone += await Advance(self._engine, projection, event.aggregate_id).retry(event)
         return gone
+
+
+def _check_kinds(projections: Any, store: Any, read_models: Any) -> None:
+    problems = []
+    if not isinstance(projections, Sequence) or not all(isinstance(one, Projection) for one in projections):
+        problems.append(f"projections = {projections!r}: give a list of projections: [projection]")
+    if not isinstance(store, EventStore):
+        problems.append(f"store = {store!r}: give an event store, such as DynamoDBEventStore(...)")
+    if not isinstance(read_models, ReadModels):
+        problems.append(f"read_models = {read_models!r}: give read models, such as DynamoDBReadModels(...)")
+    if problems:
+        raise ConfigurationError("projector", problems)

@@ -57,7 +57,10 @@ class RebuildProgress(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """A rebuild that has come to its end: what it met; `parked` events wait in the new versions."""
+    """A rebuild that has come to its end: what it read, also what was in the read models before.
+
+    `parked` events wait in the projections.
+    """
 
     aggregates: int
     events: int
@@ -76,7 +79,8 @@ async def rebuild(
     """Brings the projector's projections up to the event store, reading its whole table once.
 
     Give it a projector of the new versions, and let one of them have the live events meanwhile: each event takes
-    effect once, whoever brings it. Nothing is deleted, so it also repairs a version that is behind.
+    effect once, whoever brings it. Nothing is deleted, so it also repairs a version that is behind. What a version
+    has by its checkpoints is passed over: to have rows made anew, raise the projection's version.
 
     With `resume` it goes on where one of the same projections with as many segments was ended, however that was.
     `on_progress` is called, on the event loop, after each page. Raises what kept an event out of the read models

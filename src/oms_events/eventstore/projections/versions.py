@@ -17,6 +17,7 @@ from oms_events.eventstore.projections.items import (
     checkpoint_key,
     parked_list,
     pointer_check,
+    pointer_removal,
     read_checkpoint,
 )
 from oms_events.eventstore.projections.projection import Projection, projection_of
@@ -214,6 +215,7 @@ async def retire(
     name: str,
     version: int,
     *,
+    active: bool = False,
     page_size: int | None = None,
     clock: Clock | None = None,
 ) -> Retired:
@@ -221,12 +223,17 @@ async def retire(
 
     Stop its projectors first. Reads both tables whole, again until nothing is left. Right after a switch it waits
     until all readers know of that, 5 seconds at most. When it was ended, do it again: until it is done, the
-    version is neither rebuilt nor switched to. Raises `ProjectionError` for the active version, with nothing done,
-    and for one that a projector goes on writing; a `StorageError`.
+    version is neither rebuilt nor switched to.
+
+    With `active` also the version that readers get, for a projection that is given up: they find no rows then.
+    Retire its other versions first, and open no projector of it any more: the next one's version becomes active.
+
+    Raises `ProjectionError` for the active version without `active`, with nothing done, and for one that a
+    projector goes on writing; a `StorageError`.
     """
     full_name, clock = f"{name}@{version}", clock or SystemClock()
     await read_models.open()
-    switched_at = await _mark(read_models, name, version, clock)
+    switched_at = await _mark(read_models, name, version, clock, even_active=active)
     if switched_at is not None:
         # Never negative: another machine's clock may be ahead.
         since = max(0.0, (clock.now() - switched_at).total_seconds())
@@ -248,16 +255,25 @@ async def retire(
     return Retired(rows, checkpoints, parked)
 
 
-async def _mark(read_models: ReadModels, name: str, version: int, clock: Clock) -> datetime | None:
-    """Marks a version as being deleted, unless readers get it; since when they get another one."""
+async def _mark(
+    read_models: ReadModels, name: str, version: int, clock: Clock, *, even_active: bool
+) -> datetime | None:
+    """Marks a version as being deleted, unless readers get it; since when they get another one, or none."""
     full_name = f"{name}@{version}"
     while True:
         pointer = await read_models.pointer(name)
         active = None if pointer is None else pointer.version
-        if active == version:
-            raise ProjectionError(f"{full_name} is what readers get; switch to another version first")
+        if active == version and not even_active:
+            raise ProjectionError(
+                f"{full_name} is what readers get; switch to another version first, or give active=True to leave "
+                "them none"
+            )
+        now = clock.now()
         # With the pointer in one transaction: it is never switched to from here on.
-        if await read_models.tables.commit([retiring_write(full_name, clock.now()), pointer_check(name, active)]):
+        left = pointer_removal(name, version) if active == version else pointer_check(name, active)
+        if await read_models.tables.commit([retiring_write(full_name, now), left]):
+            if active == version:
+                return now
             return None if pointer is None else pointer.switched_at
         await clock.sleep(_LOOK_AGAIN)
 
