@@ -57,7 +57,9 @@ def test_a_decision_that_is_no_list_is_refused(given: Any) -> None:
     aggregate = Aggregate[Any, Any, Any](
         name="A", state=Account, initial=initial, decide=lambda state, command: given, evolve=evolve
     )
-    with pytest.raises(InvalidEventError, match=rf"`decide` of A gave {type(given).__name__}: give a list"):
+    with pytest.raises(
+        InvalidEventError, match=rf"`decide` of A gave {type(given).__name__}: give a list .* or an empty list"
+    ):
         aggregate.decided(initial("a"), deposited())
 
 
@@ -69,6 +71,16 @@ def test_a_decision_may_be_any_run_of_events() -> None:
     )
     for _ in range(3):
         assert aggregate.decided(initial("a"), deposited()) == events
+
+
+@pytest.mark.parametrize("given", [None, {"balance": 1}, deposited()])
+def test_what_is_no_state_is_refused(given: Any) -> None:
+    aggregate = Aggregate[Any, Any, Any](
+        name="A", state=Account, initial=initial, decide=decide, evolve=lambda state, event: given
+    )
+    text = rf"aggregate 'A': `evolve` gave {type(given).__name__} for Deposit: give the state, of Account"
+    with pytest.raises(ConfigurationError, match=text):
+        aggregate.fold(initial("a"), [deposited()])
 
 
 def test_an_event_is_as_it_will_be_read() -> None:

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue, SecretBytes, field_validator
 
 from oms_events.errors import ConfigurationError, InvalidEventError, PersonalDataError, StorageUnavailableError
+from oms_events.eventstore.memory import MemoryEventStore
 from oms_events.eventstore.personal.encryption import PersonalDataCipher
 from oms_events.eventstore.personal.keys import MemorySubjectKeys, SubjectKey
 from oms_events.eventstore.personal.marks import FORGOTTEN, Personal
 from oms_events.eventstore.personal.sealed import MARK, masked
+from oms_events.eventstore.registry import EventRegistry
 from oms_events.testing.clock import ManualClock
 
 ANN = "customer-1"
@@ -504,3 +506,38 @@ async def test_what_is_encrypted_can_be_shown_as_that(cipher: PersonalDataCipher
     }  # fmt: skip
     assert masked([stored, 1], "***")[0]["name"] == "***"
     assert masked({"a": {MARK: {"s": 1}}}) == {"a": "[encrypted]"}
+
+
+# ---------------------------------------------------------------------- without a cipher
+
+
+async def test_a_store_without_a_cipher_refuses_events_with_marks() -> None:
+    registry = EventRegistry()
+
+    class Reader(BaseModel):
+        name: Annotated[str | None, Personal()] = None
+
+    class Loan(BaseModel):
+        readers: list[Reader] = []
+        loans: list[Loan] = []
+
+    @registry.event
+    class Lent(BaseModel):
+        loan: Loan = Loan()
+
+    @registry.event
+    class Returned(BaseModel):
+        notes: dict[str, Any] = {}
+
+    store = MemoryEventStore(registry=registry)
+    # Not even without a value: the next event has one.
+    with pytest.raises(
+        ConfigurationError,
+        match=r"Lent: Reader\.name is marked .*: give the store a cipher \(PersonalDataCipher\), or take",
+    ):
+        await store.append("a", [Returned(), Lent()], expected_sequence=0)
+    assert await store.last_sequence("a") == 0
+    await store.append("a", [Returned(notes={"by": "post"})], expected_sequence=0)
+
+    with_cipher = MemoryEventStore(registry=registry, cipher=PersonalDataCipher(MemorySubjectKeys()))
+    await with_cipher.append("a", [Lent()], expected_sequence=0)

@@ -300,7 +300,8 @@ async def test_a_projection_that_is_given_up_leaves_nothing(system: tuple[EventS
     await rebuild(Projector([summaries(1)], store, read_models))
     clock = ManualClock()
     retiring = asyncio.create_task(retire(read_models, NAME, 1, active=True, clock=clock))
-    await clock.someone_sleeps()
+    async with asyncio.timeout(10):
+        await clock.someone_sleeps()
     # Readers who know the version have its rows until they look anew.
     assert None not in (await read_models.rows(NAME, names, version=1)).values()
     assert await read_models.active_version(NAME) is None

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from oms_events.errors import ConfigurationError, EventUnreadableError
 from oms_events.eventstore.registry import (
@@ -156,6 +156,31 @@ def test_only_registered_classes_are_domain_events(registry: EventRegistry) -> N
     for event in (Other(), PaidLater(amount=Decimal(1)), "text", None):
         with pytest.raises(ConfigurationError, match="is no domain event of this registry"):
             registry.name_of(event)  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_with_an_event_is_told(registry: EventRegistry) -> None:
+    def module(registry: EventRegistry) -> type[BaseModel]:
+        @registry.event(type="test-registry.wrong")
+        class Noted(BaseModel):
+            pass
+
+        return Noted
+
+    before, elsewhere = module(EventRegistry()), module(default_registry)
+    for event, hint in (
+        (before, "Noted: .* it is a class; give one of it, Noted\\(...\\)"),
+        ({"text": ""}, "dict: .* give one of a pydantic model that is registered"),
+        (elsewhere(), "Noted: .* its class is in default_registry"),
+        (before(), "Noted: .* decorate its class with this registry's `event`, or use the registry that has it"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"(?s){hint}"):
+            registry.name_of(event)  # type: ignore[arg-type]
+    registry.event(create_model("Noted", __module__="shop.events"))
+    hint = (
+        r"it is of tests\.eventstore\.test_registry\..*Noted, but registered is shop\.events\.Noted, another class"
+    )
+    with pytest.raises(ConfigurationError, match=hint):
+        registry.name_of(before())
 
 
 def test_a_version_with_an_upcaster_is_not_written_any_more(registry: EventRegistry) -> None:
@@ -309,3 +334,19 @@ def test_from_any_version_upcasters_lead_to_the_newest(start: int, newest: int) 
     else:
         with pytest.raises(EventUnreadableError, match="newer than this code"):
             registry.read("Stepped", start, b'{"steps":[]}')
+
+
+@pytest.mark.parametrize("with_upcaster", [False, True])
+def test_encrypted_data_that_nobody_revealed_is_told(registry: EventRegistry, with_upcaster: bool) -> None:
+    registry.event(version=1 + with_upcaster)(Paid)
+    if with_upcaster:
+        registry.upcaster("Paid", from_version=1)(lambda data: {**data, "currency": data["currency"].lower()})
+    stored = {"amount": 1, "currency": {"$personal": {"s": "ann", "k": 1, "c": "", "otherwise": ""}}}
+    for payload in (json_of(**stored), json_of(**stored).decode()):
+        with pytest.raises(
+            EventUnreadableError, match=r"is encrypted, and was not revealed: give the store a cipher"
+        ):
+            registry.read("Paid", 1, payload)
+    with pytest.raises(EventUnreadableError) as caught:
+        registry.read("Paid", 1, json_of(amount="much", currency="$personal"))
+    assert "encrypted" not in str(caught.value)

@@ -12,11 +12,13 @@ from oms_events.errors import (
     CommandRejectedError,
     ConcurrencyError,
     ConditionFailedError,
+    ConfigurationError,
     EventUnreadableError,
     InvalidEventError,
     RequestError,
 )
-from oms_events.eventstore.aggregates.repository import Executed, Loaded, RepositoryConfig
+from oms_events.eventstore.aggregates.aggregate import Aggregate
+from oms_events.eventstore.aggregates.repository import Executed, Loaded, Repository, RepositoryConfig
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.items import event_key
 from oms_events.eventstore.memory import MemoryEventStore
@@ -68,6 +70,41 @@ def table() -> InterruptedTable:
 @pytest.fixture
 def interrupted(table: InterruptedTable) -> EventStore:
     return store_on(table)
+
+
+# ---------------------------------------------------------------------- mistakes in the functions
+
+
+def evolving(evolve: Any, store: EventStore) -> Repository[Any, Any, Any]:
+    aggregate: Aggregate[Any, Any, Any] = replace(ACCOUNT, evolve=evolve)
+    return Repository(store, aggregate)
+
+
+async def test_nothing_is_stored_when_evolve_gives_no_state(memory_store: MemoryEventStore) -> None:
+    for given in (None, {"balance": 1}):
+        text = f"'Account': `evolve` gave {type(given).__name__} for TransactionProcessed: give the state"
+        with pytest.raises(ConfigurationError, match=text) as caught:
+            await evolving(lambda state, event, given=given: given, memory_store).execute("a", deposited())
+        assert caught.value.__notes__ == ["command Deposit on Account a@0"]
+    assert await memory_store.last_sequence("a") == 0
+
+
+async def test_a_failure_says_where_it_was(memory_store: MemoryEventStore) -> None:
+    await memory_store.append("a", [deposit(), deposit()], expected_sequence=0)
+
+    def failing(state: Account, event: Any) -> Account:
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError) as caught:
+        await evolving(failing, memory_store).load("a")
+    assert caught.value.__notes__ == ["`evolve` of Account was given TransactionProcessed", "at event a@1"]
+    with pytest.raises(ConfigurationError, match="`evolve` gave NoneType") as told:
+        await evolving(lambda state, event: None, memory_store).load("a")
+    assert told.value.__notes__ == ["at event a@1"]
+    aggregate: Aggregate[Any, Any, Any] = replace(ACCOUNT, decide=failing)  # type: ignore[arg-type]
+    with pytest.raises(KeyError) as caught:
+        await Repository(memory_store, aggregate).execute("a", deposited())
+    assert caught.value.__notes__ == ["command Deposit on Account a@2"]
 
 
 # ---------------------------------------------------------------------- loading

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from oms_events.eventstore.personal.encryption import PersonalDataCipher
     from oms_events.eventstore.personal.keys import KeyWrapper, MemorySubjectKeys, SubjectKey, SubjectKeys
     from oms_events.eventstore.personal.kms import KmsKeyWrapper
-    from oms_events.eventstore.personal.marks import Personal
+    from oms_events.eventstore.personal.marks import NotPersonal, Personal
     from oms_events.eventstore.personal.sealed import masked
     from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
     from oms_events.eventstore.projections.items import Checkpoint, ParkedEvent
@@ -118,6 +118,7 @@ __all__ = [
     "MemoryReplayCheckpoint",
     "MemorySnapshotStore",
     "MemorySubjectKeys",
+    "NotPersonal",
     "ParkedEvent",
     "Personal",
     "PersonalDataCipher",
@@ -211,6 +212,7 @@ _MODULES = {
     "MemoryReplayCheckpoint": "oms_events.eventstore.replay.checkpoints",
     "MemorySnapshotStore": "oms_events.eventstore.aggregates.snapshots",
     "MemorySubjectKeys": "oms_events.eventstore.personal.keys",
+    "NotPersonal": "oms_events.eventstore.personal.marks",
     "ParkedEvent": "oms_events.eventstore.projections.items",
     "Personal": "oms_events.eventstore.personal.marks",
     "PersonalDataCipher": "oms_events.eventstore.personal.encryption",

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from oms_events.errors import ConfigurationError, EventUnreadableError
+from oms_events.errors import ConfigurationError, EventUnreadableError, PersonalDataError
 from oms_events.events import load_json
 from oms_events.eventstore.failures import without_values
-from oms_events.eventstore.personal.sealed import may_have_sealed
+from oms_events.eventstore.personal.sealed import masked, may_have_sealed
 
 Model = TypeVar("Model", bound=type[BaseModel])
 Upcaster = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -148,7 +148,7 @@ class EventRegistry:
         try:
             return self._read(event_type, version, payload)
         except EventUnreadableError as error:
-            if not may_have_sealed(payload.encode() if isinstance(payload, str) else payload):
+            if not _has_sealed(payload):
                 raise
             text = (
                 f"{error}; its personal data is encrypted, and was not revealed: give the store a cipher "
@@ -240,8 +240,7 @@ class EventRegistry:
             hint = "give one of a pydantic model that is registered"
         elif same:
             hint = f"it is of {_path(kind)}, but registered is {_path(same[-1])}, another class of that name"
-            hint += ", made later or before: use that one"
-        elif self is not default_registry and kind in default_registry._names:
+        elif self is not default_registry and default_registry.type_of(kind) is not None:
             hint = "its class is in default_registry: register it here instead, or use that registry"
         else:
             hint = "decorate its class with this registry's `event`, or use the registry that has it"
@@ -276,6 +275,16 @@ def _name_problems(name: EventName, field: str) -> Iterator[str]:
         yield f"type = {event_type[:40]!r}...: at most {MAX_TYPE_BYTES} bytes of UTF-8 fit in a key"
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= _MAX_VERSION:
         yield f"{field} = {version!r}: count versions from 1"
+
+
+def _has_sealed(payload: bytes | str) -> bool:
+    try:
+        if not may_have_sealed(payload.encode() if isinstance(payload, str) else payload):
+            return False
+        document = load_json(payload)
+        return masked(document) is not document
+    except (ValueError, PersonalDataError):
+        return False
 
 
 def _is_unicode(text: str) -> bool:

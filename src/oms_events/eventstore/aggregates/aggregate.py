@@ -76,7 +76,8 @@ class Aggregate(Generic[S, C, E]):
         """The events that a command leads to. Raises what `decide` does, and `InvalidEventError` for no list."""
         events: Any = self.decide(state, command)
         if isinstance(events, BaseModel | str | bytes | Mapping) or not isinstance(events, Iterable):
-            text = f"`decide` of {self.name} gave {type(events).__name__}: give a list of domain events, or an empty one"
+            given = type(events).__name__
+            text = f"`decide` of {self.name} gave {given}: give a list of domain events, or an empty list"
             raise InvalidEventError(text, field="data")
         return list(events)
 
@@ -95,7 +96,7 @@ class Aggregate(Generic[S, C, E]):
             raise
         if not isinstance(after, self.state):
             given = type(after).__name__
-            problem = f"`evolve` gave {given} for {type(event).__name__}: give the state, a {self.state.__name__}"
+            problem = f"`evolve` gave {given} for {type(event).__name__}: give the state, of {self.state.__name__}"
             raise ConfigurationError(f"aggregate {self.name!r}", [problem])
         return after
 

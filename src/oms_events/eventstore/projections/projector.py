@@ -108,10 +108,7 @@ class Projector:
         `ConfigurationError` as `open` does, and for what is no recorded event, with nothing done. Cancelled, some
         events may have been handled: deliver all again.
         """
-        for event in events:
-            if not isinstance(event, RecordedEvent):
-                problem = f"it is of type {type(event).__name__}; give events as `append` and `read` give them"
-                raise ConfigurationError("events: no recorded event", [problem])
+        _check_recorded(events)
         try:
             await self.open()
         except (StorageError, ProjectionError) as error:
@@ -238,6 +235,13 @@ class Projector:
             async with self._slots:
                 gone += await Advance(self._engine, projection, event.aggregate_id).retry(event)
         return gone
+
+
+def _check_recorded(events: Sequence[Any]) -> None:
+    for event in events:
+        if not isinstance(event, RecordedEvent):
+            problem = f"it is of type {type(event).__name__}; give events as `append` and `read` give them"
+            raise ConfigurationError("events: no recorded event", [problem])
 
 
 def _check_kinds(projections: Any, store: Any, read_models: Any) -> None:
