@@ -9,8 +9,9 @@ INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --co
 demo: $(VENV)/.all
 	$(RUN)/python examples/test_multiplatform_router.py
 
+# Each worker has servers of its own; a file's tests stay together.
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Lint, format, types, import contracts and generated docs.
 check: $(VENV)/.dev
