@@ -9,9 +9,10 @@ INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --co
 demo: $(VENV)/.all
 	$(RUN)/python examples/test_multiplatform_router.py
 
-# Each worker has servers of its own; a file's tests stay together.
+# As many processes as cores, each with servers of its own; a file's tests stay together.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN)/python -m pytest $(PARALLEL)
 
 # Lint, format, types, import contracts and generated docs.
 check: $(VENV)/.dev
@@ -38,7 +39,7 @@ wheel-test: $(VENV)/.python
 	$(RUN)/python -m build --quiet --wheel --outdir $(OUT) .
 	$(INSTALL) "$$(ls $(OUT)/*.whl)[all,test]"
 	cp -R tests examples docs README.md CHANGELOG.md Makefile pyproject.toml $(OUT)/tree
-	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest -m "not nightly and not slow" $(TESTS)
+	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest $(PARALLEL) -m "not nightly and not slow" $(TESTS)
 
 # The wheel with no extras at all: what works without them works, what does not names the extra.
 bare-test: $(VENV)/.python

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, JsonValue, SecretBytes, field_validator
+from pydantic import BaseModel, JsonValue, SecretBytes, field_serializer, field_validator
 
 from oms_events.errors import ConfigurationError, InvalidEventError, PersonalDataError, StorageUnavailableError
 from oms_events.eventstore.memory import MemoryEventStore
@@ -541,3 +541,21 @@ async def test_a_store_without_a_cipher_refuses_events_with_marks() -> None:
 
     with_cipher = MemoryEventStore(registry=registry, cipher=PersonalDataCipher(MemorySubjectKeys()))
     await with_cipher.append("a", [Lent()], expected_sequence=0)
+
+
+async def test_what_a_serializer_says_of_a_value_is_not_told_where_values_are_personal() -> None:
+    registry = EventRegistry()
+
+    @registry.event
+    class Named(BaseModel):
+        name: str
+
+        @field_serializer("name")
+        def _write(self, name: str) -> str:
+            raise ValueError(f"bad name {name}")
+
+    for cipher, tells in ((None, True), (PersonalDataCipher(MemorySubjectKeys()), False)):
+        store = MemoryEventStore(registry=registry, cipher=cipher)
+        with pytest.raises(InvalidEventError, match="Named has no JSON form") as raised:
+            await store.append("a", [Named(name="Ann")], expected_sequence=0)
+        assert ("Ann" in str(raised.value)) is tells

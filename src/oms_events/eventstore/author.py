@@ -15,6 +15,7 @@ from oms_events._aio import Clock
 from oms_events.errors import ConfigurationError, EventUnreadableError, InvalidEventError
 from oms_events.events import build_event, encode
 from oms_events.eventstore.append import check_aggregate_id
+from oms_events.eventstore.failures import without_values
 from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.personal.marks import Nested, flat, is_marked
 from oms_events.eventstore.personal.parts import parts_of
@@ -82,7 +83,7 @@ class Author:
         self, aggregate_id: str, sequence: int, event: BaseModel, time: datetime, common: Mapping[str, Any]
     ) -> RecordedEvent:
         name = self._registry.name_of(event)
-        data = clear = _json_of(event, name.type)
+        data = clear = _json_of(event, name.type, may_tell=self._cipher is None)
         if self._cipher is None:
             _refuse_clear_text(type(event))
             # A cipher does it itself; without one others may still read the same table with one.
@@ -141,12 +142,13 @@ def _listed(events: object) -> list[BaseModel]:
     return list(events)
 
 
-def _json_of(event: BaseModel, event_type: str) -> dict[str, Any]:
+def _json_of(event: BaseModel, event_type: str, *, may_tell: bool) -> dict[str, Any]:
     try:
         # Values that do not fit their fields are found when the event is read back.
         return event.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
     except Exception as error:
-        text = f"{event_type} has no JSON form: {error}"
+        # A serializer's own words may repeat what is personal.
+        text = f"{event_type} has no JSON form: {error if may_tell else without_values(error)}"
         raise InvalidEventError(text, field="data") from error
 
 
