@@ -13,7 +13,7 @@ BOUND = 300.0
 """Seconds: pip builds the zip, and each of four functions starts several times."""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_functions_do_what_one_process_does() -> None:
     done = subprocess.run(
         [sys.executable, "examples/event_sourcing/deployed.py"],
