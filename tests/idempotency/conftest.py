@@ -39,7 +39,7 @@ def make_config(request: pytest.FixtureRequest) -> MakeConfig:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def table(make_config: MakeConfig) -> IdempotencyConfig:
     """A table for all tests: each uses keys of its own."""
     config = make_config()
@@ -47,7 +47,7 @@ async def table(make_config: MakeConfig) -> IdempotencyConfig:
     return config
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def emulated_table(make_config: MakeConfig, oms_aws_emulator: AwsEmulator) -> IdempotencyConfig:
     """A table in the emulator, in front of which is the fault proxy."""
     config = make_config(**emulator_access(oms_aws_emulator))
