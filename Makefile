@@ -9,10 +9,8 @@ INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --co
 demo: $(VENV)/.all
 	$(RUN)/python examples/test_multiplatform_router.py
 
-# As many processes as cores, each with servers of its own; a file's tests stay together.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest $(PARALLEL)
+	$(RUN)/python -m pytest
 
 # Lint, format, types, import contracts and generated docs.
 check: $(VENV)/.dev
