@@ -115,7 +115,9 @@ class ReplayRun:
                 if self._error is not None:
                     return
         except asyncio.CancelledError:
-            self._stop_unless_cancelled("reading the store")
+            if cancelled_from_outside():
+                raise
+            self.stop(_cancelled_inside("reading the store"))
         except Exception as error:
             self.stop(error)
         finally:
@@ -204,15 +206,11 @@ class ReplayRun:
             )
             self._take(batch, results)
         except asyncio.CancelledError:
-            self._stop_unless_cancelled("publishing")
+            if cancelled_from_outside():
+                raise
+            self.stop(_cancelled_inside("publishing"))
         except Exception as error:
             self.stop(error)
-
-    def _stop_unless_cancelled(self, what: str) -> None:
-        """In an `except CancelledError`: raises it again when it is ours, and not one of something inside."""
-        if cancelled_from_outside():
-            raise  # noqa: PLE0704 - the one that is handled
-        self.stop(ReplayError(f"{what} was cancelled from inside; run the replay again"))
 
     def _take(self, batch: list[Lane], results: list[PublishResults]) -> None:
         tally = self._tally
@@ -284,3 +282,7 @@ def _failure(kind: str, lane: Lane, reasons: Mapping[str, str]) -> ReplayFailure
     event, planned = lane.planned.event, lane.planned
     position = f"{planned.aggregate_id}@{planned.sequence}"
     return ReplayFailure(kind, position, event.type, event.id, dict(reasons))
+
+
+def _cancelled_inside(what: str) -> ReplayError:
+    return ReplayError(f"{what} was cancelled from inside; run the replay again")
