@@ -405,3 +405,72 @@ class CommandRejectedError(RequestError):
     """The aggregate's own rules say no. Raise it in `decide`, with a `code` of yours."""
 
     code = "COMMAND_REJECTED"
+
+
+class TriggerError(OmsEventsError):
+    """The root of what triggers raise. Inputs are answered, not raised: see `TriggerResponse`."""
+
+
+class TriggerFailedError(TriggerError):
+    """A Lambda invocation whose start failed, or has to wait: raised so that AWS delivers it again.
+
+    `response` is the answer that it would have had.
+    """
+
+    def __init__(self, message: str, *, response: object = None) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class StartRefusedError(TriggerError, ValueError):
+    """Raise it in a handler for a start that can never go well: it is answered with 422, and is a dead letter.
+
+    `code` is stable, in capitals; `field` and `value` are what is wrong, `remedy` what to do.
+    """
+
+    def __init__(self, code: str, remedy: str, *, field: str | None = None, value: object = None) -> None:
+        super().__init__(f"{code}: {remedy}")
+        self.code = code
+        self.remedy = remedy
+        self.field = field
+        self.value = value
+
+
+class LeaseLostError(TriggerError):
+    """A run could not renew its lease in time, and was stopped: another may be at work under a higher fence."""
+
+
+class ScheduleError(TriggerError):
+    """What cannot be done to a deployed schedule: the message says why. Nothing was changed."""
+
+
+class LeaseHeldError(TriggerError):
+    """Another run holds the lease of `key`; it may be free after `retry_after` seconds, or before."""
+
+    def __init__(self, message: str, *, key: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.key = key
+        self.retry_after = retry_after
+
+
+class QueueError(OmsEventsError):
+    """SQS did not do what was asked. `retryable`: it may work later; `code` is AWS's own, where there is one.
+
+    After an unknown outcome (`unknown`) messages may be in the queue all the same; `failed` has what certainly is
+    not, by its place in the batch.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        retryable: bool = False,
+        unknown: bool = False,
+        failed: Sequence[int] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.unknown = unknown
+        self.failed: Sequence[int] = tuple(failed)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from oms_events.errors import ConfigurationError
-from oms_events.triggers.models import DEFAULT_SYMBOLS, IngestionEvent
+from oms_events.triggers.request import DEFAULT_SYMBOLS, TriggerRequest
 from oms_events.triggers.schema import breaker_key, rate_key
 
 
 def test_a_start_needs_to_say_only_what_started_it() -> None:
-    assert IngestionEvent(trigger_type="schedule").document() == {
+    assert TriggerRequest(trigger_type="schedule").document() == {
         "data_source": "yahoo_finance",
         "data_type": "prices",
         "domain": "market",
@@ -27,7 +27,7 @@ def test_a_start_needs_to_say_only_what_started_it() -> None:
 
 
 def test_what_is_written_as_json_is_read_again() -> None:
-    event = IngestionEvent(
+    event = TriggerRequest(
         trigger_type="manual",
         symbols=(*DEFAULT_SYMBOLS, "BRK-B", "^GSPC", "005930.KS", "EURUSD=X"),
         table_name="daily_prices",
@@ -35,7 +35,7 @@ def test_what_is_written_as_json_is_read_again() -> None:
         correlation_id="dev-customer-ingestion-schedule:2026-01-31T22:00:00Z",
         urgent=True,
     )
-    assert IngestionEvent(**json.loads(json.dumps(event.document()))) == event
+    assert TriggerRequest(**json.loads(json.dumps(event.document()))) == event
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_is_written_as_json_is_read_again() -> None:
 )
 def test_a_value_that_no_request_may_have_is_refused(values: Mapping[str, Any], field: str, remedy: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        IngestionEvent(**{"trigger_type": "event", **values})
+        TriggerRequest(**{"trigger_type": "event", **values})
     assert field in str(raised.value)
     assert remedy in str(raised.value)
 

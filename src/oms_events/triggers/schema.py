@@ -19,12 +19,14 @@ IDEMPOTENCY: Final = table_shape()
 """One item per start, under `domain:table_name:ds:correlation_id`."""
 
 BREAKER: Final = TableShape(hash_key=PARTITION, ttl_attribute=TTL_ATTRIBUTE)
-"""One item per domain and table: its state and the failures that count."""
+"""One item per domain and table: its state and the failures that count; and one per lease, which stays for ever."""
 
 RATE: Final = TableShape(hash_key=PARTITION, range_key=WINDOW, ttl_attribute=TTL_ATTRIBUTE)
-"""One item per source and window of time, so that a query of the source tells the latest windows."""
+"""One item per quota: when its last starts were."""
 
-_SECONDS_DIGITS: Final = 12
+_STARTS: Final = "starts"
+_LEASE: Final = "#lease#"
+"""No domain begins so: a breaker and a lease never have the same key."""
 
 
 def breaker_key(domain: str, table_name: str) -> dict[str, str]:
@@ -32,6 +34,17 @@ def breaker_key(domain: str, table_name: str) -> dict[str, str]:
     return {PARTITION: f"{domain}#{table_name}"}
 
 
-def rate_key(source: str, window_start: int) -> dict[str, str]:
-    """The key of a source's count in the window that begins at this second (epoch); keys sort as windows do."""
-    return {PARTITION: source, WINDOW: f"{window_start:0{_SECONDS_DIGITS}d}"}
+def breaker_of(key: str) -> tuple[str, str] | None:
+    """The domain and table of a breaker's key; None for a lease's."""
+    domain, _, table_name = key.partition("#")
+    return (domain, table_name) if domain else None
+
+
+def rate_key(name: str) -> dict[str, str]:
+    """The key of the starts that a quota counts."""
+    return {PARTITION: name, WINDOW: _STARTS}
+
+
+def lease_key(key: str) -> dict[str, str]:
+    """The key of a lease, in the table of the breakers."""
+    return {PARTITION: f"{_LEASE}{key}"}

@@ -36,7 +36,7 @@ from oms_events.provisioning.specs.permissions import StatementSpec
 from oms_events.provisioning.specs.rules import DEFAULT_BUS, RuleSpec
 from oms_events.provisioning.specs.stack import StackSpec
 from oms_events.provisioning.specs.targets import TargetSpec
-from oms_events.triggers.models import DEFAULT_SYMBOLS, IngestionEvent
+from oms_events.triggers.request import DEFAULT_SYMBOLS, TriggerRequest
 
 CUSTOM_BUS: Final = "custom-ingestion-bus"
 
@@ -235,7 +235,7 @@ class IngestionTriggersPreset(Preset):
             targets=(target,),
         )
 
-    def _request(self) -> IngestionEvent:
+    def _request(self) -> TriggerRequest:
         of_environment = DEFAULT_SYMBOLS if self.environment == "dev" else ()
         return scheduled_request(
             self.schedule_name,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from oms_events.provisioning.specs.targets import InputTransformerSpec
-from oms_events.triggers.models import IngestionEvent
+from oms_events.triggers.request import TriggerRequest
 
 SCHEDULES: Final[Mapping[str, str]] = {
     "dev": "cron(0 22 * * ? *)",
@@ -65,17 +65,17 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("*", "\\*")
 
 
-def scheduled_request(rule: str, **fields: Any) -> IngestionEvent:
+def scheduled_request(rule: str, **fields: Any) -> TriggerRequest:
     """The request that a schedule makes, with the event's time to be filled in.
 
     Its correlation id is the rule and that time: the same run has the same id each time it is delivered.
     """
-    return IngestionEvent(
+    return TriggerRequest(
         **fields, trigger_type="schedule", trigger_time=f"<{_TIME}>", correlation_id=f"{rule}:<{_TIME}>"
     )
 
 
-def schedule_input(request: IngestionEvent) -> InputTransformerSpec:
+def schedule_input(request: TriggerRequest) -> InputTransformerSpec:
     """What makes the request of the schedule's own event."""
     template = json.dumps(request.document(), separators=(",", ":"), ensure_ascii=False)
     # A variable that is the whole value stands without quotes: EventBridge gives them.

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from oms_events.instrumentation.cloudwatch import (
+    API_REQUESTS,
+    EXECUTION_DIMENSIONS,
+    EXECUTIONS,
+    NAMESPACE,
+)
 from oms_events.provisioning.presets.ingestion_triggers_parts import Queues
 from oms_events.provisioning.specs.alarms import AlarmSpec, MetricSpec
 from oms_events.provisioning.specs.base import Arn, Reference
 from oms_events.provisioning.specs.dashboards import DashboardSpec, ExpressionSpec, MetricWidget, TextWidget
 from oms_events.provisioning.specs.queues import QueueSpec
 from oms_events.provisioning.specs.rules import DEFAULT_BUS, RuleSpec
-
-NAMESPACE: Final = "Extract/Triggers"
-EXECUTIONS: Final = "TriggerExecution"
-API_REQUESTS: Final = "ApiRequests"
-"""The metrics that the function writes into its log, in the embedded metric format."""
 
 FAILED_INVOCATIONS: Final = 1
 """A rule's alarm goes off above this, in five minutes."""
@@ -99,7 +100,7 @@ def _widget(title: str, *metrics: MetricSpec, search: str | None = None, period:
 
 
 def _searched(metric: str) -> str:
-    return f'{{{NAMESPACE},TriggerType,Domain,Status}} MetricName="{metric}"'
+    return f'{{{",".join((NAMESPACE, *EXECUTION_DIMENSIONS))}}} MetricName="{metric}"'
 
 
 def _rule_metric(metric: str, rule: RuleSpec) -> MetricSpec:
