@@ -9,8 +9,11 @@ INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --co
 demo: $(VENV)/.all
 	$(RUN)/python examples/test_multiplatform_router.py
 
+# Two workers take a file each, with servers of their own; what rests on real time runs afterwards, alone.
+WORKERS ?= 2
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not nightly and not serial"
+	$(RUN)/python -m pytest -m "serial and not nightly" $$(grep -rl pytest.mark.serial tests --include='test_*.py')
 
 # Lint, format, types, import contracts and generated docs.
 check: $(VENV)/.dev

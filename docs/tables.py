@@ -265,6 +265,11 @@ def metrics(_: str) -> str:
         hooks.Projected("Orders@1", 1, [0.01]),
         hooks.EventParked("Orders@1", "account-1@1", "AccountCreated", "no amount"),
         hooks.Replayed("orders", 1, 0),
+        hooks.Triggered("manual", "unknown", "rejected", ["INVALID_DOMAIN"], 0.01, "run-1"),
+        hooks.QuotaUsedUp("manual", 60.0),
+        hooks.TriggerBreakerChanged("market", "prices", "closed", "open", "5 failures"),
+        hooks.ApiRequested("upstream", 5, 0.0),
+        hooks.ChunksSent(1, 0),
     ):
         hook(detail)
     rows = []

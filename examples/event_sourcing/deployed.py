@@ -2,13 +2,14 @@
 
     python examples/event_sourcing/deployed.py
 
-On AWS the steps are package.py, an upload to S3, `oms-events infra apply`, and `check.py --functions dev`.
+On AWS the steps are lambda_package.py, an upload to S3, `oms-events infra apply`, and `check.py --functions dev`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -17,13 +18,26 @@ from typing import Final
 
 import aioboto3
 import check
-import package
 
 from oms_events.devstack import AwsEmulator, adapt, make_left_out, run_in_thread
 from oms_events.provisioning import AwsConfig, CodeSpec, EventSourcingPreset, OmsRelay, deploy, synthesize
 
 BUCKET: Final = "deployments"
 KEY: Final = "handlers-1.zip"
+
+HERE: Final = Path(__file__).parent
+MODULES: Final = (
+    "domain.py", "projections.py",
+    "command_handler.py", "projection_handler.py", "query_handler.py", "relay_handler.py",
+)  # fmt: skip
+
+
+def build(output: Path) -> Path:
+    """The functions' zip, for the Python that runs this."""
+    program = HERE.parent / "lambda_package.py"
+    modules = [str(HERE / module) for module in MODULES]
+    subprocess.run([sys.executable, str(program), *modules, "--local", "--output", str(output)], check=True)
+    return output
 
 
 async def deploy_system(code: Path) -> None:
@@ -49,8 +63,7 @@ async def deploy_system(code: Path) -> None:
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder, run_in_thread(AwsEmulator()) as emulator:
         os.environ.update(emulator.environment())
-        code = package.build(Path(folder) / "handlers.zip", python=None)
-        print(f"the functions' zip has {code.stat().st_size / 1e6:.1f} MB")
+        code = build(Path(folder) / "handlers.zip")
         asyncio.run(deploy_system(code))
         return asyncio.run(check.main(["--functions", "dev"]))
 

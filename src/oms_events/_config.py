@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 
@@ -16,6 +17,10 @@ MAX_DEPTH: Final = 100
 
 _CLOSE: Final = 0.7
 """How alike names are of which one was probably meant, as `difflib` counts: 1 is the same."""
+
+_FIELD: Final = re.compile(r"(\w+)[\w.]*(?: = |: )")
+"""How a configuration object's problem begins when it is about one field."""
+_USERINFO: Final = re.compile(r"(?<=//)\S*@")
 
 _MIN_INTEGER: Final = -(2**63)
 _MAX_INTEGER: Final = 2**64 - 1
@@ -78,6 +83,9 @@ class ConfigModel(BaseModel):
         return field is None or "Secret" in str(field.annotation)
 
 
+_Model = TypeVar("_Model", bound=ConfigModel)
+
+
 def suggestion(name: str, known: Iterable[str]) -> str | None:
     """Asks whether the one of the known names was meant that is most like this; None when none is."""
     close = get_close_matches(name, sorted(known), n=1, cutoff=_CLOSE)
@@ -89,6 +97,42 @@ def fields_by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
     for name in values:
         _check_name(name)
     return dict(values)
+
+
+def make_config(
+    model: type[_Model],
+    section: str,
+    values: Mapping[str, Any],
+    problems: list[str],
+    *,
+    variables: Mapping[str, str] | None = None,
+) -> _Model | None:
+    """A configuration object, or None and its problems, told in terms of the variable or section at fault.
+
+    `variables` names the variable that gave a field.
+    """
+    try:
+        return model(**values)
+    except ConfigurationError as error:
+        sources = variables or {}
+        where = f"{section} ({', '.join(sources.values())})" if sources else section
+        for problem in error.problems:
+            match = _FIELD.match(problem)
+            field = match[1] if match else ""
+            if field in sources:
+                told = f"{sources[field]}: {problem}"
+            elif field in model.model_fields:
+                told = f"{section}.{problem}"
+            else:
+                told = f"{where}: {problem}"
+            problems.append(_USERINFO.sub("***@", told))
+        return None
+
+
+def set_variables(env: Mapping[str, str], fields: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Which of the variables that may give a field is set, by field; an empty one counts as not set."""
+    found = {field: next((name for name in names if env.get(name)), None) for field, names in fields.items()}
+    return {field: name for field, name in found.items() if name is not None}
 
 
 def plain_json(value: object, path: tuple[str, ...] = ()) -> Any:

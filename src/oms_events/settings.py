@@ -1,6 +1,7 @@
-"""The configuration of a router, an outbox and an event store, from the environment and one TOML or YAML file.
+"""The configuration of a router, an outbox, an event store and triggers, from the environment and one file.
 
-Only main modules read settings; everything below takes the objects. A file has these parts, all optional:
+Only main modules read settings; everything below takes the objects. A TOML or YAML file has these parts, all
+optional:
 
     add_default_rules = true            # whether the OMS's default rules stand beside `rules`
 
@@ -36,26 +37,33 @@ Only main modules read settings; everything below takes the objects. A file has 
     [personal_keys]                     # PersonalKeysConfig
     table_name = "personal-keys"
 
+    [triggers]                          # TriggerSettings
+    queue_url = "https://sqs.eu-central-1.amazonaws.com/111122223333/prod-ingestion-chunks"
+
+    [triggers.config]                   # TriggerConfig
+    environment = "prod"
+
     [[rules]]                           # RoutingRule
     event_type_pattern = '.*\\.schema\\..*'
     platforms = ["eventbridge"]
     strategy = "conditional"
     conditions = { branch = "production" }
 
-The environment variables are those of `oms_events.oms.environment`; where both say something, the environment
-holds: each variable takes the place of one value, `OMS_RULES_FILE` that of all rules.
+The environment variables are those of `oms_events.oms.environment` and, with `OMS_TRIGGERS_` before them, of
+`oms_events.triggers.environment`; where both say something, the environment holds: each variable takes the place of
+one value, `OMS_RULES_FILE` that of all rules.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import StrictBool
 
-from oms_events._config import ConfigModel
+from oms_events._config import ConfigModel, make_config
 from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.config import EventStoreConfig, PersonalKeysConfig, ProjectionTables, SnapshotConfig
@@ -65,7 +73,6 @@ from oms_events.instrumentation.hooks import Hook
 from oms_events.oms.environment import (
     event_store_config,
     eventbridge_config,
-    make_config,
     nats_config,
     outbox_config,
     personal_keys_config,
@@ -82,6 +89,11 @@ from oms_events.routing.config import RouterConfig
 from oms_events.routing.router import EventRouter
 from oms_events.routing.rulefile import read_document, read_rules
 from oms_events.routing.rules import RoutingRule
+from oms_events.triggers.environment import trigger_settings
+from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS
+from oms_events.triggers.reading.event_table import EventReaders
+from oms_events.triggers.settings import TriggerSettings
+from oms_events.triggers.start import Handler
 
 if TYPE_CHECKING:
     from oms_events.eventstore.aggregates.dynamodb import DynamoDBSnapshotStore
@@ -90,17 +102,23 @@ if TYPE_CHECKING:
     from oms_events.eventstore.personal.keys import KeyWrapper
     from oms_events.eventstore.projections.dynamodb import DynamoDBReadModels
     from oms_events.outbox.outbox import DynamoDBOutbox, Outbox
+    from oms_events.triggers.pipeline import TriggerPipeline
+    from oms_events.triggers.rules import BusinessRule
+    from oms_events.triggers.symbols import SymbolSource
 
 _Config = TypeVar("_Config", bound=ConfigModel)
 
 _SECTIONS: Final = (
     "nats", "jetstream", "eventbridge", "router", "outbox", "processor", "event_store", "snapshots", "projections",
-    "personal_keys",
+    "personal_keys", "triggers",
 )  # fmt: skip
 
 
 class Settings(ConfigModel):
-    """A router's platforms, rules and habits, the outbox and the event store. What is None is not configured."""
+    """A router's platforms, rules and habits, the outbox, the event store, and what triggers are made of.
+
+    What is None is not configured.
+    """
 
     nats: NatsConfig | None = None
     jetstream: JetStreamOptions = JetStreamOptions()
@@ -114,6 +132,7 @@ class Settings(ConfigModel):
     snapshots: SnapshotConfig | None = None
     projections: ProjectionTables | None = None
     personal_keys: PersonalKeysConfig | None = None
+    triggers: TriggerSettings | None = None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -196,6 +215,22 @@ class Settings(ConfigModel):
 
         return DynamoDBSubjectKeys(config, wrapper=wrapper)
 
+    def create_trigger_pipeline(
+        self,
+        handler: Handler | None = None,
+        *,
+        symbols: SymbolSource | None = None,
+        rules: Sequence[BusinessRule] = (),
+        events: EventReaders = DEFAULT_EVENTS,
+        hooks: Iterable[Hook] = (),
+    ) -> TriggerPipeline:
+        """The pipeline of starts, not yet open; see `TriggerSettings.create_pipeline`.
+
+        Raises `ConfigurationError` when no triggers are configured, or neither a handler nor a queue.
+        """
+        config = _wanted(self.triggers, "pipeline of triggers", "OMS_TRIGGERS_QUEUE_URL", "triggers")
+        return config.create_pipeline(handler, symbols=symbols, rules=rules, events=events, hooks=hooks)
+
     def _nats_publisher(self) -> Publisher | None:
         if self.nats is None:
             return None
@@ -222,6 +257,7 @@ class Settings(ConfigModel):
             "snapshots": snapshot_config(env, tables.get("snapshots"), problems),
             "projections": projection_tables(env, tables.get("projections"), problems),
             "personal_keys": personal_keys_config(env, tables.get("personal_keys"), problems),
+            "triggers": trigger_settings(env, tables.get("triggers"), problems),
             "rules": _rules(rest.pop("rules", []), env, problems),
         }
         try:

@@ -327,7 +327,7 @@ async def test_a_call_ends_within_the_timeouts_and_may_have_been_done(proxy: Fau
             await dynamo.call("PutItem", put("hanging"), table=TABLE)
         with pytest.raises(StorageUnavailableError):
             await is_there(dynamo, "hanging")
-        assert loop.time() - started < 2
+        assert loop.time() - started < 5
 
 
 async def test_what_is_cancelled_inside_does_not_look_as_if_the_caller_had_to_end(endpoint: str) -> None:

@@ -119,14 +119,29 @@ def test_dev_up_says_which_port_is_taken(cli: Cli, oms_nats_server: Any) -> None
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_demo_runs_and_tells_each_check(cli: Cli) -> None:
+def test_demo_shows_the_whole_job_and_tells_each_check(cli: Cli) -> None:
     result = cli("demo", "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["ok"] is True
     assert len(found["checks"]) > 10
     assert all(check["ok"] for check in found["checks"])
-    assert "Everything was as it should be" in result.stderr
+    position = 0
+    for line in (
+        "all 9 plans are fulfilled",
+        "JetStream has com.foundry.oms.schema.created unchanged",
+        "the queue has com.foundry.oms.system.healthcheck unchanged",
+        "every branch event was delivered by EventBridge",
+        "NATS is passed over once its breaker is open",
+        "the primary is healthy again",
+        "the first processor is killed (SIGKILL)",
+        "ok: all 1,000 events arrived, each once, and nothing else",
+        "ok: the events of each of the 20 customers are in the order of the orders",
+        "== Everything was as it should be",
+    ):
+        position = result.stderr.find(line, position)
+        assert position >= 0, f"not found, or not after the lines before: {line}\n{result.stderr}"
+    assert "WRONG" not in result.stderr
 
 
 def test_demo_stops_all_on_ctrl_c(cli: Cli) -> None:

@@ -18,6 +18,7 @@ import pytest
 from click.testing import Result
 from pydantic import BaseModel
 
+from oms_events._aws.table import DynamoTable
 from oms_events.eventstore.dynamodb import DynamoDBEventStore
 from oms_events.eventstore.items import event_key
 from oms_events.eventstore.personal.encryption import PersonalDataCipher
@@ -27,7 +28,6 @@ from oms_events.eventstore.projections.projection import Projection
 from oms_events.eventstore.projections.projector import Projector
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.eventstore.schema import READ_MODEL
-from oms_events.eventstore.table import DynamoTable
 from oms_events.settings import Settings
 from tests.cli.conftest import Cli
 from tests.eventstore.accounts import AccountClosed, AccountCreated, TransactionProcessed, deposit, registry

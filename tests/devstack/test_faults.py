@@ -45,6 +45,8 @@ def test_partial_failure_waits_for_put_events() -> None:
     plan.always(PartialFailure(count=2), None)
     assert plan.next("DescribeEventBus") is None
     assert draws(plan, "PutEvents", 2) == [PartialFailure(count=1), PartialFailure(count=2)]
+    plan.script([PartialFailure(count=3)], "SendMessageBatch")
+    assert draws(plan, "SendMessageBatch", 2) == [PartialFailure(count=3), None]
     with pytest.raises(ConfigurationError, match="DescribeEventBus"):
         plan.script([PartialFailure(count=1)], "DescribeEventBus")
 

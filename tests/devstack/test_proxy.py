@@ -198,7 +198,7 @@ async def test_closing_the_proxy_lets_hanging_calls_go(oms_aws_emulator: AwsEmul
             await proxy.wait_for_calls(1)
             before = time.monotonic()
             await proxy.__aexit__(None, None, None)
-            assert time.monotonic() - before < 1.0
+            assert time.monotonic() - before < 5.0
             with pytest.raises(aiohttp.ClientError):
                 await hanging
     with pytest.raises(DevstackError, match="not open"):

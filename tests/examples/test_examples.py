@@ -16,7 +16,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 DEMO = EXAMPLES / "test_multiplatform_router.py"
-BOUND = 15.0
+PACKAGE = EXAMPLES / "lambda_package.py"
+"""Installs what the functions need: the nightly tests of the functions run it."""
+# Some seconds; more than that when the machine is busy.
+BOUND = 60.0
 
 KEY_LINES = {
     "receiving.py": ["mails about ['order-1', 'order-2', 'order-3']", "Ada: {'orders': 3, 'spent': 60}"],
@@ -197,6 +200,15 @@ KEY_LINES = {
     "test_own_publisher.py": ["passed"],
     "test_your_outbox.py": ["passed"],
     "test_your_service.py": ["passed"],
+    "trigger_schedules.py": [
+        "At 22:00 UTC every day",
+        "Fri 22:00 UTC is Sat 07:00 in Asia/Seoul",
+        "Sun 22:00 UTC is Sun 23:00 in Europe/Berlin",
+        "At 08:30 UTC on the last Friday of every month",
+        "Fri 08:30 UTC is Fri 04:30 in America/New_York",
+        "Fri 08:30 UTC is Fri 03:30 in America/New_York",
+        "write ? in one of them, and only one; Hours = '24': give 0-23",
+    ],
 }
 
 # The demo and some examples install the emulator at its first use: that is not their time.
@@ -226,7 +238,7 @@ def _assert_in_order(lines: Sequence[str], output: str) -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*KEY_LINES, DEMO.name}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*KEY_LINES, DEMO.name, PACKAGE.name}
 
 
 @pytest.mark.parametrize("name", sorted(KEY_LINES))
@@ -240,24 +252,6 @@ def test_example_says_what_it_should(name: str) -> None:
 def test_readme_prints_what_its_example_prints() -> None:
     output = _run([str(EXAMPLES / "quickstart.py")], BOUND)
     assert f"```text\n{output}```" in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_demo_shows_the_whole_job() -> None:
-    output = _run([str(DEMO)], 60.0)
-    lines = (
-        "all 9 plans are fulfilled",
-        "JetStream has com.foundry.oms.schema.created unchanged",
-        "the queue has com.foundry.oms.system.healthcheck unchanged",
-        "every branch event was delivered by EventBridge",
-        "NATS is passed over once its breaker is open",
-        "the primary is healthy again",
-        "the first processor is killed (SIGKILL)",
-        "ok: all 1,000 events arrived, each once, and nothing else",
-        "ok: the events of each of the 20 customers are in the order of the orders",
-        "== Everything was as it should be",
-    )
-    _assert_in_order(lines, output)
-    assert "WRONG" not in output
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -311,7 +305,7 @@ def _descendants(pid: int) -> set[int]:
 
 
 def _wait_until_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 15.0
     while left := {pid for pid in pids if _lives(pid)}:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.02)

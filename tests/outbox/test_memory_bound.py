@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not memory_program.STATUS.exists(), reason="need
 def peak_mb(backlog: int, *, window: int = WINDOW) -> float:
     """The most memory of a process that relays so many pending events from 8 buckets."""
     command = [sys.executable, "-m", "tests.outbox.memory_program", str(backlog), str(window)]
-    delivered, megabytes = subprocess.check_output(command, text=True, timeout=60).split()
+    delivered, megabytes = subprocess.check_output(command, text=True, timeout=120).split()
     assert int(delivered) == backlog
     return float(megabytes)
 

@@ -90,3 +90,24 @@ async def sees_bus(iam: Any, role_name: str, bus_arn: str) -> AsyncIterator[None
     await iam.put_role_policy(**name, PolicyDocument=document)
     yield
     await iam.delete_role_policy(**name)
+
+
+@asynccontextmanager
+async def batches_on_queues(iam: Any, role: Role, role_name: str, *queues: str) -> AsyncIterator[None]:
+    """Lets a role make calls of batches on the queues of these ARNs where it may make the single ones.
+
+    AWS asks for `sqs:SendMessage` in both cases, the emulator for `sqs:SendMessageBatch`.
+    """
+    statements = [
+        {"Effect": "Allow", "Action": f"{action}Batch", "Resource": queue}
+        for queue in queues
+        for action in ("sqs:SendMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
+        if await role.allows(iam, action, queue)
+    ]
+    name = {"RoleName": role_name, "PolicyName": "as-the-emulator-asks-of-batches"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    await iam.put_role_policy(**name, PolicyDocument=document)
+    try:
+        yield
+    finally:
+        await iam.delete_role_policy(**name)

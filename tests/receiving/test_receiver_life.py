@@ -21,6 +21,8 @@ from oms_events.receiving import JetStreamReceiver
 from tests.publishers.jetstream.conftest import Stream, make_stream
 from tests.receiving.conftest import Handler, all_acknowledged, config_for, publish, until
 
+pytestmark = pytest.mark.serial
+
 
 def own_tasks() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("oms-events-receiver")]

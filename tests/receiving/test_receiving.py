@@ -19,6 +19,8 @@ from oms_events.receiving import JetStreamReceiver
 from tests.publishers.jetstream.conftest import Stream
 from tests.receiving.conftest import Drops, Handler, all_acknowledged, config_for, publish, until
 
+pytestmark = pytest.mark.serial
+
 
 async def test_all_events_come_in_order_in_batches(
     connection: Client | NatsConfig, client: Client, stream: Stream, handler: Handler

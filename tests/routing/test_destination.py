@@ -32,6 +32,8 @@ from oms_events.routing.rules import RoutingRule, RoutingStrategy
 from oms_events.testing import Fault, ManualClock, MemoryPublisher
 from tests.routing.routers import FAST, KEEPS_DUPLICATES, Platforms, event, make_router
 
+pytestmark = pytest.mark.serial
+
 ONE_ATTEMPT = FAST.model_copy(update={"retry": FAST.retry.model_copy(update={"max_attempts": 1})})
 
 
@@ -90,7 +92,7 @@ async def test_a_publisher_that_ignores_its_timeout_is_unknown_and_opens_the_bre
     publisher = Stubborn(at="publish", traits=traits)
     async with router_of(publisher) as router:
         for _ in range(5):
-            results = await router.publish_event(event(), timeout=0.02)
+            results = await router.publish_event(event(), timeout=0.2)
             assert results["mine"].outcome is Outcome.UNKNOWN
         status = router.get_platform_status()["platforms"]["mine"]
         assert (status["breaker"], status["in_flight"]) == ("open", 0)
@@ -101,7 +103,7 @@ async def test_an_open_that_hangs_is_a_failure_within_the_deadline(traits: Publi
     publisher = Stubborn(at="open", traits=traits)
     quick = ONE_ATTEMPT.model_copy(update={"check_timeout": 0.01})
     async with router_of(publisher, destination=quick) as router:
-        results = await router.publish_event(event(), timeout=0.02)
+        results = await router.publish_event(event(), timeout=0.2)
         assert results["mine"].outcome is Outcome.FAILED
         assert "could not be opened" in str(results["mine"].error)
         publisher.at = ""
@@ -114,9 +116,9 @@ async def test_a_probe_that_hangs_does_not_keep_the_breaker_half_open() -> None:
     async with router_of(publisher, clock=clock) as router:
         publisher.at = "publish"
         for _ in range(5):
-            await router.publish_event(event(), timeout=0.02)
+            await router.publish_event(event(), timeout=0.2)
         await clock.advance(11)
-        assert (await router.publish_event(event(), timeout=0.02))["mine"].outcome is Outcome.UNKNOWN
+        assert (await router.publish_event(event(), timeout=0.2))["mine"].outcome is Outcome.UNKNOWN
         publisher.at = ""
         await clock.advance(11)
         assert (await router.publish_event(event())).delivered
@@ -143,11 +145,11 @@ async def test_waiting_for_a_slot_ends_with_the_deadline_and_is_no_attempt() -> 
     patient = FAST.breaker.model_copy(update={"failure_threshold": 100, "failure_rate": None})
     narrow = ONE_ATTEMPT.model_copy(update={"max_in_flight": 1, "breaker": patient})
     async with make_router(platforms, "nats", destination=narrow) as router:
-        for _ in range(20):
+        for _ in range(8):
             platforms.flaky["nats"].script(Fault(hang=True))
-            slow = asyncio.create_task(router.publish_event(event(), timeout=0.03))
+            slow = asyncio.create_task(router.publish_event(event(), timeout=0.2))
             await platforms.flaky["nats"].hanging.wait()
-            late = await router.publish_event(event(), timeout=0.005)
+            late = await router.publish_event(event(), timeout=0.02)
             assert (late["nats"].outcome, late["nats"].attempts) == (Outcome.FAILED, 0)
             assert (await slow)["nats"].outcome is Outcome.UNKNOWN
 
@@ -157,7 +159,7 @@ async def test_parts_that_were_delivered_stay_delivered_when_a_later_part_runs_o
     narrow = ONE_ATTEMPT.model_copy(update={"max_in_flight": 5})
     async with make_router(platforms, "nats", destination=narrow) as router:
         platforms.flaky["nats"].script(None, Fault(hang=True))
-        results = await router.publish_events([event(number) for number in range(15)], timeout=0.05)
+        results = await router.publish_events([event(number) for number in range(15)], timeout=0.3)
         outcomes = [result["nats"].outcome for result in results]
         assert outcomes == ["delivered"] * 5 + ["unknown"] * 5 + ["failed"] * 5
         assert platforms.stored("nats") == list(range(5))
@@ -198,7 +200,7 @@ async def test_a_publisher_that_swallows_the_end_of_its_time_while_opening_harms
                 await super().open()
 
     async with router_of(Swallowing(at="open")) as router:
-        result = (await router.publish_event(event(), timeout=0.05))["mine"]
+        result = (await router.publish_event(event(), timeout=0.2))["mine"]
         assert (result.outcome, "could not be opened" in str(result.error)) == (Outcome.FAILED, True)
 
 

@@ -8,6 +8,7 @@ from oms_events.errors import ConfigurationError
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.settings import Settings
+from oms_events.triggers.start import Start
 
 TOML = """
 add_default_rules = false
@@ -442,3 +443,50 @@ def test_problems_of_the_event_store_name_the_variable_or_the_section(tmp_path: 
         ("projections (OMS_READ_MODEL_TABLE)", "is missing; give it a value (variable OMS_CHECKPOINT_TABLE)"),
     ]:
         assert any(problem.startswith(start) and part in problem for problem in problems), (start, problems)
+
+
+# ---------------------------------------------------------------------- triggers
+
+TRIGGERS = """
+[triggers]
+queue_url = "https://sqs.eu-central-1.amazonaws.com/111122223333/chunks"
+rate_table = "file-rates"
+aws_region = "eu-central-1"
+
+[triggers.config]
+environment = "prod"
+domains = ["market"]
+
+[triggers.config.quotas]
+manual = { limit = 3, window = 60 }
+"""
+
+
+def test_a_file_describes_triggers_under_the_environment(tmp_path: Path) -> None:
+    env = {"OMS_TRIGGERS_RATE_TABLE": "env-rates", "OMS_TRIGGERS_CHUNK_SIZE": "9", "RATE_TABLE": "of-a-function"}
+    settings = Settings.from_file(write(tmp_path, TRIGGERS), env=env)
+    triggers = settings.triggers
+    assert triggers is not None
+    assert (triggers.rate_table, triggers.breaker_table, triggers.aws_region) == (
+        "env-rates",
+        None,
+        "eu-central-1",
+    )
+    assert (triggers.config.environment, triggers.config.options.chunk_size) == ("prod", 9)
+    assert (triggers.config.domains, triggers.config.quotas["manual"].limit) == ({"market"}, 3)
+    assert callable(settings.create_trigger_pipeline().lambda_handler)
+    assert Settings.from_environment({"RATE_TABLE": "of-a-function", "ENVIRONMENT": "production"}).triggers is None
+
+
+async def test_triggers_without_tables_or_a_queue_take_a_handler_of_yours() -> None:
+    with pytest.raises(ConfigurationError, match=r"OMS_TRIGGERS_QUEUE_URL.*\[triggers\]"):
+        Settings().create_trigger_pipeline()
+    settings = Settings.from_environment({"OMS_TRIGGERS_ENVIRONMENT": "dev"})
+    with pytest.raises(ConfigurationError, match="queue_url is missing"):
+        settings.create_trigger_pipeline()
+
+    async def handle(start: Start) -> list[str]:
+        return list(start.request.symbols)
+
+    async with settings.create_trigger_pipeline(handle) as pipeline:
+        assert (await pipeline.handle({"urgent": True})).result == ["AAPL", "MSFT", "GOOGL"]

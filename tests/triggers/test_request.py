@@ -8,7 +8,7 @@ import pytest
 
 from oms_events.errors import ConfigurationError
 from oms_events.triggers.request import DEFAULT_SYMBOLS, TriggerRequest
-from oms_events.triggers.schema import breaker_key, rate_key
+from oms_events.triggers.schema import breaker_key, breaker_of, lease_key, rate_key
 
 
 def test_a_start_needs_to_say_only_what_started_it() -> None:
@@ -61,6 +61,8 @@ def test_a_value_that_no_request_may_have_is_refused(values: Mapping[str, Any], 
 def test_guards_have_keys_of_their_own_for_each_of_what_they_guard() -> None:
     assert breaker_key("market", "prices") == {"pk": "market#prices"}
     assert breaker_key("market", "prices") != breaker_key("market", "news")
-    windows = [rate_key("manual", start)["sk"] for start in (0, 999, 1_000, 1_767_225_600, 10_000_000_000)]
-    assert windows == sorted(windows)
-    assert rate_key("manual", 0)["pk"] != rate_key("event", 0)["pk"]
+    assert rate_key("manual") == {"pk": "manual", "sk": "starts"}
+    # Breakers and leases share a table.
+    assert lease_key("market#prices") == {"pk": "#lease#market#prices"}
+    assert breaker_of(breaker_key("lease", "prices")["pk"]) == ("lease", "prices")
+    assert breaker_of(lease_key("market#prices")["pk"]) is None

@@ -36,6 +36,8 @@ def test_a_cron_says_which_minutes_hours_days_months_and_years() -> None:
         ("5,35 14 * * ? *", (5, 35), (14,)),
         ("10-50/20,3 2/6 * * ? *", (3, 10, 30, 50), (2, 8, 14, 20)),
         ("59 23 * * ? *", (59,), (23,)),
+        ("0/30 20-2 ? * MON-FRI *", (0, 30), (0, 1, 2, 20, 21, 22, 23)),
+        ("0 21-5/4 * * ? *", (0,), (1, 5, 21)),
     ],
 )
 def test_values_ranges_lists_and_steps_are_expanded(text: str, minutes: Values, hours: Values) -> None:
@@ -81,7 +83,9 @@ def test_months_and_years_have_names_ranges_and_steps() -> None:
         ("1,,2 9 * * ? *", "Minutes = '1,,2'"),
         ("? 9 * * ? *", "Minutes = '?'"),
         ("0 24 * * ? *", "Hours = '24': give 0-23"),
-        ("0 22-2 * * ? *", "Hours = '22-2': give 0-23, a range a-b with a below b"),
+        ("50-10 9 * * ? *", "Minutes = '50-10': give 0-59, a range a-b with a below b"),
+        ("0 9 ? * FRI-MON *", "Day-of-week = 'FRI-MON'"),
+        ("0 20-24 * * ? *", "Hours = '20-24': give 0-23, a range a-b, a step a/b"),
         ("0 9 0 * ? *", "Day-of-month = '0': give 1-31"),
         ("0 9 32W * ? *", "Day-of-month = '32W'"),
         (

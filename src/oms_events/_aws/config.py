@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, StrictBool, StringConstraints, field_validator, model_validator
 
 from oms_events._config import ConfigModel
+
+TableName = Annotated[str, StringConstraints(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")]
 
 _ROLE_ARN = re.compile(r"arn:aws[\w-]*:iam::\d{12}:role/.+")
 
@@ -104,6 +106,34 @@ class AwsConfig(ConfigModel):
         else:
             kind = f"profile {self.profile_name}" if self.profile_name else "AWS chain"
         return f"{kind}, role {self.role_arn}" if self.role_arn else kind
+
+
+@runtime_checkable
+class Retries(Protocol):
+    """How often a call is made, and the seconds after attempt number `attempt` (from 1); `draw` gives [0, 1)."""
+
+    @property
+    def max_attempts(self) -> int: ...
+
+    def delay(self, attempt: int, draw: Callable[[], float]) -> float: ...
+
+
+class TableConfig(AwsConfig):
+    """How a DynamoDB table is reached; the fields of `AwsConfig` and these."""
+
+    made_by: ClassVar[str] = "create it"
+    """What to do about a table that is not there, for messages."""
+    preset: ClassVar[str] = ""
+    """The preset that has such tables, for messages."""
+    with_replicas: ClassVar[str] = "two may win; use a table of one Region"
+    """What replicas of the table would break, and what to do, for messages."""
+
+    connections: int = Field(default=32, ge=1)
+    """Connections to DynamoDB, and so many calls at the same time."""
+    retry: Retries
+    """How reads, and writes that may be repeated, are tried again when DynamoDB throttles or cannot be reached."""
+    verify_table: StrictBool = True
+    """Whether opening looks at the table's keys; needs `dynamodb:DescribeTable`."""
 
 
 def _is_http_url(text: str) -> bool:

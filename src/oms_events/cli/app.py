@@ -16,6 +16,7 @@ from oms_events.cli.publish import publish
 from oms_events.cli.replay.commands import replay
 from oms_events.cli.status import status
 from oms_events.cli.store.commands import store
+from oms_events.cli.trigger.commands import trigger
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +52,7 @@ app.add_command(publish)
 app.add_command(replay)
 app.add_command(status)
 app.add_command(store)
+app.add_command(trigger)
 dev.add_command(up)
 route.add_command(explain)
 rules.add_command(check)

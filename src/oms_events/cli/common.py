@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import logging
 import math
 import signal
@@ -156,6 +157,25 @@ async def _until_stopped(main: Coroutine[Any, Any, T]) -> T:
 def read_settings(config_file: Path | None) -> Settings:
     """The settings of the file, if there is one, and the environment."""
     return Settings.from_environment() if config_file is None else Settings.from_file(config_file)
+
+
+def load_object(text: str, kind: type[T], *, example: str) -> T:
+    """What is at `module:name`, where the module may lie in the current folder. Raises `BadParameter`."""
+    module, _, name = text.partition(":")
+    if not module or not name:
+        raise click.BadParameter(f"{text!r}: write module:name, such as {example}")
+    # As `python -m` does it: a command of its own finds installed packages only.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise click.BadParameter(f"{text!r}: {error}; is it the right folder, or PYTHONPATH?") from None
+    except Exception as error:
+        raise click.BadParameter(f"{text!r}: importing it failed: {error!r}") from error
+    if not isinstance(found, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise click.BadParameter(f"{text!r} is {type(found).__name__}; name {article} {kind.__name__}")
+    return found
 
 
 def configured_platforms(settings: Settings, platforms: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from oms_events.errors import ConfigurationError
 
 PUT_EVENTS = "PutEvents"
+SEND_MESSAGES = "SendMessageBatch"
+PARTLY = frozenset((PUT_EVENTS, SEND_MESSAGES))
+"""The operations of which a part may fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class ServerError:
 class PartialFailure:
     """Some entries of a PutEvents call fail, the others are forwarded; other operations are left alone.
 
+    With `operation="SendMessageBatch"`, messages of such a call to SQS, and through no fault of the sender.
     Give the `indices` of the entries that fail (those the call does not have are ignored), or a `count` of
     entries from the first on.
     """
@@ -179,15 +183,18 @@ class FaultPlan:
             if self._mix is None or self._mix.operation not in (None, operation):
                 return None
             drawn = self._mix.draw()
-            return None if isinstance(drawn, PartialFailure) and operation != PUT_EVENTS else drawn
+            return None if isinstance(drawn, PartialFailure) and operation not in PARTLY else drawn
 
 
 def _scope(fault: Fault, operation: str | None) -> str | None:
     if not isinstance(fault, PartialFailure):
         return operation
-    if operation not in (None, PUT_EVENTS):
-        raise ConfigurationError("PartialFailure", [f"operation={operation!r}: it exists only for {PUT_EVENTS}"])
-    return PUT_EVENTS
+    if operation is None:
+        return PUT_EVENTS
+    if operation not in PARTLY:
+        known = " and ".join(sorted(PARTLY))
+        raise ConfigurationError("PartialFailure", [f"operation={operation!r}: it exists only for {known}"])
+    return operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +202,8 @@ class Call:
     """One request that came to the proxy, in the order in which its fate was settled.
 
     `operation` is the AWS operation, or method and path where the protocol names none; `entries` the number
-    of entries of a PutEvents call, else 0; `size` the bytes of the request body; `status` what was answered,
-    None when nothing was (a hanging call is there as soon as it hangs).
+    of entries of a PutEvents or SendMessageBatch call, else 0; `size` the bytes of the request body; `status`
+    what was answered, None when nothing was (a hanging call is there as soon as it hangs).
     """
 
     operation: str

@@ -20,7 +20,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from oms_events.devstack.faults import (
-    PUT_EVENTS,
+    PARTLY,
+    SEND_MESSAGES,
     Call,
     Delay,
     Denied,
@@ -91,7 +92,7 @@ class ProxyServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         operation = _operation(request, body)
-        entries = _entries(body) if operation == PUT_EVENTS else []
+        entries = _entries(body) if operation in PARTLY else []
         fault = self._plan.next(operation)
 
         def settled(status: int | None) -> None:
@@ -101,14 +102,14 @@ class ProxyServer:
             settled(None)
             await self._hang(fault.seconds)
             return _drop(request)
-        answer = await self._answer(request, body, entries, fault)
+        answer = await self._answer(request, body, operation, entries, fault)
         settled(None if answer is None else answer.status)
         if answer is not None:
             return answer
         return _drop(request, orderly=isinstance(fault, Reset | LoseAnswer) and fault.orderly)
 
     async def _answer(
-        self, request: web.Request, body: bytes, entries: list[Any], fault: Fault | None
+        self, request: web.Request, body: bytes, operation: str, entries: list[Any], fault: Fault | None
     ) -> web.Response | None:
         """The answer to give; None to drop the connection without one."""
         match fault:
@@ -121,7 +122,7 @@ class ProxyServer:
             case ServerError(status, code, message):
                 return _refusal(request, status, code, message)
             case PartialFailure():
-                return await self._partly(request, body, entries, fault)
+                return await self._partly(request, body, operation, entries, fault)
             case LoseAnswer():
                 await self._forward(request, body)
                 return None
@@ -163,25 +164,31 @@ class ProxyServer:
             return None
 
     async def _partly(
-        self, request: web.Request, body: bytes, entries: list[Any], fault: PartialFailure
+        self, request: web.Request, body: bytes, operation: str, entries: list[Any], fault: PartialFailure
     ) -> web.Response | None:
         failing = fault.failing(len(entries))
         if not failing:
             return await self._forward(request, body)
         passed = [entry for index, entry in enumerate(entries) if index not in failing]
-        results: list[Any] = []
-        failed = len(failing)
+        content: dict[str, Any] = {}
         if passed:
             answer = await self._forward(request, json.dumps(json.loads(body) | {"Entries": passed}).encode())
             if answer is None or answer.status != HTTPStatus.OK:
                 return answer
             content = json.loads(answer.body if isinstance(answer.body, bytes) else b"{}")
-            results = content["Entries"]
-            failed += content["FailedEntryCount"]
-        remaining = iter(results)
+        if operation == SEND_MESSAGES:
+            told = {"Code": fault.code, "Message": fault.message, "SenderFault": False}
+            refusals = [{"Id": entries[index]["Id"], **told} for index in sorted(failing)]
+            merged = {
+                "Successful": content.get("Successful", []),
+                "Failed": [*content.get("Failed", []), *refusals],
+            }
+            return _json_answer(request, HTTPStatus.OK, merged)
+        remaining = iter(content.get("Entries", ()))
         refused = {"ErrorCode": fault.code, "ErrorMessage": fault.message}
-        merged = [refused if index in failing else next(remaining) for index in range(len(entries))]
-        return _json_answer(request, HTTPStatus.OK, {"FailedEntryCount": failed, "Entries": merged})
+        results = [refused if index in failing else next(remaining) for index in range(len(entries))]
+        failed = len(failing) + content.get("FailedEntryCount", 0)
+        return _json_answer(request, HTTPStatus.OK, {"FailedEntryCount": failed, "Entries": results})
 
 
 def _operation(request: web.Request, body: bytes) -> str:

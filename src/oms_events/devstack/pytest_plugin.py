@@ -17,9 +17,13 @@ pytest.register_assert_rewrite(
     "oms_events.testing.contract",
     "oms_events.testing.event_store_contract",
     "oms_events.testing.idempotency_contract",
+    "oms_events.testing.leases_contract",
     "oms_events.testing.outbox_contract",
+    "oms_events.testing.rate_limiter_contract",
     "oms_events.testing.snapshot_store_contract",
     "oms_events.testing.subject_keys_contract",
+    "oms_events.testing.trigger_breaker_contract",
+    "oms_events.testing.trigger_queues_contract",
 )
 
 if TYPE_CHECKING:

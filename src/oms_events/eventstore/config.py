@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StrictBool, StringConstraints
+from pydantic import Field
 
-from oms_events._aws.config import AwsConfig
+from oms_events._aws.config import AwsConfig, TableConfig, TableName
 from oms_events._config import ConfigModel
 from oms_events.resilience.backoff import RetryConfig
 
-TableName = Annotated[str, StringConstraints(min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")]
 
-
-class TableAccess(AwsConfig):
+class TableAccess(TableConfig):
     """How a table is reached; the fields of `AwsConfig` and these."""
 
-    connections: int = Field(default=32, ge=1)
-    """Connections to DynamoDB, and so many calls at the same time."""
+    made_by: ClassVar[str] = (
+        "deploy it (`oms-events infra apply event-sourcing`), create it (`oms-events store table create`)"
+    )
+    preset: ClassVar[str] = "event-sourcing"
+    with_replicas: ClassVar[str] = (
+        "two would write one history; use a table of one Region (only readers may switch verify_table off)"
+    )
+
     retry: RetryConfig = RetryConfig(max_attempts=6, initial=0.05, maximum=2.0)
-    """How reads, and writes that may be repeated, are tried again when DynamoDB throttles or cannot be reached."""
-    verify_table: StrictBool = True
-    """Whether opening looks at the table's keys; needs `dynamodb:DescribeTable`."""
 
 
 class EventStoreConfig(TableAccess):

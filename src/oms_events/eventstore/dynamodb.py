@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oms_events._aio import Clock
+from oms_events._aws.table import DynamoTable, identity_of
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.append import Append
 from oms_events.eventstore.config import EventStoreConfig
@@ -16,7 +17,6 @@ from oms_events.eventstore.personal.cipher import FieldCipher
 from oms_events.eventstore.registry import EventRegistry, default_registry
 from oms_events.eventstore.schema import AGGREGATE_ID, BY_TYPE, EVENT_SEQUENCE, EVENT_STORE, EVENT_TIME, TYPE_SHARD
 from oms_events.eventstore.store import EventStore
-from oms_events.eventstore.table import DynamoTable, identity_of
 from oms_events.outbox.dynamodb import DynamoDBOutboxStore
 from oms_events.outbox.memory import MemoryOutboxStore
 from oms_events.outbox.outbox import Outbox

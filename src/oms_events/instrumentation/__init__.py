@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from oms_events.instrumentation.cloudwatch import CloudWatchHook
+from oms_events.instrumentation.correlation import CorrelationFilter, correlated, current_correlation_id
 from oms_events.instrumentation.hooks import (
+    ApiRequested,
     AppendConflict,
     Appended,
     BacklogMeasured,
     BreakerChanged,
     CallEnded,
     CheckEnded,
+    ChunksSent,
     DeadLettered,
     Decided,
     Detail,
@@ -22,22 +26,29 @@ from oms_events.instrumentation.hooks import (
     LeaseChanged,
     OutboxAlert,
     Projected,
+    QuotaUsedUp,
     Relayed,
     RelayRetried,
     Replayed,
     Retried,
     Settled,
     SnapshotFailed,
+    TriggerBreakerChanged,
+    Triggered,
 )
 from oms_events.instrumentation.logs import LoggingHook
 
 __all__ = [
+    "ApiRequested",
     "AppendConflict",
     "Appended",
     "BacklogMeasured",
     "BreakerChanged",
     "CallEnded",
     "CheckEnded",
+    "ChunksSent",
+    "CloudWatchHook",
+    "CorrelationFilter",
     "DeadLettered",
     "Decided",
     "Detail",
@@ -52,10 +63,15 @@ __all__ = [
     "LoggingHook",
     "OutboxAlert",
     "Projected",
+    "QuotaUsedUp",
     "RelayRetried",
     "Relayed",
     "Replayed",
     "Retried",
     "Settled",
     "SnapshotFailed",
+    "TriggerBreakerChanged",
+    "Triggered",
+    "correlated",
+    "current_correlation_id",
 ]

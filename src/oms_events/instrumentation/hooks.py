@@ -226,6 +226,58 @@ class Replayed:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """One start ended with `status`, after `seconds` in the pipeline; a message that held several has one each.
+
+    `domain` is "unknown" unless the request was valid: it is a label of metrics, and hostile input must not make
+    new ones. `codes` are the codes of its problems. `correlation_id` is for logs, never a label.
+    """
+
+    trigger_type: str
+    domain: str
+    status: str
+    codes: Sequence[str]
+    seconds: float
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUsedUp:
+    """The quota `name` had no room for a start, or for requests; it has some in `retry_after` seconds."""
+
+    name: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerBreakerChanged:
+    """The breaker of a domain's table changed its state: `closed`, `open` or `half_open`."""
+
+    domain: str
+    table_name: str
+    old: str
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRequested:
+    """The outbound limiter `api` let `requests` requests through, after `waited` seconds for its quota."""
+
+    api: str
+    requests: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksSent:
+    """The queue took `chunks` chunks of one start's symbols, and refused `failed` others for good."""
+
+    chunks: int
+    failed: int
+
+
 Detail = (
     Decided
     | CallEnded
@@ -249,6 +301,11 @@ Detail = (
     | Projected
     | EventParked
     | Replayed
+    | Triggered
+    | QuotaUsedUp
+    | TriggerBreakerChanged
+    | ApiRequested
+    | ChunksSent
 )
 Hook = Callable[[Detail], None]
 """Called on the event loop: it must not block. An error in a hook is logged and harms nothing."""

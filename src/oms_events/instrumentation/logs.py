@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+from oms_events.instrumentation.correlation import ATTRIBUTE, current_correlation_id
 from oms_events.instrumentation.hooks import (
+    ApiRequested,
     AppendConflict,
     Appended,
     BacklogMeasured,
     BreakerChanged,
     CallEnded,
     CheckEnded,
+    ChunksSent,
     DeadLettered,
     Decided,
     Detail,
@@ -23,21 +26,26 @@ from oms_events.instrumentation.hooks import (
     LeaseChanged,
     OutboxAlert,
     Projected,
+    QuotaUsedUp,
     Relayed,
     RelayRetried,
     Replayed,
     Retried,
     Settled,
     SnapshotFailed,
+    TriggerBreakerChanged,
+    Triggered,
 )
 
 _ACTIONS = {
+    ApiRequested: "api_requested",
     AppendConflict: "append_conflict",
     Appended: "appended",
     BacklogMeasured: "backlog_measured",
     BreakerChanged: "breaker_changed",
     CallEnded: "call_ended",
     CheckEnded: "check_ended",
+    ChunksSent: "chunks_sent",
     DeadLettered: "dead_lettered",
     Decided: "decided",
     DuplicateAcks: "duplicate_acks",
@@ -48,13 +56,17 @@ _ACTIONS = {
     LeaseChanged: "lease_changed",
     OutboxAlert: "outbox_alert",
     Projected: "projected",
+    QuotaUsedUp: "quota_used_up",
     Relayed: "relayed",
     RelayRetried: "relay_retried",
     Replayed: "replayed",
     Retried: "retried",
     Settled: "settled",
     SnapshotFailed: "snapshot_failed",
+    TriggerBreakerChanged: "trigger_breaker_changed",
+    Triggered: "triggered",
 }
+_GONE_WELL = frozenset(("success", "duplicate", "delayed", "dry_run"))
 
 
 class LoggingHook:
@@ -62,10 +74,11 @@ class LoggingHook:
 
     Warnings are failures, retries in place, failovers and breaker changes; of the outbox dead letters, leases that
     were lost or expired, duplicate acknowledgements, alerts, and a backlog that could not be measured; of the
-    event store parked events, snapshots that failed, and replays with events that were not delivered.
+    event store parked events, snapshots that failed, and replays with events that were not delivered; of triggers
+    starts that did not go on, quotas that were used up, breaker changes, and chunks that were not sent.
 
     Records have `action` (`breaker_changed`, `retried`, ...) and the detail's fields as `extra` attributes
-    with the prefix `oms_`; events' data and secrets are never among them.
+    with the prefix `oms_`, and `correlation_id` within a start; events' data and secrets are never among them.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -79,6 +92,8 @@ class LoggingHook:
         action = _ACTIONS[type(detail)]
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         extra = {f"oms_{name}": value for name, value in fields.items()}
+        if correlation_id := fields.get(ATTRIBUTE) or current_correlation_id():
+            extra[ATTRIBUTE] = correlation_id
         self._log.log(level, "%s %s", action, text, extra={"action": action, **extra})
 
 
@@ -86,8 +101,12 @@ def _is_notable(detail: Detail) -> bool:
     match detail:
         case BreakerChanged() | Retried() | FailedOver() | DeadLettered() | DuplicateAcks() | OutboxAlert():
             return True
-        case EventParked() | SnapshotFailed():
+        case EventParked() | SnapshotFailed() | QuotaUsedUp() | TriggerBreakerChanged():
             return True
+        case Triggered(status=status):
+            return status not in _GONE_WELL
+        case ChunksSent(failed=failed):
+            return failed > 0
         case Replayed(failed=failed):
             return failed > 0
         case LeaseChanged(change=change):

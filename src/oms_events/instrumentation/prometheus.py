@@ -19,6 +19,7 @@ try:
 
     from oms_events.instrumentation.prometheus_eventstore import EventStoreMetrics
     from oms_events.instrumentation.prometheus_outbox import OutboxMetrics
+    from oms_events.instrumentation.prometheus_triggers import TriggerMetrics
 except ImportError as error:
     raise MissingExtraError("prometheus", needed_for="PrometheusHook") from error
 
@@ -57,7 +58,9 @@ class PrometheusHook:
             f"{prefix}_batch_fill_ratio", "Events in a call by what a full call carries.", ("platform",),
             buckets=[step / 10 for step in range(1, 11)], registry=registry,
         )  # fmt: skip
-        self._others = (OutboxMetrics(registry, prefix=prefix), EventStoreMetrics(registry, prefix=prefix))
+        self._others = tuple(
+            make(registry, prefix=prefix) for make in (OutboxMetrics, EventStoreMetrics, TriggerMetrics)
+        )
 
     def __call__(self, detail: Detail) -> None:
         match detail:

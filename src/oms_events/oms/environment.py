@@ -30,12 +30,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from oms_events._config import ConfigModel
+from oms_events._config import ConfigModel, make_config, set_variables
 from oms_events._nats.config import NatsConfig
 from oms_events.errors import ConfigurationError
 from oms_events.eventstore.config import EventStoreConfig, PersonalKeysConfig, ProjectionTables, SnapshotConfig
@@ -89,10 +88,6 @@ _SWITCH: Final = {
     "off": False,
 }
 
-_FIELD: Final = re.compile(r"(\w+)[\w.]*(?: = |: )")
-"""How a configuration object's problem begins when it is about one field."""
-_USERINFO: Final = re.compile(r"(?<=//)\S*@")
-
 
 @asynccontextmanager
 async def router_from_environment(env: Mapping[str, str] = os.environ) -> AsyncIterator[EventRouter]:
@@ -123,7 +118,7 @@ def nats_config(env: Mapping[str, str], table: Mapping[str, Any] | None, problem
 
     `table` is a part of a configuration file. What is wrong is added to `problems`.
     """
-    variables = _set_variables(env, _NATS)
+    variables = set_variables(env, _NATS)
     values: dict[str, Any] = {field: env[name] for field, name in variables.items()}
     if "servers" in values:
         servers = (server.strip() for server in values["servers"].split(","))
@@ -143,7 +138,7 @@ def eventbridge_config(
 
     `table` is a part of a configuration file. What is wrong is added to `problems`.
     """
-    variables = _set_variables(env, _EVENTBRIDGE)
+    variables = set_variables(env, _EVENTBRIDGE)
     values: dict[str, Any] = {field: env[name] for field, name in variables.items()}
     wanted = _switch(env, "OMS_ENABLE_EVENTBRIDGE", problems)
     if wanted is None:
@@ -212,36 +207,6 @@ def rules_of_environment(env: Mapping[str, str], problems: list[str]) -> list[Ro
         return None
 
 
-def make_config(
-    model: type[_Config],
-    section: str,
-    values: Mapping[str, Any],
-    problems: list[str],
-    *,
-    variables: Mapping[str, str] | None = None,
-) -> _Config | None:
-    """A configuration object, or None and its problems, told in terms of the variable or section at fault.
-
-    `variables` names the variable that gave a field.
-    """
-    try:
-        return model(**values)
-    except ConfigurationError as error:
-        sources = variables or {}
-        where = f"{section} ({', '.join(sources.values())})" if sources else section
-        for problem in error.problems:
-            match = _FIELD.match(problem)
-            field = match[1] if match else ""
-            if field in sources:
-                told = f"{sources[field]}: {problem}"
-            elif field in model.model_fields:
-                told = f"{section}.{problem}"
-            else:
-                told = f"{where}: {problem}"
-            problems.append(_USERINFO.sub("***@", told))
-        return None
-
-
 def _dynamodb_config(
     model: type[_Config],
     section: str,
@@ -251,7 +216,7 @@ def _dynamodb_config(
     problems: list[str],
 ) -> _Config | None:
     """What is on DynamoDB; wanted when the file has the section, or a variable names one of its tables."""
-    variables = _set_variables(env, {**fields, **_DYNAMODB})
+    variables = set_variables(env, {**fields, **_DYNAMODB})
     tables = [field for field in fields if field.endswith(("table", "table_name"))]
     if table is None and not any(field in variables for field in tables):
         return None
@@ -264,11 +229,6 @@ def _dynamodb_config(
         remedy = "" if missing is None else f" (variable {fields[missing][0]})"
         problems.append(f"{problem}{remedy}")
     return config
-
-
-def _set_variables(env: Mapping[str, str], fields: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    found = {field: next((name for name in names if env.get(name)), None) for field, names in fields.items()}
-    return {field: name for field, name in found.items() if name is not None}
 
 
 def _switch(env: Mapping[str, str], name: str, problems: list[str]) -> bool | None:

@@ -1,7 +1,8 @@
 """Schedule expressions of EventBridge rules, `cron(...)` and `rate(...)`, read and checked. Pure.
 
 As in the EventBridge user guide, "Setting a schedule pattern for scheduled rules". What it does not describe and
-other crons take (ranges that go backwards, `LW`, `L-3`) is refused: it can be written otherwise. Times are UTC.
+other crons take (`LW`, `L-3`, ranges that go backwards in other fields than Hours, of which it has an example) is
+refused: it can be written otherwise. Times are UTC.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class _Field:
     last: int
     names: Sequence[str] = ()
     has_steps: bool = True
+    wraps: bool = False
 
     def number(self, text: str) -> int | None:
         """A value that this field can have; None for another."""
@@ -115,7 +117,7 @@ class _Field:
         number = int(text) if _NUMBER.fullmatch(text) else -1
         return number if self.first <= number <= self.last else None
 
-    def span(self, item: str) -> range | None:
+    def span(self, item: str) -> Sequence[int] | None:
         """The values of one item of a list; None when it is none."""
         base, slash, step = item.partition("/")
         first, dash, last = (str(self.first), "-", str(self.last)) if base == "*" else base.partition("-")
@@ -125,20 +127,24 @@ class _Field:
         width = 1
         if slash:
             width = int(step) if self.has_steps and _NUMBER.fullmatch(step) else 0
-        if start is None or end is None or start > end or not 1 <= width <= self.last:
+        if start is None or end is None or not 1 <= width <= self.last:
             return None
-        return range(start, end + 1, width)
+        if start <= end:
+            return range(start, end + 1, width)
+        # 20-2: through midnight, with a step that goes on there.
+        return [*range(start, self.last + 1), *range(self.first, end + 1)][::width] if self.wraps else None
 
     @property
     def syntax(self) -> str:
         """What it takes, for those who wrote something else."""
         names = f" or {self.names[0]}-{self.names[-1]}" if self.names else ""
         steps = ", a step a/b" if self.has_steps else ""
-        return f"give {self.first}-{self.last}{names}, a range a-b with a below b{steps}, a list a,b, or *"
+        order = "" if self.wraps else " with a below b"
+        return f"give {self.first}-{self.last}{names}, a range a-b{order}{steps}, a list a,b, or *"
 
 
 _MINUTE: Final = _Field("Minutes", 0, 59)
-_HOUR: Final = _Field("Hours", 0, 23)
+_HOUR: Final = _Field("Hours", 0, 23, wraps=True)
 _DAY: Final = _Field("Day-of-month", 1, 31)
 _MONTH: Final = _Field(
     "Month", 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")

@@ -19,7 +19,7 @@ IDEMPOTENCY: Final = table_shape()
 """One item per start, under `domain:table_name:ds:correlation_id`."""
 
 BREAKER: Final = TableShape(hash_key=PARTITION, ttl_attribute=TTL_ATTRIBUTE)
-"""One item per domain and table: its state and the failures that count; and one per lease, which stays for ever."""
+"""One item per domain and table: its state and the failures that count. And one per lease, without TTL."""
 
 RATE: Final = TableShape(hash_key=PARTITION, range_key=WINDOW, ttl_attribute=TTL_ATTRIBUTE)
 """One item per quota: when its last starts were."""

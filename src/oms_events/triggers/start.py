@@ -74,7 +74,7 @@ class Start:
 
 
 Handler = Callable[[Start], Awaitable[Any]]
-"""What a start is handed to. What it gives must be JSON values, at most 400,000 bytes, to be answered and recorded.
+"""What a start is handed to. What it gives is answered and recorded: JSON values, at most 400,000 bytes of them.
 
 A handler may also have a method `plan(start)`, not async, that says what it would send: dry runs show that.
 """

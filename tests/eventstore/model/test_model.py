@@ -107,6 +107,8 @@ class EventStoreModel(RuleBasedStateMachine):
                 assert not self.world.violations, "\n".join(self.world.violations[:5])
         finally:
             self.runner.close()
+            # The runner closes only a loop that it ran: an example may end before its first step.
+            self.loop.close()
 
 
 # To explain a failure costs minutes.

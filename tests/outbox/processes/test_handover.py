@@ -24,7 +24,7 @@ from tests.outbox.processes.recorder import read_acceptances
 from tests.outbox.processes.relaying import relaying
 from tests.outbox.support import open_store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.serial, pytest.mark.slow]
 
 _LONG_LEASE = 12.0
 _SLACK = 1.5

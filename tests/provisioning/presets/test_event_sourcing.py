@@ -409,12 +409,12 @@ class System:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def system(oms_aws_emulator: AwsEmulator) -> AsyncIterator[System]:
-    await oms_aws_emulator.reset()
-    async with AsyncExitStack() as outside:
-        queues = await DeployedStack(oms_aws_emulator, "outside", outside).client("sqs")
+async def system() -> AsyncIterator[System]:
+    """On an emulator of its own: its names are fixed, and tests of other files may have used them."""
+    async with AwsEmulator() as emulator, AsyncExitStack() as outside:
+        queues = await DeployedStack(emulator, "outside", outside).client("sqs")
         await queues.create_queue(QueueName=ECHO_QUEUE)
-        async with deployed(template(code=ECHO), oms_aws_emulator) as made:
+        async with deployed(template(code=ECHO), emulator) as made:
             yield System(made)
 
 

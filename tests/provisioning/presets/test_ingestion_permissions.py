@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,14 +16,18 @@ from oms_events import EventBridgeConfig, EventRouter, build_event
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import open_control
 from oms_events.devstack import AwsEmulator
-from oms_events.idempotency import DynamoDBIdempotencyStore, IdempotencyConfig, idempotent
 from oms_events.provisioning.presets.ingestion_triggers import CUSTOM_BUS, IngestionTriggersPreset
 from oms_events.provisioning.synthesis import synthesize
 from oms_events.provisioning.template import Template
 from oms_events.publishers.eventbridge import EventBridgePublisher
-from oms_events.triggers.schema import breaker_key, rate_key
+from oms_events.triggers.config import Quota, TriggerConfig
+from oms_events.triggers.request import TriggerRequest
+from oms_events.triggers.rules import RuleViolation
+from oms_events.triggers.schema import breaker_key
+from oms_events.triggers.settings import TriggerSettings
+from oms_events.triggers.start import Start
 from tests.provisioning.embedded import DeployedStack, deployed, queue_messages
-from tests.provisioning.permissions import Call, Role, enforcing_emulator, sees_bus
+from tests.provisioning.permissions import Call, Role, batches_on_queues, enforcing_emulator, sees_bus
 
 ACCOUNT = "000000000000"
 FUNCTION = "dev-customer-data-orchestrator"
@@ -84,6 +90,10 @@ def delete(queue: str, handle: str = "a") -> Call:
     return on_queue("DeleteMessage", queue, ReceiptHandle=handle)
 
 
+def hide(queue: str) -> Call:
+    return on_queue("ChangeMessageVisibility", queue, ReceiptHandle="a", VisibilityTimeout=1)
+
+
 def on_table(operation: str, table: str, **parameters: Any) -> Call:
     return Call("dynamodb", operation, {"TableName": table, **parameters}, table)
 
@@ -102,12 +112,13 @@ def item(key: dict[str, str]) -> dict[str, Any]:
     return {name: {"S": value} for name, value in key.items()}
 
 
-BREAKER_KEY, RATE_KEY = item(breaker_key("market", "prices")), item(rate_key("ops.manual", 1_767_225_600))
+BREAKER_KEY = item(breaker_key("market", "prices"))
 
 REFUSED = (
     *(send(queue) for queue in (OTHER, "dev-ingestion-chunks-dlq")),
     *(receive(queue) for queue in (OTHER, CHUNKS, DEAD_LETTERS)),
     *(delete(queue) for queue in (OTHER, CHUNKS, DEAD_LETTERS)),
+    *(hide(queue) for queue in (OTHER, CHUNKS, DEAD_LETTERS)),
     *(on_queue("PurgeQueue", queue) for queue in (CHUNKS, DELAY, DEAD_LETTERS)),
     on_queue("DeleteQueue", DELAY),
     on_queue("SetQueueAttributes", DELAY, Attributes={"VisibilityTimeout": "0"}),
@@ -116,9 +127,7 @@ REFUSED = (
     *(on_table("Scan", table) for table in (SEEN, BREAKER, RATE)),
     *(on_table("DeleteTable", table) for table in (SEEN, RATE)),
     on_table("UpdateTable", RATE, BillingMode="PAY_PER_REQUEST"),
-    query(SEEN, "a"),
-    query(BREAKER, "a"),
-    query(OTHER, "a"),
+    *(query(table, "a") for table in (SEEN, BREAKER, RATE, OTHER)),
     on_table("GetItem", OTHER, Key=BREAKER_KEY),
     on_table("PutItem", OTHER, Item=BREAKER_KEY),
     on_table("UpdateItem", OTHER, Key=BREAKER_KEY),
@@ -185,13 +194,86 @@ def orchestrator(emulator: AwsEmulator, stack: DeployedStack) -> Role:
 # ---------------------------------------------------------------------- what it has to do
 
 
-@pytest.mark.parametrize(("key", "queue"), [("chunks", CHUNKS), ("dlq", DEAD_LETTERS)])
-async def test_it_sends_chunks_and_dead_letters(
-    stack: DeployedStack, orchestrator: Role, key: str, queue: str
+def settings(stack: DeployedStack, role: Role) -> TriggerSettings:
+    """What the function has of its environment, as its role; one event an hour."""
+    urls = stack.outputs["queue_urls"]
+    return TriggerSettings(
+        config=TriggerConfig(quotas={"event": Quota(limit=1, window=3_600)}),
+        queue_url=urls["chunks"],
+        delay_queue_url=urls["delay"],
+        dead_letter_queue_url=urls["dlq"],
+        idempotency_table=SEEN,
+        breaker_table=BREAKER,
+        rate_table=RATE,
+        symbols_parameter=SYMBOLS,
+        **role.settings,
+    )
+
+
+def no_splits(request: TriggerRequest) -> RuleViolation | None:
+    return RuleViolation("NO_SPLITS", "ask for prices") if request.data_type == "splits" else None
+
+
+def adhoc(number: int) -> dict[str, Any]:
+    event = {"version": "0", "id": f"event-{number}", "source": "ops.manual", "detail-type": "Adhoc Ingestion"}
+    return {**event, "time": "2026-09-09T12:00:00Z", "detail": {"symbols": ["AAPL"]}}
+
+
+async def test_the_librarys_pipeline_does_all_that_it_does(
+    stack: DeployedStack, orchestrator: Role, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await answer(orchestrator, send(queue))
-    received = await queue_messages(await stack.client("sqs"), stack.outputs["queue_urls"][key])
-    assert received == [{"chunk": 1}]
+    ssm, sqs, urls = await stack.client("ssm"), await stack.client("sqs"), stack.outputs["queue_urls"]
+    await ssm.put_parameter(Name=SYMBOLS, Type="StringList", Value="MSFT,NVDA")
+    made = settings(stack, orchestrator)
+    sender, delay = made.create_chunk_sender(), made.create_delay_queue()
+    assert delay is not None
+
+    async def handler(start: Start) -> Any:
+        if start.request.table_name == "broken":
+            raise TimeoutError
+        return await sender(start)
+
+    caplog.set_level(logging.WARNING, logger="oms_events")
+    queues = [f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}" for name in (CHUNKS, DELAY, DEAD_LETTERS)]
+    async with (
+        batches_on_queues(await stack.client("iam"), orchestrator, ROLE, *queues),
+        sender,
+        delay,
+        made.create_pipeline(handler, rules=[no_splits]) as pipeline,
+    ):
+
+        async def statuses(*starts: Any) -> list[str]:
+            return [(await pipeline.handle(start)).status for start in starts]
+
+        # Idempotency, a lease, symbols that are loaded, and chunks.
+        scheduled = TriggerRequest(
+            trigger_type="schedule", trigger_time="2026-09-09T22:00:00Z", correlation_id="daily:1"
+        ).document()
+        assert await statuses(scheduled, scheduled) == ["success", "duplicate"]
+        (chunk,) = await queue_messages(sqs, urls["chunks"])
+        assert chunk["symbols"] == ["MSFT", "NVDA"]
+        # A breaker, and a dead letter.
+        assert await statuses({"table_name": "broken"}, {"data_type": "splits"}) == ["failed", "refused"]
+        (letter,) = await queue_messages(sqs, urls["dlq"])
+        assert "NO_SPLITS" in json.dumps(letter)
+        # A quota, and the delay queue, where a start that is still too early is held.
+        assert await statuses(adhoc(1), adhoc(2)) == ["success", "delayed"]
+        batch = await delay.receive_batch()
+        assert batch is not None
+        assert await statuses(batch) == ["limited"]
+        counts = await answer(
+            orchestrator,
+            on_queue("GetQueueAttributes", DELAY, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]),
+        )
+        assert list(counts["Attributes"].values()) == ["1"]
+        await delay.settle(batch, [])
+        await queue_messages(sqs, urls["chunks"])
+    failed = item(breaker_key("market", "broken"))
+    stored = await answer(orchestrator, on_table("GetItem", BREAKER, Key=failed, ConsistentRead=True))
+    assert len(stored["Item"]["failures"]["L"]) == 1
+    # What is not allowed is logged, where the start goes on without it.
+    assert [line for line in caplog.messages if "denied" in line.lower() or " not " in line] == []
+    await ssm.delete_parameter(Name=SYMBOLS)
 
 
 async def test_it_delays_a_start_which_lambda_takes_back_as_the_same_role(orchestrator: Role) -> None:
@@ -201,39 +283,6 @@ async def test_it_delays_a_start_which_lambda_takes_back_as_the_same_role(orches
     counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     said = await answer(orchestrator, on_queue("GetQueueAttributes", DELAY, AttributeNames=counts))
     assert said["Attributes"] == dict.fromkeys(counts, "0")
-
-
-async def test_the_idempotency_store_works_and_forgets_a_start_that_failed(orchestrator: Role) -> None:
-    starts = []
-    async with DynamoDBIdempotencyStore(IdempotencyConfig(table_name=SEEN, **orchestrator.settings)) as store:
-
-        @idempotent(store, prefix="start", key="correlation_id")
-        async def start(correlation_id: str) -> int:
-            starts.append(correlation_id)
-            if len(starts) == 1:
-                raise TimeoutError
-            return len(starts)
-
-        with pytest.raises(TimeoutError):
-            await start("ops.manual:1")
-        assert [await start("ops.manual:1"), await start("ops.manual:1")] == [2, 2]
-
-
-@pytest.mark.parametrize(("table", "key"), [(BREAKER, BREAKER_KEY), (RATE, RATE_KEY)])
-async def test_it_counts_in_the_tables_of_its_guards(orchestrator: Role, table: str, key: dict[str, Any]) -> None:
-    counted = {"UpdateExpression": "ADD counted :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}
-    await answer(orchestrator, on_table("UpdateItem", table, Key=key, **counted))
-    stored = await answer(orchestrator, on_table("GetItem", table, Key=key, ConsistentRead=True))
-    assert stored["Item"] == {**key, "counted": {"N": "1"}}
-    described = await answer(orchestrator, on_table("DescribeTable", table))
-    assert described["Table"]["TableStatus"] == "ACTIVE"
-
-
-async def test_it_looks_up_the_latest_windows_of_a_source(orchestrator: Role) -> None:
-    windows = [item(rate_key("symbol.universe", second)) for second in (0, 60)]
-    for window in windows:
-        await answer(orchestrator, on_table("UpdateItem", RATE, Key=window))
-    assert (await answer(orchestrator, query(RATE, "symbol.universe")))["Items"] == windows
 
 
 async def test_it_publishes_on_its_bus_which_the_publisher_looks_up_first(

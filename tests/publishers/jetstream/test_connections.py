@@ -28,6 +28,8 @@ from oms_events.publishers.jetstream import (
 from oms_events.publishing import Receipt
 from tests.publishers.jetstream.conftest import TYPE, certificate, make_events, until
 
+pytestmark = pytest.mark.serial
+
 SPEC = StreamSpec(name="OMS", subjects=("oms.>",))
 MAKE = JetStreamOptions(stream=SPEC, policy=StreamPolicy.CREATE)
 
@@ -277,13 +279,13 @@ async def test_a_denied_subject_is_the_addresss_fault(own: bool, fast_path: bool
 
 async def test_without_the_api_acks_are_the_proof(caplog: pytest.LogCaptureFixture) -> None:
     async with restricted('"oms.>"') as server:
-        options = JetStreamOptions(stream="OMS", request_timeout=0.3)
+        options = JetStreamOptions(stream="OMS", request_timeout=0.6)
         connection = config(server, user="oms", password="p")
         async with JetStreamPublisher(connection, options=options) as publisher:
             assert "verified by acknowledgements only" in caplog.text
             assert await publishes(publisher)
             await publisher.check()
-            async with asyncio.timeout(0.25):
+            async with asyncio.timeout(0.5):
                 await publisher.check()
         denied = JetStreamPublisher(connection, options=MAKE.model_copy(update={"request_timeout": 0.3}))
         with pytest.raises(PlatformDeniedError, match=r"no permission for \$JS.API.STREAM.INFO.OMS; grant it"):

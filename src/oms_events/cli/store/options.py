@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from oms_events.cli.common import read_settings
+from oms_events.cli.common import load_object, read_settings
 from oms_events.errors import InvalidEventError
 from oms_events.eventstore.append import check_aggregate_id
 from oms_events.eventstore.registry import EventRegistry
@@ -58,17 +55,4 @@ def to_time(text: str) -> datetime:
 
 def to_registry(text: str) -> EventRegistry:
     """The registry at `module:name`, where the module may lie in the current folder. Raises `BadParameter`."""
-    module, _, name = text.partition(":")
-    if not module or not name:
-        raise click.BadParameter(f"{text!r}: write module:name, such as shop.events:registry")
-    # As `python -m` does it: a command of its own finds installed packages only.
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = reduce(getattr, name.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise click.BadParameter(f"{text!r}: {error}; is it the right folder, or PYTHONPATH?") from None
-    except Exception as error:
-        raise click.BadParameter(f"{text!r}: importing it failed: {error!r}") from error
-    if not isinstance(found, EventRegistry):
-        raise click.BadParameter(f"{text!r} is {type(found).__name__}; name an EventRegistry")
-    return found
+    return load_object(text, EventRegistry, example="shop.events:registry")

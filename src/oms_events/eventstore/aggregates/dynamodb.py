@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from oms_events._aio import Clock
+from oms_events._aws.table import DynamoTable
 from oms_events.errors import StorageRejectedError
 from oms_events.eventstore.aggregates.snapshots import Snapshot
 from oms_events.eventstore.config import SnapshotConfig
 from oms_events.eventstore.schema import AGGREGATE_ID, EVENT_SEQUENCE, SNAPSHOTS
-from oms_events.eventstore.table import DynamoTable
 from oms_events.outbox.schema import ITEM_LIMIT, item_size
 
 if TYPE_CHECKING:

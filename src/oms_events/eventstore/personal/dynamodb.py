@@ -12,11 +12,11 @@ from pydantic import SecretBytes
 
 from oms_events._aio import Clock
 from oms_events._aws.marshal import from_item, to_item
+from oms_events._aws.table import DynamoTable
 from oms_events.errors import ConditionFailedError, PersonalDataError, StorageUnavailableError
 from oms_events.eventstore.config import PersonalKeysConfig
 from oms_events.eventstore.personal.keys import KEY_BYTES, KeyWrapper, RandomBytes, SubjectKey, check_subject
 from oms_events.eventstore.schema import PERSONAL_KEYS, SUBJECT
-from oms_events.eventstore.table import DynamoTable
 
 if TYPE_CHECKING:
     import aioboto3

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from oms_events._aio import Clock, SystemClock
-from oms_events._aws.kms import UNREADABLE, KmsClient, open_kms
+from oms_events._aws.kms import UNREADABLE, open_kms
+from oms_events._aws.service import ServiceClient
 from oms_events.errors import PersonalDataError, StorageRejectedError, StorageUnavailableError
 from oms_events.eventstore.config import KmsConfig
 
@@ -43,7 +44,7 @@ class KmsKeyWrapper:
         self._rng = rng or random.SystemRandom()
         self._opening = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.connections)
-        self._kms: KmsClient | None = None
+        self._kms: ServiceClient | None = None
         self._is_closed = False
 
     async def open(self) -> None:

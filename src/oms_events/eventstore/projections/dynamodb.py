@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from oms_events._aio import Clock, SystemClock
+from oms_events._aws.table import DynamoTable
 from oms_events.errors import (
     ConditionFailedError,
     StorageRejectedError,
@@ -21,7 +22,6 @@ from oms_events.eventstore.items import Item
 from oms_events.eventstore.projections.items import KEY_NAMES, ItemKey, TableRole, Write
 from oms_events.eventstore.projections.read_models import ReadModels, TablePage
 from oms_events.eventstore.schema import CHECKPOINT, CHECKPOINTS, PROJECTION_NAME, READ_MODEL
-from oms_events.eventstore.table import DynamoTable
 from oms_events.outbox.store import Action
 
 if TYPE_CHECKING:

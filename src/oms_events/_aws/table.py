@@ -1,4 +1,4 @@
-"""A DynamoDB table as event stores, snapshots and projections reach it: opened, checked, called again."""
+"""A DynamoDB table: opened, checked, called, called again, made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from oms_events._aio import Clock, SystemClock
+from oms_events._aws.config import TableConfig
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
 from oms_events._aws.tables import KeyColumn, TableShape, create_request, described_keys, schema
 from oms_events.errors import (
@@ -18,7 +19,6 @@ from oms_events.errors import (
     StorageOutcomeUnknownError,
     StorageUnavailableError,
 )
-from oms_events.eventstore.config import TableAccess
 
 if TYPE_CHECKING:
     import aioboto3
@@ -40,7 +40,7 @@ class DynamoTable:
 
     def __init__(
         self,
-        config: TableAccess,
+        config: TableConfig,
         name: str,
         shape: TableShape,
         *,
@@ -133,8 +133,9 @@ class DynamoTable:
         """Makes the table, on demand, and waits until it is ready; false when it was there.
 
         For development and tests: production's come from the preset. Needs `dynamodb:CreateTable` and
-        `DescribeTable`. Waits at most two minutes. Raises `ConfigurationError` for a table of another shape, and a
-        `StorageError`. Cancelled, the table may be there, or be made yet: call it again.
+        `DescribeTable`, and for a table with TTL, which is switched on, `DescribeTimeToLive` and
+        `UpdateTimeToLive`. Waits at most two minutes. Raises `ConfigurationError` for a table of another shape,
+        and a `StorageError`. Cancelled, the table may be there, or be made yet: call it again.
         """
         config, is_new = self._config, True
         dynamo = await open_dynamo(config, connections=1, session=self._session, client=self._borrowed)
@@ -154,9 +155,20 @@ class DynamoTable:
                     raise StorageUnavailableError(f"table {self.name!r} is not ready after {_WAIT:g} s; try again")
                 await self._clock.sleep(_LOOK_EVERY)
             await self._check(dynamo)
+            await self._switch_ttl_on(dynamo)
         finally:
             await dynamo.close()
         return is_new
+
+    async def _switch_ttl_on(self, dynamo: DynamoClient) -> None:
+        attribute, name = self._shape.ttl_attribute, {"TableName": self.name}
+        if attribute is None:
+            return
+        answer = await dynamo.call("DescribeTimeToLive", name, table=self.name)
+        if answer["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING"):
+            return
+        specification = {"AttributeName": attribute, "Enabled": True}
+        await dynamo.call("UpdateTimeToLive", {**name, "TimeToLiveSpecification": specification}, table=self.name)
 
     async def _connect(self) -> DynamoClient:
         config = self._config
@@ -197,18 +209,16 @@ class DynamoTable:
 
     def _problems(self, described: Mapping[str, Any] | None, place: str) -> Iterator[str]:
         if described is None:
-            yield (
-                f"it does not exist in {place}; deploy it (`oms-events infra apply event-sourcing`), create it "
-                "(`oms-events store table create`), or check its name and the region"
-            )
+            yield f"it does not exist in {place}; {self._config.made_by}, or check its name and the region"
             return
         if (keys := described_keys(described)) != self._shape.keys:
             yield f"its keys are {_said(keys)}; {_said(self._shape.keys)} are needed: use another table"
+        preset = self._config.preset
         there = {index["IndexName"]: index for index in described.get("GlobalSecondaryIndexes", ())}
         for wanted in schema(self._shape).get("GlobalSecondaryIndexes", ()):
             name = wanted["IndexName"]
             if name not in there:
-                yield f"it has no index {name!r}; add it, or deploy the table from the preset event-sourcing"
+                yield f"it has no index {name!r}; add it, or deploy the table from the preset {preset}"
             elif _index_of(there[name]) != _index_of(wanted):
                 yield (
                     f"its index {name!r} is {_index_of(there[name])}; {_index_of(wanted)} is needed: delete the "
@@ -219,8 +229,8 @@ class DynamoTable:
         if replicas := described.get("Replicas"):
             regions = ", ".join(replica["RegionName"] for replica in replicas)
             yield (
-                f"it has replicas in {regions}: conditions hold in one Region only, so that two would write one "
-                "history; use a table of one Region (only readers may switch verify_table off)"
+                f"it has replicas in {regions}: conditions hold in one Region only, so that "
+                f"{self._config.with_replicas}"
             )
 
 

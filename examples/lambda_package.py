@@ -1,6 +1,6 @@
-"""Builds the zip of the three Lambda functions: these modules, oms-events, and what it needs for DynamoDB.
+"""Builds the zip of Lambda functions: your modules, oms-events, and what it needs for AWS.
 
-    python examples/event_sourcing/package.py --output handlers.zip --python 3.13
+    python examples/lambda_package.py examples/triggers/orchestrator.py --output orchestrator.zip --python 3.13
 
 The zip is the same, byte for byte, for the same versions. `--local` builds for the Python that runs this, which is
 what the embedded emulator takes.
@@ -12,23 +12,26 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[1]
 
-MODULES = ("domain", "projections", "command_handler", "projection_handler", "query_handler", "relay_handler")
-"""Of this folder, what the functions import."""
-
-KEPT_SERVICES = {"dynamodb", "events", "sts", "sso", "sso-oidc"}
+KEPT_SERVICES = {"dynamodb", "events", "sqs", "ssm", "sts", "sso", "sso-oidc"}
 """Of the 400 services that botocore describes; Lambda takes 250 MB unzipped, and starts faster with less."""
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def build(output: Path, *, python: str | None, machine: str = "x86_64", requirement: str | None = None) -> Path:
+def build(
+    output: Path,
+    modules: Sequence[Path],
+    *,
+    python: str | None,
+    machine: str = "x86_64",
+    requirement: str | None = None,
+) -> Path:
     """Writes the zip; `python` is Lambda's version, None the one that runs this."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
@@ -36,8 +39,8 @@ def build(output: Path, *, python: str | None, machine: str = "x86_64", requirem
         with ZipFile(output, "w", ZIP_DEFLATED, compresslevel=6) as archive:
             for path in sorted(wanted(target)):
                 add(archive, path.relative_to(target).as_posix(), path.read_bytes())
-            for module in MODULES:
-                add(archive, f"{module}.py", (HERE / f"{module}.py").read_bytes())
+            for module in modules:
+                add(archive, module.name, module.read_bytes())
     return output
 
 
@@ -71,6 +74,7 @@ def add(archive: ZipFile, name: str, content: bytes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("modules", nargs="+", type=Path, help="what the functions import, and themselves")
     parser.add_argument("--output", type=Path, default=Path("handlers.zip"))
     parser.add_argument("--python", default="3.13", help="Lambda's Python version")
     parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64"))
@@ -80,7 +84,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     python = None if options.local else options.python
-    path = build(options.output, python=python, machine=options.machine, requirement=options.requirement)
+    path = build(
+        options.output,
+        options.modules,
+        python=python,
+        machine=options.machine,
+        requirement=options.requirement,
+    )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

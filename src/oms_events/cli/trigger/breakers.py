@@ -1,0 +1,123 @@
+"""`oms-events trigger breaker list` and `reset`, and `oms-events trigger quotas`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from oms_events.cli.common import ExitCode, ends_cleanly, run
+from oms_events.cli.output import print_json, print_table, tell
+from oms_events.cli.trigger.options import not_configured, takes_settings
+from oms_events.triggers.guards.breaker import BreakerView
+from oms_events.triggers.request import WORD, WORD_REMEDY
+from oms_events.triggers.settings import TriggerSettings
+
+
+def to_word(text: str) -> str:
+    """A domain's or table's name. Raises `BadParameter`."""
+    if WORD.fullmatch(text) is None:
+        raise click.BadParameter(f"{text!r}: {WORD_REMEDY}")
+    return text
+
+
+@click.group()
+def breaker() -> None:
+    """The breakers, which stop the starts of a domain and table that keep failing."""
+
+
+@breaker.command("list")
+@takes_settings
+@ends_cleanly
+def list_(*, settings: TriggerSettings, as_json: bool) -> None:
+    """List the breakers that are open, or count failures; reads their whole table.
+
+    All others are closed.
+    """
+    views = run(_views(settings))
+    if as_json:
+        for view in views:
+            print_json({**asdict(view), "state": view.state.value})
+        return
+    columns = ("domain", "table", "state", "failures", "last failure", "opened", "next trial")
+    print_table(columns, [_row(view) for view in views])
+    if not views:
+        tell("all breakers are closed, without a failure that counts")
+
+
+@breaker.command()
+@click.argument("domain", type=to_word)
+@click.argument("table_name", metavar="TABLE", type=to_word)
+@takes_settings
+@ends_cleanly
+def reset(*, domain: str, table_name: str, settings: TriggerSettings, as_json: bool) -> None:
+    """Close the breaker of DOMAIN and TABLE, and forget its failures.
+
+    Starts go on at once. Ends with 1 when there is nothing to reset.
+    """
+    was_there = run(_reset(settings, domain, table_name))
+    if as_json:
+        print_json({"domain": domain, "table_name": table_name, "reset": was_there})
+    elif was_there:
+        click.echo(f"the breaker of {domain} {table_name} is closed")
+    else:
+        tell(f"the breaker of {domain} {table_name} is closed already, without a failure that counts")
+    sys.exit(ExitCode.OK if was_there else ExitCode.FAILED)
+
+
+@click.command()
+@takes_settings
+@ends_cleanly
+def quotas(*, settings: TriggerSettings, as_json: bool) -> None:
+    """Show the quotas of starts, and when the next may run; counts nothing."""
+    found = run(_look(settings))
+    if as_json:
+        for one in found:
+            print_json(one)
+        return
+    rows = [(one["name"], one["limit"], f"{one['window']:g} s", _wait(one["retry_after"])) for one in found]
+    print_table(("quota", "limit", "in any", "next start"), rows)
+
+
+async def _views(settings: TriggerSettings) -> Sequence[BreakerView]:
+    breakers = settings.create_breakers()
+    if breakers is None:
+        raise not_configured("breaker_table")
+    async with breakers:
+        return await breakers.views()
+
+
+async def _reset(settings: TriggerSettings, domain: str, table_name: str) -> bool:
+    breakers = settings.create_breakers()
+    if breakers is None:
+        raise not_configured("breaker_table")
+    async with breakers:
+        return await breakers.reset(domain, table_name)
+
+
+async def _look(settings: TriggerSettings) -> list[dict[str, Any]]:
+    limiter = settings.create_rate_limiter()
+    if limiter is None:
+        raise not_configured("rate_table")
+    async with limiter:
+        return [
+            {
+                "name": name,
+                "limit": quota.limit,
+                "window": quota.window,
+                "retry_after": await limiter.look(name, quota),
+            }
+            for name, quota in sorted(settings.config.quotas.items())
+        ]
+
+
+def _row(view: BreakerView) -> tuple[object, ...]:
+    trial = "at work" if view.trial_running else None if view.opened_at is None else _wait(view.retry_after)
+    return view.domain, view.table_name, view.state.value, view.failures, view.last_failure, view.opened_at, trial
+
+
+def _wait(seconds: float) -> str:
+    return f"in {seconds:.0f} s" if seconds else "now"

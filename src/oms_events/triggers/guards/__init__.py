@@ -1,0 +1,1 @@
+"""What keeps starts from running twice, too often, or in vain; usable alone."""

@@ -1,0 +1,220 @@
+"""One start on its whole way: completed, checked, guarded, run, and set aside where it has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from oms_events._aio import Clock
+from oms_events.errors import QueueError, StorageError
+from oms_events.instrumentation.correlation import correlated
+from oms_events.instrumentation.hooks import Hooks, Triggered
+from oms_events.triggers.admission import Admission
+from oms_events.triggers.config import TriggerConfig
+from oms_events.triggers.endings import BUSY, SKIPPED, Ending, Stopped, answer, rejection, success
+from oms_events.triggers.problems import Code, Problem
+from oms_events.triggers.request import TriggerRequest, TriggerType
+from oms_events.triggers.responses import Status, TriggerResponse
+from oms_events.triggers.setting_aside import Aside
+from oms_events.triggers.start import Draft
+from oms_events.triggers.validation import Completed, complete, is_correlation_id, key_of, payload_of
+from oms_events.triggers.work import Worker
+
+_log = logging.getLogger("oms_events")
+
+_LOGGED: Final = 10
+"""Problems, and unknown keys, that a line of the log names."""
+_LONGEST_NAME: Final = 100
+
+
+def has_caller(draft: Draft) -> bool:
+    """Whether somebody waits for the answer, and can try again by himself."""
+    return draft.trigger_type == "manual" and draft.queued is None
+
+
+class StartRunner:
+    """Runs drafts, one start each; safe to use concurrently."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        admission: Admission,
+        aside: Aside,
+        *,
+        config: TriggerConfig,
+        clock: Clock,
+        hooks: Hooks,
+        make_id: Callable[[], str],
+        open_parts: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._worker = worker
+        self._admission = admission
+        self._aside = aside
+        self._config = config
+        self._clock = clock
+        self._hooks = hooks
+        self._make_id = make_id
+        self._open_parts = open_parts
+
+    async def run(self, draft: Draft, *, until: float | None = None, grace: float = 0.0) -> TriggerResponse:
+        """How the start ended. Never raises but `CancelledError`, which leaves no guard taken.
+
+        At `until`, in the loop's time, the handler is cancelled and counts as failed; `grace` seconds later all of
+        it is given up.
+        """
+        began = self._clock.monotonic()
+        request, problems, defaulted = self._complete(draft)
+        if request is None:
+            return self._rejected(draft.trigger_type, _known_id(draft), problems)
+        with correlated(request.correlation_id):
+            self._tell_of_gaps(draft, request, defaulted)
+            try:
+                async with asyncio.timeout_at(None):
+                    response = await self._guarded(draft, request, until)
+            except Exception as error:
+                # A guard that breaks, or the time that is over: what is held expires, if it was not given back.
+                remedy = f"it failed here with {type(error).__name__}; the log has more. Try again later"
+                stop = Stopped(Problem(Code.FAILED, remedy))
+                stop.__cause__ = error
+                response = self._told(draft, request, stop, stop.ending)
+            self._report(draft.trigger_type, request.domain, response, began)
+        return response
+
+    def reject(
+        self, drafts: Sequence[Draft], problems: Sequence[Problem], trigger_type: TriggerType
+    ) -> TriggerResponse:
+        """The answer to an input of which nothing may run: its problems, and all that is wrong with its drafts."""
+        found = [*problems, *(problem for draft in drafts for problem in self._complete(draft).problems)]
+        return self._rejected(trigger_type, _known_id(drafts[0]) if drafts else None, found)
+
+    def _complete(self, draft: Draft) -> Completed:
+        return complete(draft, self._config, now=self._clock.now(), make_id=self._make_id)
+
+    async def _guarded(self, draft: Draft, request: TriggerRequest, until: float | None) -> TriggerResponse:
+        try:
+            if until is not None and asyncio.get_running_loop().time() >= until:
+                raise Stopped(Problem(Code.FAILED, "the time for it was over; try again later"))
+            await self._open()
+            if draft.dry_run:
+                ran = await self._admission.rehearse(request, lambda _: self._worker.plan(draft, request))
+            else:
+                ran = await self._admission.run(
+                    key_of(draft, request),
+                    payload_of(draft, request),
+                    request,
+                    lambda fence: self._worker.run(draft, request, fence=fence, until=until),
+                )
+        except Stopped as stop:
+            return await self._stopped(draft, request, stop)
+        status = Status.DRY_RUN if draft.dry_run else Status.DUPLICATE if ran.replayed else Status.SUCCESS
+        response = success(status, correlation_id=request.correlation_id, result=ran.result)
+        _say(logging.INFO, draft, request, response.status)
+        if draft.dry_run:
+            _say(logging.INFO, draft, request, f"would send {_line(str(ran.result))}")
+        return response
+
+    async def _open(self) -> None:
+        try:
+            await self._open_parts()
+        except (StorageError, QueueError) as error:
+            remedy = "the pipeline could not connect, and nothing was started; try again later"
+            raise Stopped(Problem(Code.STORAGE_UNAVAILABLE, remedy)) from error
+
+    async def _stopped(self, draft: Draft, request: TriggerRequest, stop: Stopped) -> TriggerResponse:
+        """What becomes of a start that does not go on: it waits, is kept as a dead letter, or is only answered."""
+        ending = stop.ending
+        # Its caller knows, and a dry run leaves nothing behind.
+        is_only_answered = draft.dry_run or (ending.status is Status.STOPPED and has_caller(draft))
+        try:
+            if ending.may_wait and not draft.dry_run and await self._aside.delay(draft, request, stop):
+                _say(logging.WARNING, draft, request, f"waits in the delay queue: {stop}")
+                return success(Status.DELAYED, correlation_id=request.correlation_id)
+            if ending.dead_letter and not is_only_answered and await self._aside.bury(draft, request, stop):
+                # Somebody runs it again: nobody else should.
+                ending = replace(ending, retryable=False)
+        except Stopped as other:
+            stop, ending = other, other.ending
+        if ending is BUSY and draft.trigger_type == "schedule":
+            ending = SKIPPED
+        return self._told(draft, request, stop, ending)
+
+    def _told(self, draft: Draft, request: TriggerRequest, stop: Stopped, ending: Ending) -> TriggerResponse:
+        # What the caller is not told, as it may hold secrets, the log is: in full where the cause is not known.
+        cause = stop.__cause__ if ending.status is Status.FAILED else None
+        is_known = isinstance(cause, StorageError | QueueError)
+        because = f"; it is {cause!r}" if is_known else ""
+        _say(
+            ending.level,
+            draft,
+            request,
+            f"{ending.status}: {stop}{because}",
+            error=None if is_known else cause,
+        )
+        return answer(ending, stop.problems, correlation_id=request.correlation_id, retry_after=stop.retry_after)
+
+    def _rejected(
+        self, trigger_type: TriggerType, correlation_id: str | None, problems: Sequence[Problem]
+    ) -> TriggerResponse:
+        began = self._clock.monotonic()
+        ending = rejection(problems)
+        response = answer(ending, problems, correlation_id=correlation_id)
+        with correlated(correlation_id):
+            _log.log(
+                ending.level,
+                "start %s (%s) is rejected: %s",
+                correlation_id,
+                trigger_type,
+                _line("; ".join(map(str, response.problems[:_LOGGED]))),
+                extra={"correlation_id": correlation_id},
+            )
+            self._report(trigger_type, "unknown", response, began)
+        return response
+
+    def _tell_of_gaps(self, draft: Draft, request: TriggerRequest, defaulted: Sequence[str]) -> None:
+        if defaulted:
+            names = ", ".join(f"{name} = {getattr(request, name)}" for name in defaulted)
+            text = f"lacks fields, which come from the defaults of {self._config.environment}: {names}"
+            _say(logging.WARNING, draft, request, text)
+        if draft.unknown:
+            names = ", ".join(f"{name}"[:_LONGEST_NAME] for name in list(draft.unknown)[:_LOGGED])
+            _say(logging.INFO, draft, request, f"has {len(draft.unknown)} keys that no request has, kept: {names}")
+
+    def _report(self, trigger_type: str, domain: str, response: TriggerResponse, began: float) -> None:
+        self._hooks(
+            Triggered(
+                trigger_type=trigger_type,
+                domain=domain,
+                status=response.status.value,
+                codes=[str(problem.code) for problem in response.problems],
+                seconds=self._clock.monotonic() - began,
+                correlation_id=response.correlation_id,
+            )
+        )
+
+
+def _known_id(draft: Draft) -> str | None:
+    return draft.correlation_id if is_correlation_id(draft.correlation_id) else None
+
+
+def _say(
+    level: int, draft: Draft, request: TriggerRequest, text: str, *, error: BaseException | None = None
+) -> None:
+    _log.log(
+        level,
+        "start %s (%s of %s:%s) %s",
+        request.correlation_id,
+        draft.trigger_type,
+        request.domain,
+        request.table_name,
+        _line(text),
+        exc_info=error,
+        extra={"correlation_id": request.correlation_id},
+    )
+
+
+def _line(text: str) -> str:
+    """It on one line, whatever somebody has put into it."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -1,0 +1,1 @@
+"""What came in, from whatever source, read as drafts of starts."""

@@ -1,0 +1,83 @@
+"""The envelope in which a start waits on the delay queue: what came in, with its id and its first arrival."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from pydantic import StrictStr
+
+from oms_events.triggers.problems import Code, Problem
+from oms_events.triggers.reading.models import InputModel, read_model
+from oms_events.triggers.reading.results import Reading
+from oms_events.triggers.request import TriggerRequest, TriggerType
+from oms_events.triggers.start import Draft
+
+DELAYED: Final = "delayed_start"
+VERSION: Final = 1
+
+
+class DelayedStart(InputModel):
+    """What the envelope holds. `raw` is what came in first; id and time are those that the start had then."""
+
+    version: Literal[1]
+    raw: dict[str, Any]
+    trigger_type: TriggerType
+    correlation_id: StrictStr
+    trigger_time: StrictStr
+    key: StrictStr | None = None
+    delayed_at: StrictStr | None = None
+    reason: StrictStr | None = None
+
+
+def wrap_delayed(
+    draft: Draft, request: TriggerRequest, *, key: str, delayed_at: str, reason: str
+) -> dict[str, Any]:
+    """The envelope of a start that was completed as `request`, under its idempotency `key`.
+
+    Read again it gives the same draft with the request's correlation id and time, whenever that is. A start that
+    came in an envelope gets a new one around what came in first. `delayed_at` is RFC 3339.
+    """
+    raw = draft.raw
+    if isinstance(raw, Mapping) and isinstance(raw.get(DELAYED), Mapping):
+        raw = raw[DELAYED]["raw"]
+    held = {
+        "version": VERSION,
+        "raw": raw,
+        "trigger_type": request.trigger_type,
+        "correlation_id": request.correlation_id,
+        "trigger_time": request.trigger_time,
+        "key": key,
+        "delayed_at": delayed_at,
+        "reason": reason,
+    }
+    return {DELAYED: held}
+
+
+def is_delayed(document: Mapping[str, Any]) -> bool:
+    """Whether it is an envelope of the delay queue."""
+    return DELAYED in document
+
+
+def read_delayed(raw: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Reading]) -> Reading:
+    """The start in an envelope; `read` reads what it holds."""
+    held = read_model(DelayedStart, raw[DELAYED], place=DELAYED)
+    if isinstance(held, list):
+        return Reading(problems=held, kind="delayed")
+    reading = read(held.raw)
+    if reading.messages or len(reading.drafts) > 1:
+        problem = Problem(
+            Code.UNKNOWN_SHAPE, "an envelope holds one start; send each in its own", f"{DELAYED}.raw"
+        )
+        return Reading(problems=[problem], kind="delayed", trigger_type=reading.trigger_type)
+    drafts = [
+        dataclasses.replace(
+            draft,
+            raw=raw,
+            correlation_id=held.correlation_id,
+            fields={**draft.fields, "trigger_time": held.trigger_time},
+        )
+        for draft in reading.drafts
+    ]
+    return reading._replace(drafts=drafts, kind="delayed")

@@ -1,0 +1,176 @@
+"""A pipeline as a Lambda function: its entry point, called as Lambda calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from oms_events.errors import StartRefusedError, TriggerFailedError
+from oms_events.triggers.config import TriggerConfig
+from oms_events.triggers.lambda_entry import LambdaHandler
+from oms_events.triggers.responses import Status, TriggerResponse
+from oms_events.triggers.start import Start
+from tests.triggers.pipelines import Scene, event, limited, manual, new_objects, schedule
+
+
+@dataclass
+class Context:
+    """What the handler uses of Lambda's context."""
+
+    seconds: float = 30.0
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.seconds * 1000)
+
+
+def invoke(scene: Scene, raw: object, seconds: float = 30.0) -> dict[str, Any]:
+    return scene.pipeline.lambda_handler(raw, Context(seconds))
+
+
+def message(at: int, body: object, group: str = "") -> dict[str, Any]:
+    return {
+        "messageId": f"message-{at}",
+        "receiptHandle": "receipt",
+        "eventSource": "aws:sqs",
+        "attributes": {"MessageGroupId": group} if group else {},
+        "body": json.dumps(body),
+    }
+
+
+def test_a_manual_call_is_always_answered() -> None:
+    scene = Scene(limited(manual=1))
+    answer = invoke(scene, manual())
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"])["result"] == {"chunks": 1}
+    assert invoke(scene, manual(correlation_id="call-2"))["statusCode"] == 429
+    assert invoke(scene, manual(table_name="9"))["statusCode"] == 400
+    assert invoke(scene, "no object")["statusCode"] == 400
+    scene.pipeline.lambda_handler.close()
+
+
+@pytest.mark.parametrize("raw", [schedule(), event(), new_objects("market/prices/a.json")])
+def test_what_may_go_well_later_raises_and_the_environment_stays_usable(raw: dict[str, Any]) -> None:
+    scene = Scene()
+    scene.handler.error = RuntimeError()
+    with pytest.raises(TriggerFailedError, match="500") as failed:
+        invoke(scene, raw)
+    assert isinstance(failed.value.response, TriggerResponse)
+    assert failed.value.response.status is Status.FAILED
+    scene.handler.error = None
+    assert invoke(scene, raw)["statusCode"] == 200
+    assert json.loads(invoke(scene, raw)["body"])["status"] == "duplicate"
+    scene.handler.error = StartRefusedError("NO", "no")
+    assert invoke(scene, {**event("event-2")})["statusCode"] == 422
+    scene.pipeline.lambda_handler.close()
+
+
+def test_of_several_starts_only_the_failed_one_runs_again() -> None:
+    calls: list[str] = []
+
+    async def handler(start: Start) -> None:
+        calls.append(start.correlation_id)
+        if len(calls) == 2:
+            raise RuntimeError
+
+    scene = Scene(handler=handler)
+    objects = new_objects("market/prices/a.json", "market/prices/b.json", "market/prices/c.json")
+    with pytest.raises(TriggerFailedError):
+        invoke(scene, objects)
+    assert invoke(scene, objects)["statusCode"] == 200
+    assert len(calls) == 4
+    assert calls[1] == calls[3]
+    scene.pipeline.lambda_handler.close()
+
+
+def test_a_batch_of_messages_names_those_that_come_again() -> None:
+    scene = Scene(limited(event=2))
+    batch = {"Records": [message(at, event(f"event-{at}"), "market:prices") for at in range(4)]}
+    assert invoke(scene, batch) == {
+        "batchItemFailures": [{"itemIdentifier": "message-2"}, {"itemIdentifier": "message-3"}]
+    }
+    # A manual call in a queue has nobody who waits for the answer.
+    scene.handler.error = RuntimeError()
+    assert invoke(scene, {"Records": [message(9, manual())]}) == {
+        "batchItemFailures": [{"itemIdentifier": "message-9"}]
+    }
+    scene.pipeline.lambda_handler.close()
+
+
+def test_a_handler_that_takes_too_long_is_stopped_in_time_and_counts_as_failed() -> None:
+    async def sleep(start: Start) -> None:
+        await asyncio.sleep(30)
+
+    scene = Scene(TriggerConfig(failure_threshold=1), handler=sleep)
+    before = time.monotonic()
+    with pytest.raises(TriggerFailedError, match="TimeoutError"):
+        invoke(scene, event(), seconds=0.5)
+    assert time.monotonic() - before < 0.5
+    assert not len(scene.records)
+    (view,) = asyncio.run(scene.breakers.views())
+    assert view.failures == 1
+    scene.pipeline.lambda_handler.close()
+
+
+def test_what_hangs_in_a_guard_is_given_up_in_time() -> None:
+    async def hang(request: object) -> list[str]:
+        await asyncio.sleep(30)
+        return []
+
+    scene = Scene(symbols=hang)
+    with pytest.raises(TriggerFailedError, match="failed here with TimeoutError"):
+        invoke(scene, {**event(), "detail": {"reason": "x"}}, seconds=0.5)
+    assert asyncio.run(scene.is_free())
+    scene.pipeline.lambda_handler.close()
+
+
+def test_the_messages_for_which_no_time_is_left_come_again() -> None:
+    async def sleep(start: Start) -> None:
+        await asyncio.sleep(30)
+
+    scene = Scene(handler=sleep)
+    batch = {"Records": [message(at, event(f"event-{at}")) for at in range(3)]}
+    answer = invoke(scene, batch, seconds=0.3)
+    assert [one["itemIdentifier"] for one in answer["batchItemFailures"]] == [
+        "message-0",
+        "message-1",
+        "message-2",
+    ]
+    assert not len(scene.records)
+    scene.pipeline.lambda_handler.close()
+
+
+def test_parts_are_opened_once_for_all_invocations_and_again_after_closing() -> None:
+    loops = []
+
+    class Part:
+        async def open(self) -> None:
+            loops.append(asyncio.get_running_loop())
+
+        async def close(self) -> None:
+            loops.append(asyncio.get_running_loop())
+
+        async def __call__(self, start: Start) -> None: ...
+
+    scene = Scene(handler=Part())
+    invoke(scene, manual())
+    invoke(scene, manual(correlation_id="call-2"))
+    assert len(loops) == 1
+    scene.pipeline.lambda_handler.close()
+    scene.pipeline.lambda_handler.close()
+    assert loops[0] is loops[1]
+    assert loops[0].is_closed()
+    assert invoke(scene, manual())["statusCode"] == 200
+    assert len(loops) == 3
+    scene.pipeline.lambda_handler.close()
+
+
+def test_without_a_context_there_is_a_minute() -> None:
+    scene = Scene()
+    handler = LambdaHandler(scene.pipeline)
+    assert handler(manual())["statusCode"] == 200
+    handler.close()
