@@ -150,6 +150,8 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         one = arguments[-1] is Ellipsis
         return f"list of {_type(arguments[0])}" if one else f"[{', '.join(map(_type, arguments))}]"
+    if origin is frozenset:
+        return f"set of {_type(arguments[0])}"
     if origin is not None and issubclass(origin, Mapping):
         return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
     if issubclass(annotation, enum.StrEnum):
@@ -206,8 +208,12 @@ def _default(field: Any) -> str:
         return "none"
     if isinstance(value, str) and not isinstance(value, enum.Enum):
         return f'`"{value}"`'
-    text = json.dumps(value, default=lambda model: model.model_dump(exclude_defaults=True))
+    text = json.dumps(value, default=_plain)
     return f"`{text}`" if len(text) <= _LONGEST_DEFAULT else "see below"
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, frozenset) else value.model_dump(exclude_defaults=True)
 
 
 def docstring_table(module: str) -> str:

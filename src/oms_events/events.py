@@ -88,7 +88,7 @@ def parse_event(document: bytes | str | Mapping[str, Any]) -> CloudEvent:
             raise InvalidEventError(f"not JSON: {error}") from error
         if not isinstance(attributes, dict):
             raise InvalidEventError(f"a CloudEvent is a JSON object, not {_kind(attributes)}")
-    if "id" not in attributes:
+    if attributes.get("id") is None:
         raise InvalidEventError("attribute 'id' is missing; give the event one", field="id")
     data = attributes.pop("data", None)
     encoded = attributes.pop("data_base64", None)

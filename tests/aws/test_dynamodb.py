@@ -361,7 +361,7 @@ async def test_waiting_for_a_connection_counts_and_is_not_sent(proxy: FaultProxy
     try:
         proxy.always(Hang(), operation="PutItem")
         calls = [dynamo.call("PutItem", put(f"waiting-{number}"), table=TABLE) for number in range(4)]
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             failures = await asyncio.gather(*calls, return_exceptions=True)
     finally:
         proxy.release()

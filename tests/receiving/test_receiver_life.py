@@ -92,7 +92,7 @@ async def test_closing_cancels_a_handler_that_does_not_end(
     receiver = JetStreamReceiver(client, config, handler)
     await receiver.open()
     await until(lambda: len(handler.ids) == 3)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(5):
         await receiver.close()
     assert own_tasks() == []
     async with JetStreamReceiver(client, config, other := Handler()):

@@ -8,6 +8,7 @@ from oms_events.errors import ConfigurationError
 from oms_events.eventstore.registry import EventRegistry
 from oms_events.publishers.memory import MemoryPublisher
 from oms_events.settings import Settings
+from oms_events.triggers.environment import IngestionEnvironment
 from oms_events.triggers.start import Start
 
 TOML = """
@@ -490,3 +491,13 @@ async def test_triggers_without_tables_or_a_queue_take_a_handler_of_yours() -> N
 
     async with settings.create_trigger_pipeline(handle) as pipeline:
         assert (await pipeline.handle({"urgent": True})).result == ["AAPL", "MSFT", "GOOGL"]
+
+
+def test_the_example_of_triggers_is_the_preset_of_prod() -> None:
+    triggers = Settings.from_file(Path(__file__).parents[2] / "examples" / "triggers.toml", env={}).triggers
+    assert triggers is not None
+    fields = dict(triggers)
+    # All that the preset tells its function, but for the bus, which is optional there too.
+    assert all(fields[name] for name in (*IngestionEnvironment.__annotations__, "symbols_parameter", "aws_region"))
+    assert (triggers.config.defaults.symbols, triggers.config.defaults.period) == ((), "5d")
+    assert triggers.config.options.chunk_size == 10

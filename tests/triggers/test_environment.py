@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from contextlib import closing
@@ -202,7 +203,7 @@ async def test_starts_go_on_to_the_event_bus_of_the_environment(oms_aws_emulator
         await events.call("CreateEventBus", Name=name)
         url = (await sqs.call("CreateQueue", QueueName=name))["QueueUrl"]
         asked = await sqs.call("GetQueueAttributes", QueueUrl=url, AttributeNames=["QueueArn"])
-        pattern = json.dumps({"detail-type": ["ingestion.chunk.requested"]})
+        pattern = json.dumps({"detail": {"cloudEvents": {"type": ["ingestion.chunk.requested"]}}})
         await events.call("PutRule", Name=name, EventBusName=name, EventPattern=pattern)
         target = {"Id": "queue", "Arn": asked["Attributes"]["QueueArn"]}
         await events.call("PutTargets", Rule=name, EventBusName=name, Targets=[target])
@@ -212,7 +213,7 @@ async def test_starts_go_on_to_the_event_bus_of_the_environment(oms_aws_emulator
             assert planned.result["plan"]["event_type"] == "ingestion.chunk.requested"
             response = await pipeline.handle({"symbols": ["A", "B", "C"], "correlation_id": "flow-1"})
         assert (response.status_code, response.result["chunks"]) == (200, 2), response.body
-        async with SqsQueue(settings.queue(url)) as queue:
+        async with SqsQueue(settings.queue(url)) as queue, asyncio.timeout(10):
             found: list[dict[str, Any]] = []
             while len(found) < 2:
                 found += [json.loads(message.body) for message in await queue.receive(wait=5)]

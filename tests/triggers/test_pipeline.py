@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from oms_events.errors import ConfigurationError, StartRefusedError
 from oms_events.instrumentation.correlation import current_correlation_id
 from oms_events.testing.clock import ManualClock
 from oms_events.triggers.config import RunOptions, TriggerConfig
+from oms_events.triggers.endings import ENDINGS
 from oms_events.triggers.pipeline import TriggerPipeline
 from oms_events.triggers.problems import Code
 from oms_events.triggers.request import TriggerRequest
@@ -362,9 +365,33 @@ async def test_a_handler_that_is_cancelled_from_inside_has_failed() -> None:
     assert codes(response) == [Code.FAILED]
 
 
+async def test_ids_that_cannot_be_made_up_are_answered_too() -> None:
+    response = await Scene(make_id=lambda: str(1 / 0)).handle({"symbols": ["AAPL"]})
+    assert (response.status_code, response.retryable) == (500, True)
+
+
 async def test_ids_are_made_up_for_manual_calls_only() -> None:
     pipeline = TriggerPipeline(lambda start: asyncio.sleep(0), clock=ManualClock())
     first, second = [await pipeline.handle({"symbols": ["A"]}) for _ in range(2)]
     assert first.correlation_id != second.correlation_id
     first, second = [await pipeline.handle(event()) for _ in range(2)]
     assert first.correlation_id == second.correlation_id == "event-1"
+
+
+def test_the_table_of_codes_is_what_the_code_does() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/triggers.md").read_text()
+    table = page.partition("### Codes")[2].partition("- `INVALID")[0]
+    told = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            codes, *ending = (cell.strip() for cell in line.strip("|").split("|"))
+            told.update(dict.fromkeys(re.findall(r"`([A-Z_]+)`", codes), ending))
+    assert told == {
+        code.value: [
+            f"{ending.status_code} `{ending.status}`",
+            logging.getLevelName(ending.level),
+            "yes" if ending.retryable else "no",
+            "yes" if ending.dead_letter else "no",
+        ]
+        for code, ending in ENDINGS.items()
+    }

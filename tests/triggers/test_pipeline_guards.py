@@ -301,6 +301,8 @@ async def test_a_dry_run_takes_a_quota_looks_at_the_breaker_and_holds_nothing() 
         await scene.breakers.failed(permit)
     await scene.clock.advance(60)
     assert (await scene.handle(manual(dry_run=True))).status is Status.STOPPED
+    assert (await scene.handle(event("event-1", dry_run=True))).status is Status.STOPPED
+    assert told(await scene.handle(event("event-2", dry_run=True))) == (429, "limited", [Code.RATE_LIMITED], True)
     assert not scene.delay.documents
     assert not scene.dead_letters.letters
     await scene.clock.advance(300)

@@ -64,6 +64,10 @@ class RunOptions(ConfigModel):
     """Seconds that the worker of a chunk may take; it is told in the chunk."""
 
 
+def _default_quotas() -> Mapping[QuotaName, Quota]:
+    return {"manual": Quota(limit=10, window=3600), "event": Quota(limit=100, window=60)}
+
+
 class TriggerConfig(ConfigModel):
     """How a pipeline completes, checks and guards starts; times in seconds.
 
@@ -86,9 +90,7 @@ class TriggerConfig(ConfigModel):
     object_suffix: str = ""
     """New objects whose keys end otherwise are ignored."""
 
-    quotas: Mapping[QuotaName, Quota] = Field(
-        default_factory=lambda: {"manual": Quota(limit=10, window=3600), "event": Quota(limit=100, window=60)}
-    )
+    quotas: Mapping[QuotaName, Quota] = Field(default_factory=_default_quotas)
     """How many starts may run; what is not named is not limited. New objects count as events."""
 
     keep_for: float = Field(default=86_400.0, gt=0)

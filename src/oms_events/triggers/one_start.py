@@ -72,7 +72,7 @@ class StartRunner:
         with correlated(request.correlation_id):
             self._tell_of_gaps(draft, request, defaulted)
             try:
-                async with asyncio.timeout_at(None):
+                async with asyncio.timeout_at(None if until is None else until + grace):
                     response = await self._guarded(draft, request, until)
             except Exception as error:
                 # A guard that breaks, or the time that is over: what is held expires, if it was not given back.
@@ -113,7 +113,7 @@ class StartRunner:
         response = success(status, correlation_id=request.correlation_id, result=ran.result)
         _say(logging.INFO, draft, request, response.status)
         if draft.dry_run:
-            _say(logging.INFO, draft, request, f"would send {_line(str(ran.result))}")
+            _say(logging.INFO, draft, request, f"would send {one_line(str(ran.result))}")
         return response
 
     async def _open(self) -> None:
@@ -167,7 +167,7 @@ class StartRunner:
                 "start %s (%s) is rejected: %s",
                 correlation_id,
                 trigger_type,
-                _line("; ".join(map(str, response.problems[:_LOGGED]))),
+                one_line("; ".join(map(str, response.problems[:_LOGGED]))),
                 extra={"correlation_id": correlation_id},
             )
             self._report(trigger_type, "unknown", response, began)
@@ -209,12 +209,12 @@ def _say(
         draft.trigger_type,
         request.domain,
         request.table_name,
-        _line(text),
+        one_line(text),
         exc_info=error,
         extra={"correlation_id": request.correlation_id},
     )
 
 
-def _line(text: str) -> str:
-    """It on one line, whatever somebody has put into it."""
+def one_line(text: str) -> str:
+    """It on one line of the log, whatever somebody has put into it."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -21,7 +21,7 @@ from oms_events.triggers.guards.breaker import TriggerBreakers
 from oms_events.triggers.guards.exclusion import Leases
 from oms_events.triggers.guards.rate import RateLimiter
 from oms_events.triggers.lambda_entry import Handled, LambdaHandler
-from oms_events.triggers.one_start import StartRunner, has_caller
+from oms_events.triggers.one_start import StartRunner, has_caller, one_line
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS
 from oms_events.triggers.reading.event_table import EventReaders
@@ -38,7 +38,7 @@ from oms_events.triggers.work import Worker
 
 _log = logging.getLogger("oms_events")
 
-_BROKEN: Final = Problem(Code.FAILED, "it could not be read, which is an error of ours; the log has more")
+_BROKEN: Final = Problem(Code.FAILED, "it could not be handled; the log has more")
 _BEFORE: Final = "an earlier message of its group has to go first"
 
 
@@ -142,15 +142,23 @@ class TriggerPipeline:
             return Handled(answer(FAILED, [_BROKEN]), has_caller=False)
         if reading.messages:
             return await self._run_messages(reading.messages, until, grace)
-        response = await self._run_one(reading, until, grace)
+        response = await self._answered(reading, until, grace)
         is_manual = reading.trigger_type == "manual" and all(map(has_caller, reading.drafts))
         return Handled(response, has_caller=is_manual)
+
+    async def _answered(self, reading: Reading, until: float | None, grace: float) -> TriggerResponse:
+        try:
+            return await self._run_one(reading, until, grace)
+        except Exception:
+            # Outside of the guards: `make_id`, or an error of ours.
+            _log.exception("an input could not be handled")
+            return answer(FAILED, [_BROKEN])
 
     async def _run_one(self, reading: Reading, until: float | None, grace: float) -> TriggerResponse:
         if reading.problems:
             return self._starts.reject(reading.drafts, reading.problems, reading.trigger_type)
         if not reading.drafts:
-            _log.info("nothing is started: %s", "; ".join(reading.reasons)[:1_000])
+            _log.info("nothing is started: %s", one_line("; ".join(reading.reasons)[:1_000]))
             return success(Status.SUCCESS, result={"ignored": reading.ignored, "reasons": list(reading.reasons)})
         responses = [await self._starts.run(draft, until=until, grace=grace) for draft in reading.drafts]
         return responses[0] if len(responses) == 1 else together(responses)
@@ -165,7 +173,7 @@ class TriggerPipeline:
             if group in stuck:
                 response = _behind(stuck[group])
             else:
-                response = await self._run_one(reading, until, grace)
+                response = await self._answered(reading, until, grace)
             responses.append(response)
             if response.retryable:
                 failed.append(message_id)

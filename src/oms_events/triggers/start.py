@@ -27,9 +27,9 @@ class Draft:
     """One start as a source read it: nothing in it is checked but its shape.
 
     `fields` has the request's fields that were there, under their own names; `unknown` what no request has.
-    `correlation_id` is given or derived (None: nobody said one, and the pipeline makes one up), `flow_id` is that of
-    the whole flow, where an event has one; `ds` the date of the partition; `raw` the JSON that it came as, such that
-    the same pipeline reads the same start out of it again.
+    `correlation_id` is given or derived (None: nobody said one, and the pipeline makes one up), `flow_id` is that
+    of the whole flow, where an event has one; `ds` the date of the partition; `raw` the JSON that it came as, such
+    that the same pipeline reads the same start out of it again.
     """
 
     trigger_type: TriggerType

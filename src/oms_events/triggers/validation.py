@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from oms_events._config import suggestion
 from oms_events.triggers.config import RunOptions, TriggerConfig
 from oms_events.triggers.problems import Code, Problem
+from oms_events.triggers.reading.event_table import same_source
 from oms_events.triggers.request import (
     MAX_CORRELATION_ID,
     MAX_SYMBOLS,
@@ -39,7 +40,6 @@ _WORDS: Final[Mapping[str, Code]] = {
     "interval": Code.INVALID_INTERVAL,
     "file_format": Code.INVALID_FILE_FORMAT,
 }
-_SAME_SOURCE: Final[Mapping[str, str]] = {"extract.pipeline": "transform.pipeline"}
 _FLAGS: Final = ("dry_run", "force_symbols")
 _SHOWN: Final = 10
 """Wrong symbols, or unknown options, that an answer names; the others are counted."""
@@ -172,14 +172,10 @@ def _word_problem(name: str, code: Code, given: object, config: TriggerConfig) -
     if pattern.fullmatch(given) is None:
         return Problem(code, remedy, name, given)
     allowed = {"data_source": config.data_sources, "domain": config.domains}.get(name)
-    if allowed is None or _same(given) in {_same(one) for one in allowed}:
+    if allowed is None or same_source(given) in {same_source(one) for one in allowed}:
         return None
     known = ", ".join(sorted(allowed)) or "none"
     return Problem(code, f"give one that is allowed: {known}", name, given)
-
-
-def _same(source: str) -> str:
-    return _SAME_SOURCE.get(source, source)
 
 
 def _symbols(draft: Draft, problems: list[Problem]) -> list[object]:

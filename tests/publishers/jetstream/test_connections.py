@@ -80,7 +80,7 @@ async def test_a_server_that_hangs_is_given_up_in_time() -> None:
         publisher = JetStreamPublisher(config(server, connect_timeout=0.3), options=MAKE)
         server.pause()
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(5):
                 with pytest.raises(TransientError):
                     await publisher.open()
         finally:
@@ -270,7 +270,7 @@ async def test_a_denied_subject_is_the_addresss_fault(own: bool, fast_path: bool
         connection = config(server, user="oms", password="p") if own else client
         async with JetStreamPublisher(connection, options=options) as publisher:
             denied = encode(build_event("com.foundry.oms.Branch.created", "/s"))
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(10):
                 results = await publisher.publish([denied, *make_events(3)], timeout=30)
             assert [type(result) for result in results] == [AddressDeniedError, Receipt, Receipt, Receipt]
             assert "oms.branch.created" in str(results[0])
@@ -369,7 +369,7 @@ async def test_of_two_denied_subjects_a_borrowed_client_shows_both() -> None:
         client = await nats.connect(server.url, user="oms", password="p", error_cb=quiet)
         async with JetStreamPublisher(client, options=JetStreamOptions(stream="OMS")) as publisher:
             events = events_of("oms.account.created", "oms.branch.created", "oms.schema.created")
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(10):
                 results = await publisher.publish(events, timeout=30)
             assert [type(result) for result in results] == [AddressDeniedError, AddressDeniedError, Receipt]
             await client.close()

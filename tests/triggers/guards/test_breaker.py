@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -262,6 +263,35 @@ async def test_a_trial_that_may_have_been_taken_is_replaced_after_its_time(bench
     bench.proxy.clear()
     assert await bench.breakers.admit(domain, "prices") == 20.0
     await bench.clock.advance(20)
+    assert (await admitted(bench.breakers, domain)).trial is not None
+
+
+class Slow(DynamoDBBreakers):
+    """What it changed it tells later."""
+
+    changed, answers = asyncio.Event(), asyncio.Event()
+
+    async def _update(self, *args: Any, **options: Any) -> Any:
+        answer = await super()._update(*args, **options)
+        self.changed.set()
+        await self.answers.wait()
+        return answer
+
+
+async def test_cancelled_while_it_is_admitted_a_trial_is_given_back(bench: Bench, domain: str) -> None:
+    for _ in range(3):
+        await bench.fail(domain)
+    await bench.clock.advance(30)
+    before = asyncio.all_tasks()
+    async with Slow(bench.breakers._config, OPTIONS, clock=bench.clock) as slow:
+        admitting = asyncio.create_task(slow.admit(domain, "prices"))
+        await slow.changed.wait()
+        assert await bench.breakers.look(domain, "prices") == 20.0
+        admitting.cancel()
+        slow.answers.set()
+        with pytest.raises(asyncio.CancelledError):
+            await admitting
+    assert asyncio.all_tasks() == before
     assert (await admitted(bench.breakers, domain)).trial is not None
 
 

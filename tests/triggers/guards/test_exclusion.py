@@ -60,12 +60,20 @@ class TestDynamoDB(LeasesContract):
 
 
 class Shaky(MemoryLeases):
-    """Leases whose renewals and releases fail, or hang, while they are told to."""
+    """Leases that are slow to answer, and fail, or hang, while they are told to."""
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock=clock)
         self.error: Exception | None = None
         self.hangs = False
+        self.taken, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+
+    async def take(self, key: str, *, seconds: float) -> Lease | float:
+        lease = await super().take(key, seconds=seconds)
+        self.taken.set()
+        await self.answers.wait()
+        return lease
 
     async def renew(self, lease: Lease, *, seconds: float) -> bool:
         await self._shake()
@@ -254,6 +262,33 @@ async def test_an_error_of_the_body_goes_before(leases: Shaky, clock: ManualCloc
     await clock.advance(20)
     with pytest.raises(LookupError, match="its own"):
         await task
+
+
+async def test_cancelled_while_it_takes_the_lease_a_run_gives_it_back(leases: Shaky, clock: ManualClock) -> None:
+    before = asyncio.all_tasks()
+    leases.answers.clear()
+    run = Run(leases, clock)
+    await leases.taken.wait()
+    run.task.cancel()
+    await asyncio.sleep(0)
+    assert not run.task.done()
+    leases.answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run.task
+    assert not run.began.is_set()
+    assert asyncio.all_tasks() == before
+    assert isinstance(await leases.take("a", seconds=60), Lease)
+
+    leases.answers.clear()
+    run = Run(leases, clock)
+    await asyncio.sleep(0.01)
+    for _ in range(2):
+        # Somebody who does not want to wait for that.
+        run.task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await run.task
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_run_is_for_one_use(leases: Shaky, clock: ManualClock) -> None:

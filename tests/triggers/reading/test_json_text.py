@@ -100,6 +100,7 @@ REFUSED: dict[str, tuple[object, str, str | None]] = {
     "long bytes": (b" " * (LIMIT + 1), "TOO_LARGE", None),
     "long in UTF-8": ('{"a": "' + "\u20ac" * (LIMIT // 3) + '"}', "TOO_LARGE", None),
     "a long object": ({"a": ["x" * LIMIT]}, "TOO_LARGE", None),
+    "a long list": ({"a": [1] * (LIMIT // 2)}, "TOO_LARGE", None),
 }
 
 

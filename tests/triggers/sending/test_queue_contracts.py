@@ -1,4 +1,9 @@
-"""Queues, delay queues and dead letters keep their contracts, on the emulator's SQS and in memory."""
+"""Queues, delay queues and dead letters keep their contracts, on the emulator's SQS and in memory.
+
+What the emulator has otherwise than SQS: every entry of a batch that fails is the sender's fault, receipt handles whose
+time is over still delete and hide, nothing is refused for being hidden longer than 12 hours, and a dead-letter queue of
+a function gets the record that a destination would.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,7 @@ from oms_events.triggers.sending.delay import MemoryDelayQueue, SqsDelayQueue
 from oms_events.triggers.sending.memory_queue import MemoryQueue
 from oms_events.triggers.sending.redrive import DeadLetterAdmin
 from oms_events.triggers.sending.sqs import SqsQueue
+from oms_events.triggers.start import Queued
 from tests.triggers.sending.conftest import MakeQueue
 
 
@@ -109,6 +115,20 @@ async def test_in_memory_time_is_as_in_sqs() -> None:
         await delay.settle(batch)
     await delay.settle(again)
     assert delay.documents == []
+
+
+async def test_a_start_is_held_for_less_than_sqs_takes_from_the_receipt_on() -> None:
+    clock = ManualClock()
+    delay = MemoryDelayQueue(clock=clock)
+    await delay.put({"start": 1}, group="g", key="1")
+    batch = await delay.receive_batch()
+    assert batch is not None
+    (record,) = batch["Records"]
+    await delay.hold(Queued(record["messageId"], record["receiptHandle"]), 86_400)
+    await clock.advance(42_299)
+    assert await delay.receive_batch() is None
+    await clock.advance(1)
+    assert await delay.receive_batch() is not None
 
 
 async def test_in_memory_a_deduplication_id_is_known_for_five_minutes() -> None:

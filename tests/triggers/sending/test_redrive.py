@@ -95,6 +95,17 @@ async def test_a_chunk_goes_back_to_its_queue_and_nowhere_else() -> None:
     assert (chunks.documents, dead.documents) == (before, [])
 
 
+async def test_the_same_start_may_be_redriven_twice_within_five_minutes() -> None:
+    delay, dead = MemoryQueue("delay.fifo", fifo=True), MemoryQueue("delay-dlq.fifo", fifo=True)
+    body = '{"delayed_start": {"version": 1, "raw": {}}}'
+    for round_ in ("first", "second"):
+        dead.put(OutgoingMessage(body, "market:prices", round_))
+        (handled,) = await DeadLetterAdmin(dead).redrive(QueueTarget(delay))
+        assert handled.outcome is LetterOutcome.TAKEN
+        (message,) = await delay.receive()
+        await delay.delete(message.receipt_handle)
+
+
 # ---------------------------------------------------------------------- a function
 
 
@@ -196,6 +207,10 @@ async def test_what_is_sent_on_and_cannot_be_deleted_is_told(
         oms_fault_proxy.clear()
         # It is not hidden any more.
         assert len(await admin.letters()) == 1
+        oms_fault_proxy.forget_calls()
+        await admin.redrive(taker)
+        # What is gone is not given back.
+        assert oms_fault_proxy.calls_of("ChangeMessageVisibilityBatch") == ()
 
 
 async def test_letters_are_given_back_when_reading_fails_on_the_way(

@@ -100,7 +100,7 @@ def from_eventbridge_event(document: Mapping[str, Any] | str | bytes) -> CloudEv
         raise InvalidEventError(f"'detail' has no object {_EVENT!r}: it was no CloudEvent", field="detail")
     if _METADATA in detail:
         return parse_event(event)
-    if "id" not in event:
+    if event.get("id") is None:
         raise InvalidEventError("attribute 'id' is missing", field="id")
     return event_from_attributes(dict(event), {name: value for name, value in detail.items() if name != _EVENT})
 

@@ -77,7 +77,7 @@ class TriggerBreakers(Protocol):
         """Lets a start through, or says after how many seconds to ask again: open, or its trial is under way.
 
         A permit is given back with `succeeded`, `failed` or `released`; a trial that never is, because its process
-        crashed or this was cancelled, is replaced after `trial_time`.
+        crashed, is replaced after `trial_time`. Cancelled, it leaves no trial behind.
         """
         ...
 

@@ -27,6 +27,7 @@ from oms_events.triggers.guards.breaker import (
 )
 from oms_events.triggers.guards.config import BreakerOptions, GuardTableConfig
 from oms_events.triggers.guards.times import expiry, since_epoch, span
+from oms_events.triggers.guards.undoing import undone_if_cancelled
 from oms_events.triggers.schema import BREAKER, PARTITION, TTL_ATTRIBUTE, breaker_key, breaker_of
 
 if TYPE_CHECKING:
@@ -127,10 +128,11 @@ class DynamoDBBreakers(DynamoTable):
                 return wait
             if record.opened_at is None:
                 return Permit(domain, table_name, token=token, epoch=record.epoch)
-            refused_by = await self._try(domain, table_name, token, now)
+            permit = Permit(domain, table_name, trial=token, token=token, epoch=record.epoch)
+            refused_by = await self._take_trial(permit, token, now)
             if refused_by is None:
                 self._tell(domain, table_name, BreakerState.OPEN, BreakerState.HALF_OPEN, RECOVERING)
-                return Permit(domain, table_name, trial=token, token=token, epoch=record.epoch)
+                return permit
             record = refused_by
 
     async def look(self, domain: str, table_name: str) -> float:
@@ -205,14 +207,22 @@ class DynamoDBBreakers(DynamoTable):
 
     # ------------------------------------------------------------------ changes
 
-    async def _try(self, domain: str, table_name: str, token: str, now: int) -> BreakerRecord | None:
+    async def _take_trial(self, permit: Permit, trial: str, now: int) -> BreakerRecord | None:
         values = {
-            ":trial": token,
+            ":trial": trial,
             ":now": now,
             ":until": now + span(self._options.trial_time),
             ":recovering": now - span(self._options.recovery_time),
         }
-        return await self._update(domain, table_name, TRY, f"{RECOVERY_OVER} AND {NO_TRIAL}", values)
+        condition = f"{RECOVERY_OVER} AND {NO_TRIAL}"
+        taking = self._update(permit.domain, permit.table_name, TRY, condition, values)
+
+        async def give_back(refused_by: BreakerRecord | None) -> None:
+            if refused_by is None:
+                await self.released(permit)
+
+        name = f"take the trial of {permit.domain} {permit.table_name}"
+        return await undone_if_cancelled(taking, give_back, name=name)
 
     async def _count(self, permit: Permit, now: int, *, is_last: bool) -> BreakerRecord | None:
         place = self._options.failure_threshold - 2

@@ -13,6 +13,7 @@ from oms_events._aio import Clock, SystemClock, cancel_and_wait
 from oms_events.errors import LeaseHeldError, LeaseLostError
 from oms_events.triggers.guards.rate import check_name
 from oms_events.triggers.guards.times import seconds_of, since_epoch, span
+from oms_events.triggers.guards.undoing import undone_if_cancelled
 
 _log = logging.getLogger("oms_events")
 
@@ -128,9 +129,9 @@ class Exclusive:
 
     The lease is renewed each third of `seconds`. Once it was lost, or could not be renewed in nine tenths of its
     time, the body is cancelled and `LeaseLostError` raised in its place; threads that it started go on, which is
-    what `lease.fence` is for. Each exit releases the key and leaves no task behind; one that crashes holds it for
-    `seconds` at most. Entering raises `LeaseHeldError` when another holds the key, and a `StorageError`; cancelled
-    meanwhile, the key may be held until `seconds` are over. For one use; `leases` stay open.
+    what `lease.fence` is for. Each exit releases the key and leaves no task behind, also when it is cancelled
+    before it has begun; a run that crashes holds it for `seconds` at most. Entering raises `LeaseHeldError` when
+    another holds the key, and a `StorageError`. For one use; `leases` stay open.
     """
 
     def __init__(self, leases: Leases, key: str, *, seconds: float = 60.0, clock: Clock | None = None) -> None:
@@ -152,7 +153,8 @@ class Exclusive:
             raise RuntimeError(f"this run of {self._key!r} has been: make an Exclusive for each")
         self._body = asyncio.current_task()
         asked = self._clock.monotonic()
-        lease = await self._leases.take(self._key, seconds=self._seconds)
+        taking = self._leases.take(self._key, seconds=self._seconds)
+        lease = await undone_if_cancelled(taking, self._give_back, name=f"take the lease of {self._key}")
         if not isinstance(lease, Lease):
             raise LeaseHeldError(
                 f"another run holds {self._key!r}; it may be free in {lease:g} s", key=self._key, retry_after=lease
@@ -181,6 +183,10 @@ class Exclusive:
             await self._release()
         if lost is not None and ours:
             raise LeaseLostError(f"the lease of {self._key!r} was lost, and its run stopped: {lost}") from error
+
+    async def _give_back(self, taken: Lease | float) -> None:
+        if isinstance(taken, Lease):
+            await self._leases.release(taken)
 
     async def _release(self) -> None:
         if self._lease is None:

@@ -56,6 +56,9 @@ class EventReaders:
             self.register(row.source, row.detail_type, row.model, row.to_fields)
         self._closed = closed
 
+    def __repr__(self) -> str:
+        return "DEFAULT_EVENTS" if self._closed else f"EventReaders({len(self._rows)} rows)"
+
     def __iter__(self) -> Iterator[EventReader]:
         return iter(self._rows.values())
 
@@ -86,13 +89,14 @@ class EventReaders:
 
         Words end at dots, other signs, and capitals: `symbol.universe.updated`, `universe_updated` and
         `com.acme.UniverseUpdated` are all `Universe Updated`. Of several rows with the same words the one counts
-        whose source begins the type or is the event's; without one, none does.
+        whose source begins the type, else the one whose source is the event's; without one, none does.
         """
         words = _words(event_type[-_LONGEST:])
         fitting = [row for row in self._rows.values() if _ends(words, _words(row.detail_type))]
         if len(fitting) > 1:
-            dotted = same_source(_NOT_DOTTED.sub(".", source).strip("."))
-            fitting = [row for row in fitting if dotted == row.source or event_type.startswith(f"{row.source}.")]
+            dotted = same_source(_NOT_DOTTED.sub(".", source[:_LONGEST]).strip("."))
+            named = [row for row in fitting if event_type.startswith(f"{row.source}.")]
+            fitting = named or [row for row in fitting if row.source == dotted]
         return fitting[0] if len(fitting) == 1 else None
 
     def known(self) -> str:

@@ -1,0 +1,123 @@
+"""Chunks to a queue, starts that wait, and dead letters that are started again: in one process, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from oms_events.idempotency import MemoryIdempotencyStore
+from oms_events.triggers import (
+    ChunkSender,
+    DeadLetterAdmin,
+    MemoryBreakers,
+    MemoryDeadLetters,
+    MemoryDelayQueue,
+    MemoryQueue,
+    MemoryRateLimiter,
+    MessageQueue,
+    PipelineTarget,
+    Quota,
+    RuleViolation,
+    TriggerConfig,
+    TriggerPipeline,
+    TriggerRequest,
+)
+
+MARKETS = {"market"}
+
+
+def known_market(request: TriggerRequest) -> RuleViolation | None:
+    """Refuse what nobody subscribed to."""
+    if request.domain in MARKETS:
+        return None
+    return RuleViolation("UNKNOWN_MARKET", "subscribe to it first", "domain", request.domain)
+
+
+def adhoc(number: int, **detail: Any) -> dict[str, Any]:
+    return {
+        "version": "0",
+        "id": f"00000000-0000-0000-0000-{number:012}",
+        "source": "ops.manual",
+        "detail-type": "Adhoc Ingestion",
+        "account": "111122223333",
+        "region": "eu-central-1",
+        "time": "2026-09-09T16:30:00Z",
+        "resources": [],
+        "detail": detail,
+    }
+
+
+# [start:worker]
+async def work(queue: MessageQueue) -> None:
+    """Takes chunks as they come; one that fails is not deleted, and comes back."""
+    while received := await queue.receive(hidden_for=300):
+        for message in received:
+            chunk = json.loads(message.body)
+            print(f"  chunk {chunk['chunk_index'] + 1} of {chunk['chunk_count']}: {chunk['symbols']}")
+            await queue.delete(message.receipt_handle)
+
+
+# [end:worker]
+
+
+# [start:later]
+async def run_delayed(pipeline: TriggerPipeline, delay: MemoryDelayQueue) -> None:
+    """What Lambda does for the function of the preset: hands over what waits, and keeps what must wait longer."""
+    while batch := await delay.receive_batch():
+        response = await pipeline.handle(batch)
+        print(f"  later: {response.status}")
+        await delay.settle(batch, failed=[] if response.ok else [batch["Records"][0]["messageId"]])
+
+
+# [end:later]
+
+
+# [start:letters]
+async def redrive(pipeline: TriggerPipeline, dead_letters: MemoryDeadLetters) -> None:
+    admin = DeadLetterAdmin(dead_letters.queue)  # of SQS: DeadLetterAdmin(QueueConfig(queue_url=...))
+    for letter in await admin.letters():
+        print(f"  {letter.kind} {letter.reason} {letter.trigger_type} at {letter.raw['time']}")
+    for handled in await admin.redrive(PipelineTarget(pipeline.handle)):
+        print(f"  {handled.outcome}")
+
+
+# [end:letters]
+
+
+async def main() -> None:
+    chunks, delay, dead_letters = MemoryQueue(), MemoryDelayQueue(), MemoryDeadLetters()
+    # [start:pipeline]
+    pipeline = TriggerPipeline(
+        ChunkSender(chunks),  # to SQS: ChunkSender(QueueConfig(queue_url="https://sqs..."))
+        config=TriggerConfig(quotas={"event": Quota(limit=1, window=0.2)}),
+        idempotency=MemoryIdempotencyStore(),
+        breaker=MemoryBreakers(),
+        rate=MemoryRateLimiter(),
+        rules=[known_market],
+        delay=delay,
+        dead_letters=dead_letters,
+    )
+    # [end:pipeline]
+    async with pipeline:
+        for number, symbols in enumerate((["AAPL", "MSFT", "GOOGL", "NVDA", "TSLA", "AMD"], ["IBM"])):
+            response = await pipeline.handle(adhoc(number, symbols=symbols))
+            print(f"{response.status_code} {response.status}")
+        await work(chunks)
+        await asyncio.sleep(0.2)
+        await run_delayed(pipeline, delay)
+        await work(chunks)
+
+        await asyncio.sleep(0.2)
+        response = await pipeline.handle(adhoc(9, symbols=["BTC-USD"], domain="crypto"))
+        print(f"{response.status_code} {response.status} {response.problems[0]}")
+        MARKETS.add("crypto")
+        await asyncio.sleep(0.2)
+        await redrive(pipeline, dead_letters)
+        await work(chunks)
+
+
+if __name__ == "__main__":
+    logging.getLogger("oms_events").setLevel(logging.CRITICAL)  # the answers say it all here
+    asyncio.run(main())
