@@ -234,6 +234,12 @@ KEY_LINES = {
         "taken",
         "chunk 1 of 1: ['BTC-USD']",
     ],
+    "trigger_settings.py": [
+        "RATE_TABLE is not set",
+        "ENVIRONMENT: environment = 'production'",
+        "'code': 'INVALID_TABLE_NAME'",
+        '"code": "INVALID_TABLE_NAME"',
+    ],
     "trigger_starts.py": [
         "scheduled:\n  ingesting AAPL, MSFT for market.prices, 1mo\n  200 success {'symbols': 2}",
         "the same again:\n  200 duplicate {'symbols': 2}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -262,8 +261,6 @@ class TriggerBreakerContract:
         await clock.advance(20)
         await breakers.failed(old[0])
         await breakers.succeeded(old[1])
-        # Epochs begin anew once a store has deleted what said nothing any more.
-        await breakers.failed(replace(old[0], epoch=1))
         assert await breakers.look(domain, _TABLE) == 10.0
         view = await self.view(breakers, domain)
         assert view is not None

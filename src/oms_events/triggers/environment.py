@@ -27,13 +27,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
+from oms_events._aws.config import TableName
 from oms_events._config import make_config, set_variables
 from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
 from oms_events.triggers.config import Environment, RunOptions, TriggerConfig
 from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS
 from oms_events.triggers.reading.event_table import EventReaders
-from oms_events.triggers.settings import TriggerSettings
+from oms_events.triggers.settings import FifoUrl, QueueUrl, TriggerSettings
 from oms_events.triggers.start import Handler
 
 if TYPE_CHECKING:
@@ -77,17 +78,17 @@ _NEEDED: Final = {
 class IngestionEnvironment(TriggerSettings):
     """What the preset `ingestion-triggers` tells its function."""
 
-    queue_url: str
+    queue_url: QueueUrl
     """The queue that chunks are sent to."""
-    delay_queue_url: str
+    delay_queue_url: FifoUrl
     """The FIFO queue of starts that came too fast."""
-    dead_letter_queue_url: str
+    dead_letter_queue_url: QueueUrl
     """The queue of dead letters."""
-    idempotency_table: str
+    idempotency_table: TableName
     """Which starts have been."""
-    breaker_table: str
+    breaker_table: TableName
     """Breakers and leases."""
-    rate_table: str
+    rate_table: TableName
     """What quotas count."""
 
     @classmethod

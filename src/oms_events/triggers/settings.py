@@ -57,8 +57,8 @@ def _check_parameter(name: str) -> str:
     return name
 
 
-_QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
-_FifoUrl = Annotated[str, AfterValidator(_check_fifo_url)]
+QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
+FifoUrl = Annotated[str, AfterValidator(_check_fifo_url)]
 
 
 class TriggerSettings(AwsConfig):
@@ -66,11 +66,11 @@ class TriggerSettings(AwsConfig):
 
     config: TriggerConfig = TriggerConfig()
     """How starts are completed, checked and guarded."""
-    queue_url: _QueueUrl | None = None
+    queue_url: QueueUrl | None = None
     """The queue that chunks are sent to; without it a pipeline needs a handler of yours."""
-    delay_queue_url: _FifoUrl | None = None
+    delay_queue_url: FifoUrl | None = None
     """The FIFO queue of starts that came too fast; without it they are answered with 429."""
-    dead_letter_queue_url: _QueueUrl | None = None
+    dead_letter_queue_url: QueueUrl | None = None
     """The queue of dead letters; without it nothing is kept of starts that can never go well."""
     idempotency_table: TableName | None = None
     """Which starts have been; without it one that is delivered twice runs twice."""

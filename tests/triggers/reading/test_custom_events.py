@@ -122,7 +122,10 @@ def test_all_wrong_types_are_named() -> None:
     assert not reading.drafts
 
 
-@pytest.mark.parametrize("date", [20260909, "2026-9-9", "2026-09-09T00:00:00Z", "1788971402", "2026-02-30", []])
+@pytest.mark.parametrize(
+    "date",
+    [20260909, "20260909", "2026-W37-3", "2026-9-9", "2026-09-09T00:00:00Z", "1788971402", "2026-02-30", []],
+)
 def test_a_date_is_a_date_and_nothing_else(date: Any) -> None:
     (problem,) = read("market_close", date=date).problems
     assert (problem.field, problem.remedy) == ("detail.date", "give a date such as 2026-09-09")

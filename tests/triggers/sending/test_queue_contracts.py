@@ -1,8 +1,8 @@
 """Queues, delay queues and dead letters keep their contracts, on the emulator's SQS and in memory.
 
-What the emulator has otherwise than SQS: every entry of a batch that fails is the sender's fault, receipt handles whose
-time is over still delete and hide, nothing is refused for being hidden longer than 12 hours, and a dead-letter queue of
-a function gets the record that a destination would.
+What the emulator has otherwise than SQS: every entry of a batch that fails is the sender's fault, receipt handles
+whose time is over still delete and hide, nothing is refused for being hidden longer than 12 hours, and the
+dead-letter queue of a function gets the record that a destination would.
 """
 
 from __future__ import annotations

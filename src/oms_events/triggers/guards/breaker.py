@@ -27,7 +27,7 @@ class Permit:
     """A start that a breaker let through: give it back, once, with how the start ended.
 
     `trial` is set when the breaker is half-open and this is its one trial. `token` tells the start from others;
-    `epoch` rises whenever the breaker opens or closes, so that what ends later is known to be old.
+    `epoch` rises whenever the breaker closes, so that what was admitted before is known to be old.
     """
 
     domain: str
@@ -245,7 +245,7 @@ class MemoryBreakers:
             record, failures=(now, *record.failures)[:kept], permits=(permit.token, *record.permits)[:kept]
         )
         if record.opens(self._options, now):
-            counted = replace(counted, opened_at=now, epoch=permit.epoch + 1)
+            counted = replace(counted, opened_at=now)
         self._records[domain, table_name] = counted
         if counted.opened_at is not None:
             why = opened_because(self._options)

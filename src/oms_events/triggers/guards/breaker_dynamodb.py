@@ -40,13 +40,13 @@ _log = logging.getLogger("oms_events")
 #      closed                     open                      half-open
 #   |--- failures ---|--- opened_at ---------------|--- opened_at, trial ---|--- none of them, epoch + 1
 #                 the threshold's failure    recovery time          the trial went well
-#                 opens, epoch + 1                                  (or back to open: a new opened_at)
+#                 opens it                                          (or back to open: a new opened_at)
 
 CLOSED: Final = "attribute_not_exists(opened_at)"
 """What ends while the breaker is open was admitted before: it must not make the breaker stay open longer."""
 
 OF_ITS_TIME: Final = "(attribute_not_exists(epoch) OR epoch = :epoch)"
-"""A start from before the breaker last opened or closed is old news; without the attribute it never did."""
+"""A start from before the breaker last closed is old news; without the attribute it never did."""
 
 NOT_COUNTED: Final = "NOT contains(permits, :permit)"
 """The same failure, said or sent again, counts once."""
@@ -79,7 +79,7 @@ COUNT: Final = (
     "SET failures = list_append(:failure, if_not_exists(failures, :none)), "
     "permits = list_append(:token, if_not_exists(permits, :none)), #ttl = :ttl"
 )
-OPEN: Final = f"{COUNT}, opened_at = :now, epoch = :next"
+OPEN: Final = f"{COUNT}, opened_at = :now"
 TRY: Final = "SET trial = :trial, trial_until = :until, #ttl = :ttl"
 OPEN_AGAIN: Final = "SET opened_at = :now, #ttl = :ttl REMOVE trial, trial_until"
 RELEASE: Final = "REMOVE trial, trial_until"
@@ -238,7 +238,7 @@ class DynamoDBBreakers(DynamoTable):
             values[":in_window"] = now - span(self._options.failure_window)
             condition += f" AND {(ENOUGH if is_last else NOT_ENOUGH).format(place=place)}"
         if is_last:
-            values |= {":now": now, ":next": permit.epoch + 1}
+            values[":now"] = now
         return await self._update(permit.domain, permit.table_name, OPEN if is_last else COUNT, condition, values)
 
     async def _fail_trial(self, permit: Permit, trial: str, now: int) -> None:

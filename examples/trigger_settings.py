@@ -1,0 +1,58 @@
+"""Pipelines on AWS, from a file and environment variables, and from those of a function; AWS is not asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from oms_events import ConfigurationError
+from oms_events.instrumentation import LoggingHook
+from oms_events.settings import Settings
+from oms_events.triggers import IngestionEnvironment, create_ingestion_pipeline
+
+HERE = Path(__file__).parent
+QUEUES = "https://sqs.eu-central-1.amazonaws.com/111122223333"
+OF_THE_FUNCTION = {
+    "ENVIRONMENT": "dev",
+    "QUEUE_URL": f"{QUEUES}/dev-ingestion-chunks",
+    "DELAY_QUEUE_URL": f"{QUEUES}/dev-ingestion-delay.fifo",
+    "DEAD_LETTER_QUEUE_URL": f"{QUEUES}/dev-ingestion-dlq",
+    "IDEMPOTENCY_TABLE": "dev-ingestion-idempotency",
+    "BREAKER_TABLE": "dev-ingestion-breaker",
+    "RATE_TABLE": "dev-ingestion-rate",
+    "EVENT_BUS_NAME": "custom-ingestion-bus",
+    "AWS_REGION": "eu-central-1",
+}
+INVALID = {"symbols": ["AAPL"], "table_name": "prices-1"}
+
+
+async def in_a_service(env: Mapping[str, str]) -> None:
+    # [start:settings]
+    settings = Settings.from_file(HERE / "triggers.toml", env=env)
+    pipeline = settings.create_trigger_pipeline(hooks=[LoggingHook()])
+    # [end:settings]
+    print((await pipeline.handle(INVALID)).body)
+
+
+def on_lambda(env: Mapping[str, str]) -> None:
+    # [start:bus]
+    bus_sender = IngestionEnvironment.read(env).create_bus_sender()  # env is os.environ there
+    handler = create_ingestion_pipeline(env, handler=bus_sender).lambda_handler
+    # [end:bus]
+    with closing(handler):
+        print(handler(INVALID)["body"])
+
+
+def main() -> None:
+    try:
+        IngestionEnvironment.read({**OF_THE_FUNCTION, "ENVIRONMENT": "production", "RATE_TABLE": ""})
+    except ConfigurationError as error:
+        print(*error.problems, sep="\n")
+    asyncio.run(in_a_service({"OMS_TRIGGERS_CHUNK_SIZE": "20"}))
+    on_lambda(OF_THE_FUNCTION)
+
+
+if __name__ == "__main__":
+    main()
