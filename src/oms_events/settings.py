@@ -50,8 +50,8 @@ optional:
     conditions = { branch = "production" }
 
 The environment variables are those of `oms_events.oms.environment` and, with `OMS_TRIGGERS_` before them, of
-`oms_events.triggers.environment`; where both say something, the environment holds: each variable takes the place of
-one value, `OMS_RULES_FILE` that of all rules.
+`oms_events.triggers.environment`; where both say something, the environment holds: each variable takes the place
+of one value, `OMS_RULES_FILE` that of all rules.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ PUT = {"Entries": [{"Source": "s", "DetailType": "d", "Detail": "{}", "EventBusN
 def config(proxy: FaultProxy, **changes: Any) -> AwsConfig:
     return AwsConfig(
         aws_region="us-east-1", aws_access_key_id="test", aws_secret_access_key="test",
-        endpoint_url=proxy.endpoint_url, sts_endpoint_url=proxy.endpoint_url, read_timeout=0.3,
+        endpoint_url=proxy.endpoint_url, sts_endpoint_url=proxy.endpoint_url, read_timeout=5.0,
         role_arn="arn:aws:iam::000000000000:role/publisher", role_external_id="ext", role_duration=1800,
     ).model_copy(update=changes)  # fmt: skip
 
@@ -73,7 +73,8 @@ async def test_a_role_that_is_not_given_means_that_nothing_was_sent(
     oms_fault_proxy: FaultProxy, direct: bool, fault: Any, kind: type[PublishError]
 ) -> None:
     oms_fault_proxy.always(fault, operation="AssumeRole")
-    client = await open_client(config(oms_fault_proxy), "events", connections=2, direct=direct)
+    quick = config(oms_fault_proxy, read_timeout=0.5)
+    client = await open_client(quick, "events", connections=2, direct=direct)
     with pytest.raises(kind):
         await client.send("PutEvents", PUT, Sending())
     await client.close()

@@ -318,7 +318,7 @@ async def test_a_failed_read_is_never_unknown(dynamo: DynamoClient, proxy: Fault
 
 
 async def test_a_call_ends_within_the_timeouts_and_may_have_been_done(proxy: FaultProxy, direct: bool) -> None:
-    limits = {"connect_timeout": 0.1, "read_timeout": 0.2}
+    limits = {"connect_timeout": 1.0, "read_timeout": 0.3}
     async with opened(proxy.endpoint_url, direct=direct, **limits) as dynamo:
         proxy.script(Hang(), Hang())
         loop = asyncio.get_running_loop()

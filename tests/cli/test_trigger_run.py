@@ -116,7 +116,7 @@ def aws_side(oms_aws_emulator: AwsEmulator) -> dict[str, Any]:
                 for field, queue in queues.items()
             }
 
-    return {**aws, **tables, **asyncio.run(make())}
+    return {**aws, **tables, **asyncio.run(make()), "verify_tables": False}
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_it_starts_on_a_pipeline_of_the_users_own(
     (tmp_path / f"{module}.py").write_text(
         "from oms_events.triggers.pipeline import TriggerPipeline\n"
         "from oms_events.triggers.rules import RuleViolation\n"
-        "async def handle(start):\n    return {'mine': list(start.request.symbols)}\n"
+        "async def handle(start):\n    print('at work')\n    return {'mine': list(start.request.symbols)}\n"
         "def refuse(request):\n"
         "    return RuleViolation('NOT_TODAY', 'come again') if 'NO' in request.symbols else None\n"
         "pipeline = TriggerPipeline(handle, rules=[refuse])\n"

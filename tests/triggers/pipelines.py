@@ -12,7 +12,6 @@ from oms_events.instrumentation.hooks import Detail, Triggered
 from oms_events.testing.clock import ManualClock
 from oms_events.triggers.config import Quota, TriggerConfig
 from oms_events.triggers.guards.breaker import MemoryBreakers
-from oms_events.triggers.guards.config import BreakerOptions
 from oms_events.triggers.guards.exclusion import MemoryLeases
 from oms_events.triggers.guards.rate import MemoryRateLimiter
 from oms_events.triggers.pipeline import TriggerPipeline
@@ -53,7 +52,7 @@ class Scene:
         self.details: list[Detail] = []
         self.handler = Recorder()
         self.records: MemoryIdempotencyStore = more.get("idempotency", MemoryIdempotencyStore())
-        own_breakers = MemoryBreakers(BreakerOptions.of(config), clock=self.clock)
+        own_breakers = MemoryBreakers(config.breaker, clock=self.clock)
         self.breakers: MemoryBreakers = more.get("breaker", own_breakers)
         self.leases: MemoryLeases = more.get("leases", MemoryLeases(clock=self.clock))
         self.delay = MemoryDelayQueue(clock=self.clock)

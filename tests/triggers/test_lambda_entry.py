@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from oms_events.errors import StartRefusedError, TriggerFailedError
-from oms_events.triggers.config import TriggerConfig
+from oms_events.triggers.config import BreakerOptions, TriggerConfig
 from oms_events.triggers.lambda_entry import LambdaHandler
 from oms_events.triggers.responses import Status, TriggerResponse
 from oms_events.triggers.start import Start
@@ -105,7 +105,7 @@ def test_a_handler_that_takes_too_long_is_stopped_in_time_and_counts_as_failed()
     async def sleep(start: Start) -> None:
         await asyncio.sleep(30)
 
-    scene = Scene(TriggerConfig(failure_threshold=1), handler=sleep)
+    scene = Scene(TriggerConfig(breaker=BreakerOptions(failure_threshold=1)), handler=sleep)
     before = time.monotonic()
     with pytest.raises(TriggerFailedError, match="TimeoutError"):
         invoke(scene, event(), seconds=0.5)

@@ -17,7 +17,7 @@ from oms_events.idempotency.records import RunRecord
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.resilience.breaker import BreakerState
 from oms_events.testing.clock import ManualClock
-from oms_events.triggers.config import TriggerConfig
+from oms_events.triggers.config import BreakerOptions, TriggerConfig
 from oms_events.triggers.guards.breaker import MemoryBreakers, Permit
 from oms_events.triggers.guards.breaker_dynamodb import DynamoDBBreakers
 from oms_events.triggers.guards.config import GuardTableConfig
@@ -186,7 +186,7 @@ async def test_five_failures_stop_starts_of_their_table_until_a_trial_goes_well(
 
 
 async def test_an_open_breaker_without_dead_letters_is_tried_again() -> None:
-    scene = Scene(TriggerConfig(failure_threshold=1), dead_letters=None)
+    scene = Scene(TriggerConfig(breaker=BreakerOptions(failure_threshold=1)), dead_letters=None)
     scene.handler.error = RuntimeError()
     await scene.handle(event("event-1"))
     assert told(await scene.handle(event("event-2"))) == (503, "stopped", [Code.BREAKER_OPEN], True)
@@ -196,7 +196,7 @@ async def test_only_failures_of_the_handler_count_for_the_breaker() -> None:
     async def load(request: TriggerRequest) -> list[str]:
         raise OSError
 
-    config = TriggerConfig(failure_threshold=1)
+    config = TriggerConfig(breaker=BreakerOptions(failure_threshold=1))
     refusing = Scene(config)
     refusing.handler.error = StartRefusedError("NO", "no")
     scenes = (refusing, Scene(config, symbols=load), Scene(config, rules=[lambda request: 1 / 0]))

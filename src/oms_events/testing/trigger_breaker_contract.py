@@ -11,8 +11,8 @@ import pytest
 from oms_events.instrumentation.hooks import Detail, TriggerBreakerChanged
 from oms_events.resilience.breaker import BreakerState
 from oms_events.testing.clock import ManualClock
+from oms_events.triggers.config import BreakerOptions
 from oms_events.triggers.guards.breaker import BreakerView, Permit, TriggerBreakers
-from oms_events.triggers.guards.config import BreakerOptions
 
 _CROWD = 20
 _TIMEOUT = 30.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oms_events.triggers.config import (
+        BreakerOptions,
         Environment,
         Quota,
         QuotaName,
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from oms_events.triggers.environment import IngestionEnvironment, create_ingestion_pipeline
     from oms_events.triggers.guards.breaker import BreakerView, MemoryBreakers, Permit, TriggerBreakers
     from oms_events.triggers.guards.breaker_dynamodb import DynamoDBBreakers
-    from oms_events.triggers.guards.config import BreakerOptions, GuardTableConfig
+    from oms_events.triggers.guards.config import GuardTableConfig
     from oms_events.triggers.guards.exclusion import Exclusive, Lease, Leases, MemoryLeases
     from oms_events.triggers.guards.exclusion_dynamodb import DynamoDBLeases
     from oms_events.triggers.guards.outbound import OutboundLimiter
@@ -177,7 +178,7 @@ _MODULES = {
     "DEFAULT_EVENTS": "oms_events.triggers.reading.custom_events",
     "DEFAULT_SYMBOLS": "oms_events.triggers.request",
     "AdhocIngestion": "oms_events.triggers.reading.custom_events",
-    "BreakerOptions": "oms_events.triggers.guards.config",
+    "BreakerOptions": "oms_events.triggers.config",
     "BreakerView": "oms_events.triggers.guards.breaker",
     "BusSender": "oms_events.triggers.sending.bus",
     "BusinessRule": "oms_events.triggers.rules",

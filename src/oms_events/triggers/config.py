@@ -64,6 +64,20 @@ class RunOptions(ConfigModel):
     """Seconds that the worker of a chunk may take; it is told in the chunk."""
 
 
+class BreakerOptions(ConfigModel):
+    """When breakers open and how they close again; times in seconds."""
+
+    failure_threshold: int = Field(default=5, ge=1, le=100)
+    """So many failures within `failure_window` open a breaker, whatever went well between them."""
+    failure_window: float = Field(default=3_600.0, gt=0, allow_inf_nan=False)
+    """So long a failure counts."""
+    recovery_time: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    """After so long an open breaker lets one trial through, over all instances."""
+    trial_time: float = Field(default=900.0, gt=0, allow_inf_nan=False)
+    """A trial that has not ended after so long counts as crashed: another may take its place. Longer than a start
+    ever takes, plus what hosts' clocks may differ."""
+
+
 def _default_quotas() -> Mapping[QuotaName, Quota]:
     return {"manual": Quota(limit=10, window=3600), "event": Quota(limit=100, window=60)}
 
@@ -98,11 +112,8 @@ class TriggerConfig(ConfigModel):
     in_progress_for: float = Field(default=900.0, gt=0)
     """A run that has not ended after so long counts as crashed: its duplicate may run."""
 
-    failure_threshold: int = Field(default=5, ge=1, le=100)
-    """So many failures of a domain and table within `failure_window` open their breaker."""
-    failure_window: float = Field(default=3_600.0, gt=0)
-    recovery_time: float = Field(default=300.0, gt=0)
-    """After so long an open breaker lets one trial through."""
+    breaker: BreakerOptions = BreakerOptions()
+    """When the breaker of a domain and table opens, where the pipeline is made with one by these settings."""
 
     exclusive: frozenset[TriggerType] = frozenset(("schedule",))
     """The types of which one start per domain and table may run at a time."""

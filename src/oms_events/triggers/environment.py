@@ -14,7 +14,7 @@
 | `SYMBOLS_SSM_PARAM` | the parameter that symbols are loaded from |
 | `EVENT_BUS_NAME` | the event bus for starts that go on as events |
 | `AWS_REGION`, else `AWS_DEFAULT_REGION` | the region of all of them |
-| `AWS_ENDPOINT_URL_SQS`, `_DYNAMODB`, `_SSM`, `_EVENTBRIDGE`, else `AWS_ENDPOINT_URL` | another endpoint |
+| `AWS_ENDPOINT_URL_SQS`, `_DYNAMODB`, `_SSM`, `_EVENTBRIDGE`, `_LAMBDA`, else `AWS_ENDPOINT_URL` | an endpoint |
 
 These are the names that the preset `ingestion-triggers` gives its function. Settings for everything else
 (`oms_events.settings`) read the same variables under `OMS_TRIGGERS_...`, but for AWS's own. An empty variable

@@ -199,10 +199,10 @@ class TriggerSettings(AwsConfig):
         if self.breaker_table is None:
             return None
         from oms_events.triggers.guards.breaker_dynamodb import DynamoDBBreakers
-        from oms_events.triggers.guards.config import BreakerOptions, GuardTableConfig
+        from oms_events.triggers.guards.config import GuardTableConfig
 
         table = GuardTableConfig(**self._table(self.breaker_table))
-        return DynamoDBBreakers(table, BreakerOptions.of(self.config), hooks=hooks)
+        return DynamoDBBreakers(table, self.config.breaker, hooks=hooks)
 
     def create_leases(self) -> DynamoDBLeases | None:
         """The leases of exclusive starts, in the table of the breakers; None where there is none."""

@@ -19,10 +19,10 @@ from oms_events.instrumentation.hooks import Detail, Hooks, TriggerBreakerChange
 from oms_events.resilience.breaker import BreakerState
 from oms_events.testing import ManualClock
 from oms_events.testing.trigger_breaker_contract import TriggerBreakerContract
-from oms_events.triggers.config import TriggerConfig
+from oms_events.triggers.config import BreakerOptions
 from oms_events.triggers.guards.breaker import MemoryBreakers, Permit, TriggerBreakers
 from oms_events.triggers.guards.breaker_dynamodb import DynamoDBBreakers
-from oms_events.triggers.guards.config import BreakerOptions, GuardTableConfig
+from oms_events.triggers.guards.config import GuardTableConfig
 from oms_events.triggers.guards.exclusion import Lease
 from oms_events.triggers.guards.exclusion_dynamodb import DynamoDBLeases
 from oms_events.triggers.schema import breaker_key
@@ -94,14 +94,6 @@ async def test_one_failure_may_be_enough(at_once: TriggerBreakers, domain: str) 
         await at_once.failed(permit)
     (view,) = [view for view in await at_once.views() if view.domain == domain]
     assert (view.state, view.failures) == (BreakerState.OPEN, 1)
-
-
-def test_a_pipeline_has_the_options_of_its_configuration() -> None:
-    config = TriggerConfig(failure_threshold=2, failure_window=5, recovery_time=6, in_progress_for=7)
-    assert BreakerOptions.of(config) == BreakerOptions(
-        failure_threshold=2, failure_window=5, recovery_time=6, trial_time=7
-    )
-    assert BreakerOptions.of(TriggerConfig()) == BreakerOptions()
 
 
 # ---------------------------------------------------------------------- what is stored

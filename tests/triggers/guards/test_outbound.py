@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from oms_events.errors import ConfigurationError
-from oms_events.instrumentation.hooks import ApiRequested, Detail
+from oms_events.instrumentation.hooks import ApiRequested, Detail, QuotaUsedUp
 from oms_events.testing import ManualClock
 from oms_events.triggers.config import Quota
 from oms_events.triggers.guards.outbound import OutboundLimiter
@@ -93,6 +93,22 @@ async def test_it_is_first_come_first_served_and_a_waiter_may_leave(clock: Manua
     assert served == [1]
     await clock.advance(60)
     assert served == [1, 2, 3]
+
+
+async def test_who_asks_for_little_does_not_pass_by_who_asks_for_much(clock: ManualClock) -> None:
+    told: list[Detail] = []
+    rate = MemoryRateLimiter(clock=clock, hooks=[told.append])
+    limiter = OutboundLimiter(rate, "quotes", quota=Quota(limit=2, window=60), batch_size=2, clock=clock)
+    await limiter.acquire()
+    waiters = [asyncio.create_task(limiter.acquire(count)) for count in (2, 1, 1)]
+    await clock.someone_sleeps()
+    await clock.advance(59)
+    # One asks for all of them: a refusal is a write.
+    assert told == [QuotaUsedUp("quotes", 60.0)]
+    await clock.advance(1)
+    assert [waiter.done() for waiter in waiters] == [True, False, False]
+    await clock.advance(60)
+    assert [await waiter for waiter in waiters] == [60.0, 120.0, 120.0]
 
 
 async def test_what_never_has_room_is_refused(clock: ManualClock) -> None:

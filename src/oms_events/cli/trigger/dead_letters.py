@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -304,8 +304,10 @@ async def _open_target(
         async with SqsQueue(settings.queue(to_queue)) as queue:
             yield QueueTarget(queue)
     else:
-        async with pipeline or settings.create_pipeline() as opened:
-            yield PipelineTarget(opened.handle)
+        # What its hooks and handler print is no result of ours.
+        with redirect_stdout(sys.stderr):
+            async with pipeline or settings.create_pipeline() as opened:
+                yield PipelineTarget(opened.handle)
 
 
 def _row(letter: StoredLetter) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -126,8 +127,10 @@ async def _start_here(pipeline: TriggerPipeline | None, payload: Any, settings: 
 
 
 async def _start(pipeline: TriggerPipeline, payload: Any) -> Answer:
-    async with pipeline:
-        response = await pipeline.handle(payload)
+    # What its hooks and handler print is no result of ours.
+    with redirect_stdout(sys.stderr):
+        async with pipeline:
+            response = await pipeline.handle(payload)
     return Answer({"statusCode": response.status_code, **response.body})
 
 

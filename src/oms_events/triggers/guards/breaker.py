@@ -12,7 +12,7 @@ from typing import Final, Protocol, Self
 from oms_events._aio import Clock, SystemClock
 from oms_events.instrumentation.hooks import Hook, Hooks, TriggerBreakerChanged
 from oms_events.resilience.breaker import BreakerState
-from oms_events.triggers.guards.config import BreakerOptions
+from oms_events.triggers.config import BreakerOptions
 from oms_events.triggers.guards.times import moment_of, seconds_of, since_epoch, span
 from oms_events.triggers.request import WORD, WORD_REMEDY
 

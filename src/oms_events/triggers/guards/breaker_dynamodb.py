@@ -13,6 +13,7 @@ from oms_events._aws.table import DynamoTable
 from oms_events.errors import ConditionFailedError, StorageError, StorageRejectedError
 from oms_events.instrumentation.hooks import Hook, Hooks, TriggerBreakerChanged
 from oms_events.resilience.breaker import BreakerState
+from oms_events.triggers.config import BreakerOptions
 from oms_events.triggers.guards.breaker import (
     FAILED_AGAIN,
     RECOVERED,
@@ -25,7 +26,7 @@ from oms_events.triggers.guards.breaker import (
     opened_because,
     says_something,
 )
-from oms_events.triggers.guards.config import BreakerOptions, GuardTableConfig
+from oms_events.triggers.guards.config import GuardTableConfig
 from oms_events.triggers.guards.times import expiry, since_epoch, span
 from oms_events.triggers.guards.undoing import undone_if_cancelled
 from oms_events.triggers.schema import BREAKER, PARTITION, TTL_ATTRIBUTE, breaker_key, breaker_of
