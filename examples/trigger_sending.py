@@ -11,6 +11,7 @@ from oms_events.idempotency import MemoryIdempotencyStore
 from oms_events.triggers import (
     ChunkSender,
     DeadLetterAdmin,
+    DelayedStarts,
     MemoryBreakers,
     MemoryDeadLetters,
     MemoryDelayQueue,
@@ -62,23 +63,17 @@ async def work(queue: MessageQueue) -> None:
 # [end:worker]
 
 
-# [start:later]
-async def run_delayed(pipeline: TriggerPipeline, delay: MemoryDelayQueue) -> None:
-    """What Lambda does for the function of the preset: hands over what waits, and keeps what must wait longer."""
-    while batch := await delay.receive_batch():
-        response = await pipeline.handle(batch)
-        print(f"  later: {response.status}")
-        await delay.settle(batch, failed=[] if response.ok else [batch["Records"][0]["messageId"]])
-
-
-# [end:later]
+async def serve(pipeline: TriggerPipeline) -> None:
+    for number, symbols in enumerate((["AAPL", "MSFT", "GOOGL", "NVDA", "TSLA", "AMD"], ["IBM"])):
+        response = await pipeline.handle(adhoc(number, symbols=symbols))
+        print(f"{response.status_code} {response.status}")
 
 
 # [start:letters]
 async def redrive(pipeline: TriggerPipeline, dead_letters: MemoryDeadLetters) -> None:
     admin = DeadLetterAdmin(dead_letters.queue)  # of SQS: DeadLetterAdmin(QueueConfig(queue_url=...))
     for letter in await admin.letters():
-        print(f"  {letter.kind} {letter.reason} {letter.trigger_type} at {letter.raw['time']}")
+        print(f"  {letter.kind} {letter.reason} {letter.trigger_type} {letter.raw['symbols']}")
     for handled in await admin.redrive(PipelineTarget(pipeline.handle)):
         print(f"  {handled.outcome}")
 
@@ -100,20 +95,19 @@ async def main() -> None:
         dead_letters=dead_letters,
     )
     # [end:pipeline]
-    async with pipeline:
-        for number, symbols in enumerate((["AAPL", "MSFT", "GOOGL", "NVDA", "TSLA", "AMD"], ["IBM"])):
-            response = await pipeline.handle(adhoc(number, symbols=symbols))
-            print(f"{response.status_code} {response.status}")
+    # [start:later]
+    async with pipeline, DelayedStarts(pipeline, delay, poll=0.3):
+        await serve(pipeline)  # your service
+        # [end:later]
         await work(chunks)
-        await asyncio.sleep(0.2)
-        await run_delayed(pipeline, delay)
+        while delay.documents:
+            await asyncio.sleep(0.05)
+        print("nothing waits any more")
         await work(chunks)
 
-        await asyncio.sleep(0.2)
-        response = await pipeline.handle(adhoc(9, symbols=["BTC-USD"], domain="crypto"))
+        response = await pipeline.handle({"symbols": ["BTC-USD"], "domain": "crypto"})
         print(f"{response.status_code} {response.status} {response.problems[0]}")
         MARKETS.add("crypto")
-        await asyncio.sleep(0.2)
         await redrive(pipeline, dead_letters)
         await work(chunks)
 

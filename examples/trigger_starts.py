@@ -142,36 +142,39 @@ BY_HAND = {"correlation_id": "by-hand-1", "symbols": ["AAPL"], "period": "1d", "
 # [end:inputs]
 
 
+# [start:pipeline]
+pipeline = TriggerPipeline(
+    Ingestion(),
+    config=TriggerConfig(
+        quotas={"manual": Quota(limit=5, window=3600), "event": Quota(limit=3, window=60)},
+        object_suffix=".json",
+    ),
+    idempotency=MemoryIdempotencyStore(),
+    breaker=MemoryBreakers(),
+    rate=MemoryRateLimiter(),
+    leases=MemoryLeases(),
+    symbols=load_symbols,
+    rules=[minutes_of_a_week, known_table],
+    events=EVENTS,
+    delay=MemoryDelayQueue(),
+    dead_letters=MemoryDeadLetters(),
+)
+# [end:pipeline]
+
+
+# [start:show]
+async def show(what: str, raw: object) -> None:
+    print(f"{what}:")
+    response = await pipeline.handle(raw)
+    told = [str(problem) for problem in response.problems] or response.result
+    print(f"  {response.status_code} {response.status} {told}")
+
+
+# [end:show]
+
+
+# [start:starts]
 async def main() -> None:
-    # [start:pipeline]
-    pipeline = TriggerPipeline(
-        Ingestion(),
-        config=TriggerConfig(
-            quotas={"manual": Quota(limit=5, window=3600), "event": Quota(limit=3, window=60)},
-            object_suffix=".json",
-        ),
-        idempotency=MemoryIdempotencyStore(),
-        breaker=MemoryBreakers(),
-        rate=MemoryRateLimiter(),
-        leases=MemoryLeases(),
-        symbols=load_symbols,
-        rules=[minutes_of_a_week, known_table],
-        events=EVENTS,
-        delay=MemoryDelayQueue(),
-        dead_letters=MemoryDeadLetters(),
-    )
-    # [end:pipeline]
-
-    # [start:show]
-    async def show(what: str, raw: object) -> None:
-        print(f"{what}:")
-        response = await pipeline.handle(raw)
-        told = [str(problem) for problem in response.problems] or response.result
-        print(f"  {response.status_code} {response.status} {told}")
-
-    # [end:show]
-
-    # [start:starts]
     async with pipeline:
         await show("scheduled", SCHEDULED)
         await show("the same again", SCHEDULED)
@@ -187,9 +190,9 @@ async def main() -> None:
         await show("by hand again", {"symbols": ["MSFT"]})
         await show("dry run", {**BY_HAND, "correlation_id": "by-hand-2", "dry_run": True})
         await show("too many by hand", {"symbols": ["GOOGL"]})
-    # [end:starts]
 
 
 if __name__ == "__main__":
     logging.getLogger("oms_events").setLevel(logging.CRITICAL)  # the answers say it all here
     asyncio.run(main())
+# [end:starts]

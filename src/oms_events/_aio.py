@@ -1,4 +1,4 @@
-"""Time, tasks and slots: an injected clock, a periodic task, an orderly end of tasks, a weighted semaphore."""
+"""Time, tasks and slots: an injected clock, tasks that end in order or are seen through, a weighted semaphore."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
+
+Given = TypeVar("Given")
 
 _log = logging.getLogger("oms_events")
+
+PARTING: Final = 5.0
+"""Seconds that a cancellation waits for what must not be left half done."""
 
 
 class Clock(Protocol):
@@ -60,6 +65,35 @@ def cancelled_from_outside() -> bool:
     """In an `except CancelledError`: whether somebody cancelled this task, and not something that it awaited."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+async def seen_through(
+    call: Coroutine[Any, Any, Given],
+    *,
+    name: str,
+    undo: Callable[[Given], Awaitable[None]] | None = None,
+    patience: float = PARTING,
+) -> Given:
+    """What the call gives. Cancelled meanwhile, it still waits for the call's end, and undoes what it did.
+
+    That is tried for `patience` seconds in all, or until the next cancellation; when it does not succeed that is
+    logged. The cancellation goes on in any case, and no task stays behind.
+    """
+    task = asyncio.create_task(call, name=name)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if cancelled_from_outside():
+            try:
+                async with asyncio.timeout(patience):
+                    given = await asyncio.shield(task)
+                    if undo is not None:
+                        await undo(given)
+            except Exception as error:
+                _log.warning("%s: cancelled, and left half done: %r", name, error)
+        raise
+    finally:
+        await cancel_and_wait(task)
 
 
 class PeriodicTask:

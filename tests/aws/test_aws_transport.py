@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oms_events._aws.config import AwsConfig
+from oms_events._aws.http import _read_context
 from oms_events._aws.sending import Sending
 from oms_events._aws.session import open_client
 from oms_events.errors import PlatformDeniedError, TransientError
@@ -33,6 +35,21 @@ async def test_an_authority_of_ones_own_is_trusted_when_told(tls_endpoint: Serve
         assert (await put(endpoint_url=url, ca_bundle=CA))["FailedEntryCount"] == 0
         with pytest.raises(PlatformDeniedError, match="CERTIFICATE_VERIFY_FAILED"):
             await put(endpoint_url=url)
+
+
+async def test_authorities_are_read_once_and_again_when_their_file_was_renewed(
+    tls_endpoint: Serve, tmp_path: Path
+) -> None:
+    mine = tmp_path / "ca.pem"
+    mine.write_bytes(CERTIFICATES.joinpath("ca.pem").read_bytes())
+    async with tls_endpoint("server.pem") as url:
+        reads = _read_context.cache_info().misses
+        for _ in range(2):
+            assert (await put(endpoint_url=url, ca_bundle=str(mine)))["FailedEntryCount"] == 0
+        assert _read_context.cache_info().misses == reads + 1
+        mine.write_bytes((CERTIFICATES / "client.pem").read_bytes())
+        with pytest.raises(PlatformDeniedError, match="CERTIFICATE_VERIFY_FAILED"):
+            await put(endpoint_url=url, ca_bundle=str(mine))
 
 
 async def test_a_certificate_of_another_host_is_refused(tls_endpoint: Serve) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oms_events._aio import PeriodicTask, Slots, SystemClock, cancel_and_wait
+from oms_events._aio import PeriodicTask, Slots, SystemClock, cancel_and_wait, seen_through
 from oms_events.testing import ManualClock
 
 
@@ -68,6 +68,59 @@ def test_slots_are_all_back_when_everybody_has_left(plan: list[tuple[int, int, b
         assert slots.in_use == 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("undoes", [True, False])
+async def test_a_call_is_seen_through_although_its_caller_is_cancelled(undoes: bool) -> None:
+    before, may_end, undone = asyncio.all_tasks(), asyncio.Event(), list[str]()
+
+    async def call() -> str:
+        await may_end.wait()
+        return "done"
+
+    async def undo(given: str) -> None:
+        undone.append(given)
+
+    async def run() -> str:
+        return await seen_through(call(), name="call", undo=undo if undoes else None)
+
+    task = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert undone == (["done"] if undoes else [])
+    assert await run() == "done"
+    assert len(undone) == undoes
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_call_that_does_not_end_is_left_after_a_while_or_by_a_second_cancellation(
+    again: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(seen_through(asyncio.Event().wait(), name="call", patience=60 if again else 0.01))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    if again:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ("call: cancelled, and left half done" in caplog.text) is not again
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_call_seen_through_fails_as_it_does() -> None:
+    async def call() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await seen_through(call(), name="call")
 
 
 async def test_a_periodic_task_calls_at_its_interval_and_survives_errors(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -21,8 +22,12 @@ from oms_events._aws.control import open_control
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events._aws.tables import create_request
 from oms_events.cli.app import app
-from oms_events.devstack import AwsEmulator
+from oms_events.cli.trigger.commands import trigger as trigger_group
+from oms_events.cli.trigger.functions import read_answer
+from oms_events.cli.trigger.running import exit_code_of, show_answer
+from oms_events.devstack import AwsEmulator, FaultProxy, run_in_thread
 from oms_events.settings import Settings
+from oms_events.triggers.reading.recognition import read_starts
 from oms_events.triggers.schema import BREAKER, IDEMPOTENCY, RATE
 from oms_events.triggers.sending.queues import OutgoingMessage
 from oms_events.triggers.sending.sqs import SqsQueue
@@ -125,7 +130,8 @@ def trigger(cli: Cli, aws_side: Mapping[str, Any], tmp_path: Path) -> TriggerCli
     fields = "".join(f"{name} = {json.dumps(value)}\n" for name, value in aws_side.items())
     # Manual calls of all tests share a quota.
     quotas = "manual = { limit = 500, window = 60 }\nevent = { limit = 3, window = 60 }\n"
-    file.write_text(f"[triggers]\n{fields}[triggers.config.quotas]\n{quotas}")
+    environment = '[triggers.config]\nenvironment = "dev"\n'
+    file.write_text(f"[triggers]\n{fields}{environment}[triggers.config.quotas]\n{quotas}")
     return TriggerCli(cli, file)
 
 
@@ -171,6 +177,11 @@ def test_a_dry_run_sends_nothing(trigger: TriggerCli) -> None:
     (answer,) = trigger.json("run", "--payload", '{"symbols": ["AAPL"]}', "--dry-run")
     assert answer["status"] == "dry_run"
     assert answer["result"]["plan"]["documents"][0]["symbols"] == ["AAPL"]
+    # A call that was stored as text.
+    text = json.dumps(json.dumps({"symbols": ["AAPL"]}))
+    (answer,) = trigger.json("run", "--payload", text, "--dry-run", "--symbols", "IBM", "--correlation-id", "mine")
+    assert (answer["status"], answer["correlation_id"]) == ("dry_run", "mine")
+    assert answer["result"]["plan"]["documents"][0]["symbols"] == ["IBM"]
     assert trigger.chunks() == []
 
 
@@ -277,7 +288,126 @@ def test_a_function_is_started_and_its_answer_shown(trigger: TriggerCli, functio
     assert (missing.exit_code, "no-such-function" in missing.stderr) == (1, True)
 
 
+def test_a_manual_call_that_nobody_waits_for_goes_as_the_delay_queue_has_it(
+    trigger: TriggerCli, function: str, aws_side: Mapping[str, Any]
+) -> None:
+    with run_in_thread(FaultProxy(aws_side["endpoint_url"])) as proxy:
+        # Its own config, and so its key, may be another.
+        urls = f"[triggers.endpoint_urls]\nlambda = {json.dumps(proxy.endpoint_url)}\n"
+        trigger.file.write_text(trigger.file.read_text() + urls)
+        (taken,) = trigger.json("run", "--symbols", "AAPL", "--function", function, "--async")
+        assert trigger("run", "--payload", json.dumps(EVENT), "--function", function, "--async").exit_code == 0
+        sent, event = (json.loads(call.body) for call in proxy.calls)
+    assert (taken["status"], event) == ("accepted", EVENT)
+    reading = read_starts(sent, config=trigger.settings.config)
+    (draft,) = reading.drafts
+    assert (reading.is_wrapped, draft.trigger_type, draft.fields["symbols"]) == (True, "manual", ["AAPL"])
+    assert draft.correlation_id == sent["delayed_start"]["raw"]["correlation_id"]
+    assert "key" not in sent["delayed_start"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown", "code"),
+    [
+        (b'{"statusCode": null}', "statusCode  -", 1),
+        (b'{"statusCode": "oops", "results": 3}', "results     3", 1),
+        (b'"oops"', "answer  oops", 0),
+        (b"no JSON \xff", "answer  no JSON", 0),
+        (b'{"statusCode": 200, "body": "{\\"problems\\": [\\"x\\"]}"}', 'problems    ["x"]', 0),
+        (b'{"statusCode": 200, "body": "[1]"}', "body        [1]", 0),
+        (b'{"\\u001b[2Jkey": 1, "more": "\\ud800"}', "\\x1b[2Jkey  1", 0),
+        (b"null", "answer  -", 0),
+    ],
+)
+def test_an_answer_that_is_not_ours_is_shown(
+    answer: bytes, shown: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = read_answer(answer)
+    show_answer(found, as_json=False)
+    assert shown in capsys.readouterr().out
+    assert exit_code_of(found) == code
+    show_answer(found, as_json=True)
+    json.loads(capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------------- what it is run as
+
+
+def test_in_process_it_says_as_what_it_runs(cli: Cli) -> None:
+    env = {
+        "OMS_TRIGGERS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/111122223333/chunks",
+        "OMS_TRIGGERS_BREAKER_TABLE": "breakers",
+        "AWS_REGION": "us-east-1",
+    }
+    refused = cli("trigger", "run", "--symbols", "A", "--dry-run", **env)
+    assert refused.exit_code == 2
+    assert "set OMS_TRIGGERS_ENVIRONMENT to dev, staging or prod" in refused.stderr
+    letters = ("--queue-url", env["OMS_TRIGGERS_QUEUE_URL"])
+    assert cli("trigger", "dlq", "redrive", "--all", *letters, **env).exit_code == 2
+    del env["OMS_TRIGGERS_BREAKER_TABLE"]
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "a", "OMS_TRIGGERS_ENVIRONMENT": "prod"}
+    ran = cli("trigger", "run", "--symbols", "A", "--dry-run", **env, **keys)
+    assert ran.exit_code == 0, ran.output
+    assert "environment prod; by default data_source yahoo_finance" in ran.stderr
+    for guard in ("idempotency", "breaker", "rate"):
+        assert f"unguarded: no {guard}_table is configured" in ran.stderr
+    nothing_said = cli("trigger", "run", "--symbols", "A").stderr
+    assert "environment dev (nobody said one); by default" in nothing_said
+
+
+def all_commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+ARGUMENTS = {
+    ("run",): ["--symbols", "A"],
+    ("breaker", "reset"): ["market", "prices"],
+    ("dlq", "show"): ["x"],
+    ("dlq", "redrive"): ["--all"],
+    ("dlq", "delete"): ["--all"],
+    **{("schedule", name): ["r"] for name in ("show", "pause", "resume")},
+    ("schedule", "set"): ["r", "rate(5 minutes)"],
+}
+
+
+@pytest.mark.parametrize("command", sorted(set(all_commands(trigger_group)) - {("next",)}), ids=" ".join)
+def test_wrong_settings_end_each_command_with_one_line(cli: Cli, command: tuple[str, ...]) -> None:
+    # Those of schedules take no settings.
+    wrong = ["--endpoint-url", "nowhere"] if command[0] == "schedule" else []
+    arguments = [*command, *ARGUMENTS.get(command, []), *wrong]
+    result = cli("trigger", *arguments, OMS_TRIGGERS_ENVIRONMENT="production")
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert ("endpoint_url" if wrong else "OMS_TRIGGERS_ENVIRONMENT") in line
+
+
 # ---------------------------------------------------------------------- guards
+
+
+def test_the_guards_tables_are_made_once(cli: Cli, aws_side: Mapping[str, Any], tmp_path: Path) -> None:
+    fields = {name: aws_side[name] for name in AwsConfig.model_fields if name in aws_side}
+    fields |= {
+        f"{guard}_table": f"made-{guard}-{uuid.uuid4().hex[:12]}" for guard in ("idempotency", "breaker", "rate")
+    }
+    file = tmp_path / "tables.toml"
+    file.write_text("[triggers]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items()))
+    made = cli("trigger", "table", "create", "--config", file, "--json")
+    assert made.exit_code == 0, made.output
+    assert [json.loads(line) for line in made.stdout.splitlines()] == [
+        {"guard": "starts", "table": fields["idempotency_table"], "created": True},
+        {"guard": "breakers and leases", "table": fields["breaker_table"], "created": True},
+        {"guard": "quotas", "table": fields["rate_table"], "created": True},
+    ]
+    again = cli("trigger", "table", "create", "--config", file)
+    assert again.stdout.count("no\n") == 3, again.output
+    trigger = TriggerCli(cli, file)
+    assert trigger.json("breaker", "list") == []
+    assert [one["retry_after"] for one in trigger.json("quotas")] == [0.0, 0.0]
 
 
 def test_breakers_are_listed_and_reset(trigger: TriggerCli) -> None:
@@ -325,6 +455,7 @@ def test_quotas_are_looked_at_and_not_used(trigger: TriggerCli) -> None:
     [
         (["breaker", "list"], "OMS_TRIGGERS_BREAKER_TABLE"),
         (["quotas"], "OMS_TRIGGERS_RATE_TABLE"),
+        (["table", "create"], "OMS_TRIGGERS_IDEMPOTENCY_TABLE"),
         (["dlq", "list"], "OMS_TRIGGERS_DEAD_LETTER_QUEUE_URL"),
     ],
 )
@@ -392,6 +523,71 @@ def test_dead_letters_are_listed_shown_and_redriven(
     assert trigger("dlq", "show", broken).exit_code == 1
 
 
+@pytest.mark.parametrize("command", ["delete", "redrive"])
+def test_all_are_those_that_were_asked_about(
+    trigger: TriggerCli, letters: Callable[..., list[str]], aws_side: Mapping[str, Any],
+    monkeypatch: pytest.MonkeyPatch, command: str,
+) -> None:  # fmt: skip
+    letters(_start("AAPL"), _start("MSFT"))
+    url, later = aws_side["dead_letter_queue_url"], []
+
+    def answer(question: str, **_: Any) -> None:
+        assert question == f"{command} 2 dead letters?"
+        late = OutgoingMessage(_letter(_start("LATE")))
+        later.extend(on_queue(trigger.settings, url, lambda queue: queue.send([late])))
+
+    monkeypatch.setattr(click, "confirm", answer)
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    (done,) = trigger.json("dlq", command, "--all")
+    assert len(done["letters"]) == 2
+    trigger.chunks()
+    assert [one["message_id"] for one in trigger.json("dlq", "list")] == later
+
+
+def test_of_a_fifo_queue_those_behind_are_told_of(trigger: TriggerCli, aws_side: Mapping[str, Any]) -> None:
+    url = asyncio.run(_make_fifo(aws_side, f"cli-{uuid.uuid4().hex[:12]}.fifo"))
+    many = [OutgoingMessage(_letter(_start()), "g", str(number)) for number in range(12)]
+    on_queue(trigger.settings, url, lambda queue: queue.send(many))
+    for count, is_more in ((10, True), (2, False)):
+        result = trigger("dlq", "delete", "--all", "--queue-url", url)
+        assert (f"{count} deleted" in result.stdout, "call it again" in result.stderr) == (True, is_more), (
+            result.output
+        )
+
+
+async def _make_fifo(aws_side: Mapping[str, Any], name: str) -> str:
+    aws = {field: aws_side[field] for field in AwsConfig.model_fields if field in aws_side}
+    async with open_control(AwsConfig(**aws), "sqs") as sqs:
+        made = await sqs.call("CreateQueue", QueueName=name, Attributes={"FifoQueue": "true"})
+    return str(made["QueueUrl"])
+
+
+async def _send_attributed(aws_side: Mapping[str, Any], **attributes: str) -> None:
+    aws = {field: aws_side[field] for field in AwsConfig.model_fields if field in aws_side}
+    said = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+    async with open_control(AwsConfig(**aws), "sqs") as sqs:
+        url = aws_side["dead_letter_queue_url"]
+        await sqs.call("SendMessage", QueueUrl=url, MessageBody="{}", MessageAttributes=said)
+
+
+def test_no_attribute_of_a_letter_stands_for_what_the_queue_says(
+    trigger: TriggerCli, letters: Callable[..., list[str]], aws_side: Mapping[str, Any]
+) -> None:
+    assert letters is not None  # The queue is empty.
+    asyncio.run(_send_attributed(aws_side, message_id="forged", reason="all fine"))
+    ((found,),) = [trigger.json("dlq", "list")]
+    shown = dict(
+        line.split("  ", 1) for line in trigger("dlq", "show", found["message_id"]).stdout.splitlines()[:-1]
+    )
+    assert {name: text.strip() for name, text in shown.items()}.items() >= {
+        "message id": found["message_id"],
+        "reason": "UNKNOWN_LETTER",
+        "detail message_id": "forged",
+        "detail reason": "all fine",
+    }.items()
+    assert trigger("dlq", "delete", "--id", found["message_id"]).exit_code == 0
+
+
 def test_letters_go_where_they_belong(
     trigger: TriggerCli, letters: Callable[..., list[str]], aws_side: Mapping[str, Any], function: str
 ) -> None:
@@ -415,7 +611,7 @@ def test_letters_go_where_they_belong(
         (["delete"], "give --id or --all"),
         (["delete", "--all", "--id", "x"], "--all excludes --id"),
         (["redrive", "--all", "--function", "f", "--to-queue", "https://a/b"], "exclude each other"),
-        (["list", "--queue-url", "chunks"], "must be the queue's URL"),
+        (["list", "--queue-url", "chunks"], "give the queue's URL"),
     ],
 )
 def test_dead_letters_that_cannot_be_meant_are_refused(

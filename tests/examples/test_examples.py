@@ -227,10 +227,10 @@ KEY_LINES = {
     "trigger_sending.py": [
         "200 success\n202 delayed",
         "chunk 1 of 2: ['AAPL', 'MSFT', 'GOOGL', 'NVDA', 'TSLA']",
-        "later: success",
+        "nothing waits any more",
         "chunk 1 of 1: ['IBM']",
         "422 refused UNKNOWN_MARKET: domain = 'crypto': subscribe to it first",
-        "start UNKNOWN_MARKET event at 2026-09-09T16:30:00Z",
+        "start UNKNOWN_MARKET manual ['BTC-USD']",
         "taken",
         "chunk 1 of 1: ['BTC-USD']",
     ],

@@ -201,10 +201,16 @@ def test_dimensions_have_no_values_without_end() -> None:
     found = lines(*(Triggered("manual", f"domain{number}", "success", [], 0.1) for number in range(300)))
     assert len({document["Domain"] for document in found}) == 101
     assert found[-1]["Domain"] == "other"
+    made_up = [Triggered("manual", f"x{number}", "limited", ["RATE_LIMITED"], 0.1) for number in range(300)]
+    unknown = Triggered("manual", "unknown", "rejected", [], 0.1)
+    found = lines(*made_up, unknown, STARTED, Triggered("event", "market", "limited", [], 0.1))
+    assert [document["Domain"] for document in found if "Domain" in document][-4:] == [
+        "other", "unknown", "market", "market",
+    ]  # fmt: skip
     assert lines(*(QuotaUsedUp(f"quota{number}", 1) for number in range(101)))[-1]["Quota"] == "other"
 
 
-@pytest.mark.parametrize("namespace", ["", " ", "AWS/Triggers", "a&b", "ü", "x" * 256])
+@pytest.mark.parametrize("namespace", ["", " ", "AWS/Triggers", ":a", "a&b", "ü", "x" * 256])
 def test_a_namespace_that_cloudwatch_refuses_is_refused(namespace: str) -> None:
     with pytest.raises(ConfigurationError, match="namespace = "):
         CloudWatchHook(namespace=namespace)

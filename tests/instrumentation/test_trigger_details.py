@@ -88,6 +88,14 @@ def test_domains_without_end_make_no_series_without_end() -> None:
     assert triggers.value("executions_total", trigger_type="manual", domain="domain0", status="success") == 2
 
 
+def test_domains_that_anybody_makes_up_take_no_place() -> None:
+    made_up = [Triggered("manual", f"domain{number}", "limited", [], 0.1) for number in range(300)]
+    real = [Triggered("event", "market", status, [], 0.1) for status in ("success", "limited", "refused")]
+    triggers = Triggers(*made_up, Triggered("manual", "unknown", "rejected", [], 0.1), *real)
+    assert triggers.series("executions_total", "domain") == {"other", "unknown", "market"}
+    assert triggers.value("executions_total", trigger_type="event", domain="market", status="limited") == 1
+
+
 @pytest.mark.parametrize(
     ("detail", "action", "is_warning"),
     [

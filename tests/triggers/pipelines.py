@@ -55,7 +55,7 @@ class Scene:
         own_breakers = MemoryBreakers(config.breaker, clock=self.clock)
         self.breakers: MemoryBreakers = more.get("breaker", own_breakers)
         self.leases: MemoryLeases = more.get("leases", MemoryLeases(clock=self.clock))
-        self.delay = MemoryDelayQueue(clock=self.clock)
+        self.delay = more.get("delay") or MemoryDelayQueue(clock=self.clock)
         self.dead_letters = MemoryDeadLetters(clock=self.clock)
         ids = (f"made-{at}" for at in range(1_000_000))
         parts: dict[str, Any] = {
@@ -121,3 +121,9 @@ def new_objects(*names: str) -> dict[str, Any]:
             {**record, "s3": {**record["s3"], "object": {**record["s3"]["object"], "key": name}}} for name in names
         ]
     }
+
+
+def again(raw: dict[str, Any], time: str = "2026-01-01T01:00:00Z") -> dict[str, Any]:
+    """What was set aside, as it comes again."""
+    correlation_id = raw.get("correlation_id", "first")
+    return {"delayed_start": {"version": 1, "raw": raw, "correlation_id": correlation_id, "trigger_time": time}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -34,7 +35,8 @@ ids = st.uuids().map(str)
 key_parts = st.one_of(
     texts.filter(bool), symbols.map(lambda symbol: f"symbol={symbol}"), dates.map(lambda day: f"ds={day}")
 )
-keys = st.lists(key_parts, min_size=1, max_size=5).map("/".join)
+# What ends in a slash is a folder.
+keys = st.lists(key_parts, min_size=1, max_size=5).map("/".join).filter(lambda key: not key.endswith("/"))
 sequencers = st.from_regex(r"[0-9A-F]{18}", fullmatch=True)
 
 request_fields = st.fixed_dictionaries(
@@ -83,6 +85,12 @@ scheduled_default = _event(
     st.just({}),
     resources=words.map(lambda rule: [f"arn:aws:events:eu-central-1:123456789012:rule/{rule}"]),
 )
+scheduled_scheduler = _event(
+    "aws.scheduler",
+    "Scheduled Event",
+    st.just("{}"),
+    resources=words.map(lambda name: [f"arn:aws:scheduler:eu-central-1:123456789012:schedule/default/{name}"]),
+)
 scheduled_transformed = st.tuples(request_fields, words, moments).map(
     lambda parts: {
         **parts[0],
@@ -96,7 +104,14 @@ processing_complete = _event(
     "Processing Complete",
     _detail(
         {"trigger_reingestion": st.booleans()},
-        {"partition": dates | dates.map(lambda day: f"ds={day}"), "reason": texts},
+        {
+            "partition": dates
+            | dates.map(lambda day: f"ds={day}")
+            | st.dates(min_value=date(1000, 1, 1)).map(
+                lambda day: {"year": day.year, "month": day.month, "day": day.day}
+            ),
+            "reason": texts,
+        },
     ),
     source=st.sampled_from(["transform.pipeline", "extract.pipeline"]),
 )
@@ -162,7 +177,7 @@ cloudevents = st.fixed_dictionaries(
         "specversion": st.just("1.0"),
         "id": names,
         "source": names,
-        "type": st.sampled_from(["symbol.universe.updated", "com.acme.UniverseUpdated", "Universe Updated"]),
+        "type": st.sampled_from(["symbol.universe.updated", "SymbolUniverseUpdated", "symbol_universe/updated"]),
         "time": moments,
         "data": _detail({"added_symbols": symbol_lists}, {"immediate_ingestion": st.booleans()}),
     },
@@ -183,6 +198,23 @@ eventbridge_plain = _event(
         }
     ),
 )
+sns_records = st.lists(
+    st.fixed_dictionaries(
+        {
+            "EventSource": st.just("aws:sns"),
+            "Sns": st.fixed_dictionaries(
+                {
+                    "Type": st.just("Notification"),
+                    "MessageId": ids,
+                    "Timestamp": moments,
+                    "Message": st.one_of(universe_updated, s3_notification, cloudevents).map(json.dumps),
+                }
+            ),
+        }
+    ),
+    min_size=1,
+    max_size=2,
+).map(lambda records: {"Records": records})
 sqs_delayed = st.lists(
     st.fixed_dictionaries(
         {
@@ -203,15 +235,20 @@ SHAPES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "cloudevent": cloudevents,
     "eventbridge_plain": eventbridge_plain,
     "eventbridge_wrapped": eventbridge_wrapped,
+    "extraction_complete": processing_complete,
     "manual_full": manual,
     "manual_short": manual,
     "market_close": market_close,
     "processing_complete": processing_complete,
+    "s3_bucket_as_text": s3_object_created,
     "s3_notification": s3_notification,
     "s3_object_created": s3_object_created,
     "scheduled_default": scheduled_default,
+    "scheduled_scheduler": scheduled_scheduler,
     "scheduled_transformed": scheduled_transformed,
+    "sns_records": sns_records,
     "sqs_delayed": sqs_delayed,
+    "sqs_plain": sqs_delayed,
     "universe_updated": universe_updated,
 }
 """By the name of the payload that is an example of it: inputs with nothing wrong in them."""

@@ -17,7 +17,7 @@ from tests.triggers.pipelines import Scene
 from tests.triggers.strategies import ALL_PAYLOADS, mutated, odd_values, payloads
 
 DOCUMENTED = {
-    200: {Status.SUCCESS, Status.DUPLICATE, Status.DRY_RUN},
+    200: {Status.SUCCESS, Status.DUPLICATE, Status.DRY_RUN, Status.IGNORED},
     202: {Status.DELAYED},
     207: set(Status),
     400: {Status.REJECTED},

@@ -14,8 +14,9 @@ from oms_events.errors import StartRefusedError, TriggerFailedError
 from oms_events.triggers.config import BreakerOptions, TriggerConfig
 from oms_events.triggers.lambda_entry import LambdaHandler
 from oms_events.triggers.responses import Status, TriggerResponse
+from oms_events.triggers.sending.delay import MemoryDelayQueue
 from oms_events.triggers.start import Start
-from tests.triggers.pipelines import Scene, event, limited, manual, new_objects, schedule
+from tests.triggers.pipelines import Scene, again, event, limited, manual, new_objects, schedule
 
 
 @dataclass
@@ -98,6 +99,61 @@ def test_a_batch_of_messages_names_those_that_come_again() -> None:
     assert invoke(scene, {"Records": [message(9, manual())]}) == {
         "batchItemFailures": [{"itemIdentifier": "message-9"}]
     }
+    scene.pipeline.lambda_handler.close()
+
+
+def test_no_message_of_a_batch_is_lost_without_a_word() -> None:
+    scene = Scene(TriggerConfig(max_input_bytes=1_000))
+    good = [message(at, event(f"event-{at}"), "market:prices") for at in range(4)]
+    assert invoke(scene, {"Records": [*good, good[0]]}) == {"batchItemFailures": []}
+    assert len(scene.handler.starts) == 4
+    broken, nameless = {**good[0], "messageId": "broken", "body": None}, {"eventSource": "aws:sqs"}
+    # Lambda takes an empty id as all of them.
+    assert invoke(scene, {"Records": [good[1], broken, nameless]}) == {
+        "batchItemFailures": [{"itemIdentifier": "broken"}, {"itemIdentifier": ""}]
+    }
+    assert invoke(scene, {"Records": [nameless] * 10_001}) == {"batchItemFailures": [{"itemIdentifier": ""}]}
+    scene.pipeline.lambda_handler.close()
+
+
+def test_a_manual_call_that_came_wrapped_has_nobody_who_is_answered() -> None:
+    scene = Scene()
+    scene.handler.error = RuntimeError()
+    by_topic = {
+        "Records": [{"EventSource": "aws:sns", "Sns": {"Message": json.dumps(manual()), "MessageId": "n"}}]
+    }
+    for raw in (by_topic, again(manual())):
+        with pytest.raises(TriggerFailedError):
+            invoke(scene, raw)
+    assert invoke(scene, manual())["statusCode"] == 500
+    scene.pipeline.lambda_handler.close()
+
+
+def test_an_invocation_that_is_tried_again_is_the_same_start() -> None:
+    scene = Scene()
+    constant = {"trigger_type": "schedule", "symbols": ["AAPL"]}
+    context = Context()
+    context.aws_request_id = "request-1"  # type: ignore[attr-defined]
+    said = [json.loads(scene.pipeline.lambda_handler(constant, context)["body"]) for _ in range(2)]
+    assert [(one["status"], one["correlation_id"]) for one in said] == [
+        ("success", "request-1"),
+        ("duplicate", "request-1"),
+    ]
+    scene.pipeline.lambda_handler.close()
+
+
+def test_messages_that_cannot_be_held_in_time_come_again_by_themselves(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(MemoryDelayQueue):
+        async def hold(self, queued: object, seconds: float) -> None:
+            await asyncio.sleep(30)
+
+    scene = Scene(limited(event=1), delay=Slow())
+    batch = {"Records": [message(at, event(f"event-{at}")) for at in range(3)]}
+    before = time.monotonic()
+    failures = invoke(scene, batch, seconds=0.3)["batchItemFailures"]
+    assert time.monotonic() - before < 0.3
+    assert [one["itemIdentifier"] for one in failures] == ["message-1", "message-2"]
+    assert "2 messages were not held" in caplog.text
     scene.pipeline.lambda_handler.close()
 
 

@@ -19,6 +19,8 @@ from oms_events.triggers.config import RunOptions, TriggerConfig
 from oms_events.triggers.endings import ENDINGS
 from oms_events.triggers.pipeline import TriggerPipeline
 from oms_events.triggers.problems import Code
+from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS, MarketClose
+from oms_events.triggers.reading.event_table import EventReaders
 from oms_events.triggers.request import TriggerRequest
 from oms_events.triggers.responses import Status, TriggerResponse
 from oms_events.triggers.rules import RuleViolation
@@ -132,6 +134,7 @@ async def test_without_a_source_symbols_are_the_environments(caplog: pytest.LogC
     of_prod = Scene(TriggerConfig.of("prod"))
     response = await of_prod.handle({"period": "1d"})
     assert (response.status_code, codes(response)) == (400, [Code.INVALID_SYMBOLS])
+    assert "symbols come from the defaults of prod" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -146,6 +149,15 @@ async def test_what_a_source_gives_is_checked(loaded: Any) -> None:
     assert (response.status_code, set(codes(response))) == (400, {Code.INVALID_SYMBOLS})
     assert not scene.handler.starts
     assert await scene.is_free()
+
+
+async def test_values_that_a_source_gives_are_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def load(request: TriggerRequest) -> list[str]:
+        return ["AAPL", "hunter2 is my p@ss!"]
+
+    response = await Scene(symbols=load).handle({"period": "1d"})
+    assert response.problems[0].field == "symbols.1"
+    assert "hunter2" not in str(response.body) + caplog.text
 
 
 async def test_a_source_that_fails_is_tried_again() -> None:
@@ -287,11 +299,63 @@ async def test_several_objects_are_several_starts() -> None:
     assert (mixed.status_code, mixed.status, mixed.ok, mixed.retryable) == (207, Status.FAILED, False, True)
 
 
-async def test_an_input_that_starts_nothing_is_no_error() -> None:
+async def test_a_broken_object_is_answered_beside_the_good_ones(caplog: pytest.LogCaptureFixture) -> None:
+    objects = new_objects("a.json", "b.json", "c.json")
+    objects["Records"][1]["s3"]["object"]["size"] = "2"
+    scene = Scene()
+    response = await scene.handle(objects)
+    assert [(one.status_code, str(one.correlation_id)[:21]) for one in response.results] == [
+        (200, "market-data-raw/a.jso"), (400, "market-data-raw/b.jso"), (200, "market-data-raw/c.jso"),
+    ]  # fmt: skip
+    assert (response.status_code, response.ok, response.retryable) == (207, False, False)
+    assert len(scene.handler.starts) == 2
+    (logged,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert logged.correlation_id == response.results[1].correlation_id  # type: ignore[attr-defined]
+
+
+async def test_what_fails_in_a_users_reader_may_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    def to_fields(detail: MarketClose) -> dict[str, Any]:
+        raise RuntimeError("password=1234")
+
+    events = EventReaders(DEFAULT_EVENTS)
+    events.register("market.events", "Market Close", MarketClose, to_fields)
+    scene = Scene(events=events)
+    response = await scene.handle(ALL_PAYLOADS["market_close"])
+    assert (response.status_code, response.status, response.retryable) == (500, Status.FAILED, True)
+    assert response.correlation_id == ALL_PAYLOADS["market_close"]["id"]
+    assert "password" not in str(response.body)
+    (logged,) = caplog.records
+    assert logged.exc_info is not None
+    assert "password" in str(logged.exc_info[1])
+
+
+async def test_an_input_that_starts_nothing_is_told_with_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     scene = Scene(TriggerConfig(object_prefix="other/"))
     response = await scene.handle(new_objects("market/prices/a.json"))
-    assert (response.status_code, response.ok, response.result["ignored"]) == (200, True, 1)
-    assert not scene.triggered
+    assert (response.status_code, response.status, response.ok) == (200, Status.IGNORED, True)
+    assert response.result["ignored"] == 1
+    update = {**ALL_PAYLOADS["universe_updated"], "detail": {"immediate_ingestion": False}}
+    ids = [response.correlation_id, (await scene.handle(update)).correlation_id]
+    assert ids[0]
+    assert ids[1] == update["id"]
+    assert [(one.trigger_type, one.domain, one.status) for one in scene.triggered] == [
+        ("s3", "unknown", "ignored"),
+        ("event", "unknown", "ignored"),
+    ]
+    assert [one.correlation_id for one in scene.triggered] == ids
+    assert [record.correlation_id for record in caplog.records] == ids  # type: ignore[attr-defined]
+
+
+async def test_what_is_rejected_has_the_id_that_it_would_have_and_garbage_no_type() -> None:
+    scene = Scene()
+    wrong = {**ALL_PAYLOADS["universe_updated"], "detail": {"added_symbols": "NVDA"}}
+    assert (await scene.handle(wrong)).correlation_id == wrong["id"]
+    await scene.handle("no json")
+    assert [(one.trigger_type, one.correlation_id) for one in scene.triggered] == [
+        ("event", wrong["id"]),
+        ("unknown", None),
+    ]
 
 
 async def test_a_schedule_and_a_handler_that_fails(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,14 +6,14 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from oms_events.errors import QueueError, StartRefusedError
 from oms_events.idempotency import DynamoDBIdempotencyStore, IdempotencyConfig
 from oms_events.idempotency.memory import MemoryIdempotencyStore
-from oms_events.idempotency.records import RunRecord
+from oms_events.idempotency.records import RunRecord, RunState
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.resilience.breaker import BreakerState
 from oms_events.testing.clock import ManualClock
@@ -23,6 +23,7 @@ from oms_events.triggers.guards.breaker_dynamodb import DynamoDBBreakers
 from oms_events.triggers.guards.config import GuardTableConfig
 from oms_events.triggers.guards.exclusion import Lease, MemoryLeases
 from oms_events.triggers.guards.exclusion_dynamodb import DynamoDBLeases
+from oms_events.triggers.guards.rate import MemoryRateLimiter
 from oms_events.triggers.guards.rate_dynamodb import DynamoDBRateLimiter
 from oms_events.triggers.problems import Code
 from oms_events.triggers.request import TriggerRequest
@@ -31,7 +32,17 @@ from oms_events.triggers.rules import RuleViolation
 from oms_events.triggers.sending.dead_letters import MemoryDeadLetters
 from oms_events.triggers.sending.delay import MemoryDelayQueue
 from oms_events.triggers.sending.letters import DeadLetter
-from tests.triggers.pipelines import CONFIG, Recorder, Scene, event, limited, manual, new_objects, schedule
+from tests.triggers.pipelines import (
+    CONFIG,
+    Recorder,
+    Scene,
+    again,
+    event,
+    limited,
+    manual,
+    new_objects,
+    schedule,
+)
 
 
 def told(response: TriggerResponse) -> tuple[int, str, list[str], bool]:
@@ -222,6 +233,61 @@ async def test_schedules_do_not_overlap() -> None:
     assert (first.fence, call.fence, last.fence) == (1, None, 2)
 
 
+async def test_a_schedule_that_comes_again_out_of_an_envelope_waits_for_the_one_that_runs() -> None:
+    scene = Scene()
+    scene.handler.gate = asyncio.Event()
+    running = asyncio.create_task(scene.handle(schedule("2026-09-09T22:00:00Z")))
+    await scene.handler.entered.wait()
+    handled = await scene.pipeline.run(again(schedule("2026-09-10T22:00:00Z")))
+    assert told(handled.response) == (409, "busy", [Code.ALREADY_RUNNING], True)
+    assert not handled.has_caller
+    scene.handler.gate.set()
+    await running
+
+
+async def test_a_manual_call_in_an_envelope_meets_an_open_breaker_and_is_kept() -> None:
+    scene = Scene(TriggerConfig(breaker=BreakerOptions(failure_threshold=1)))
+    scene.handler.error = RuntimeError()
+    await scene.handle(manual())
+    response = await scene.handle(again(manual(correlation_id="call-2")))
+    assert told(response) == (503, "stopped", [Code.BREAKER_OPEN], False)
+    assert response.dead_letter
+    (letter,) = scene.dead_letters.letters
+    assert (letter.trigger_time, letter.key) == ("2026-01-01T01:00:00Z", "market:prices:2026-01-01:call-2")
+
+
+async def test_those_that_wait_go_before_those_that_have_just_come() -> None:
+    scene = Scene(limited(event=1), delay=(delay := MemoryDelayQueue(clock=(clock := ManualClock()))), clock=clock)
+    assert (await scene.handle(event("A"))).ok
+    assert (await scene.handle(event("B"))).status is Status.DELAYED
+    await clock.advance(61)
+    assert (await scene.handle(event("C"))).status is Status.DELAYED
+    while batch := await delay.receive_batch():
+        handled = await scene.pipeline.run(batch)
+        await delay.settle(batch, handled.failed_messages or ())
+        await clock.advance(61)
+    assert [start.correlation_id for start in scene.handler.starts] == ["A", "B", "C"]
+    # Nobody waits any more: soon a new one goes at once.
+    await clock.advance(91)
+    assert (await scene.handle(event("D"))).ok
+
+
+async def test_a_quota_that_many_come_upon_is_not_kept_for_longer_and_longer() -> None:
+    marks = []
+
+    class Limiter(MemoryRateLimiter):
+        async def mark_waiting(self, name: str, seconds: float) -> None:
+            marks.append(seconds)
+            await super().mark_waiting(name, seconds)
+
+    clock = ManualClock()
+    scene = Scene(limited(event=1), rate=Limiter(clock=clock), clock=clock)
+    for at in range(10):
+        await scene.handle(event(f"event-{at}"))
+        await clock.advance(1)
+    assert marks == [60 - at + 90 for at in range(1, 10)]
+
+
 async def test_a_busy_key_delays_events_and_answers_manual_calls() -> None:
     scene = Scene(CONFIG.model_copy(update={"exclusive": frozenset(("manual", "event"))}))
     scene.handler.gate = asyncio.Event()
@@ -251,6 +317,61 @@ async def test_a_lost_lease_stops_the_run() -> None:
     assert not await scene.breakers.views()
 
 
+async def test_a_lease_that_is_lost_while_the_run_is_recorded_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Losing(MemoryIdempotencyStore):
+        """While the result is recorded the lease ends, as when the handler blocked the loop for too long."""
+
+        async def write(self, record: RunRecord, *, now: int) -> RunRecord | None:
+            if record.state is RunState.COMPLETED:
+                scene.leases._held["market:prices"] = ("other", 2**62)
+                await scene.clock.advance(CONFIG.lease_time)
+            return await super().write(record, now=now)
+
+    scene = Scene(idempotency=Losing())
+    # Half-open: its trial has gone well too.
+    for _ in range(5):
+        permit = await scene.breakers.admit("market", "prices")
+        assert isinstance(permit, Permit)
+        await scene.breakers.failed(permit)
+    await scene.clock.advance(300)
+    response = await scene.handle(schedule())
+    assert told(response) == (200, "success", [], False)
+    assert "has run, but its guards could not be given back" in caplog.text
+    assert not await scene.breakers.views()
+    assert (await scene.handle(schedule())).status is Status.DUPLICATE
+
+
+async def test_code_that_exits_has_failed_and_an_interrupt_leaves_no_guard_taken() -> None:
+    def leave(*_: object) -> NoReturn:
+        raise SystemExit(3)
+
+    async def load(request: TriggerRequest) -> list[str]:
+        leave()
+
+    for scene in (Scene(rules=[leave]), Scene(symbols=load), Scene()):
+        scene.handler.error = SystemExit(3)
+        response = await scene.handle({"period": "1d", "correlation_id": "a"})
+        assert (response.status, response.retryable) == (Status.FAILED, True)
+        assert await scene.is_free()
+    assert scene.breakers._record("market", "prices").failures
+
+    interrupted = Scene()
+    interrupted.handler.error = KeyboardInterrupt()
+
+    async def caught() -> str:
+        # In the task itself: what leaves a task ends the event loop.
+        try:
+            await interrupted.handle(schedule())
+        except KeyboardInterrupt:
+            return "went through"
+        return "was swallowed"
+
+    assert await caught() == "went through"
+    assert await interrupted.is_free()
+
+
 async def test_the_same_start_at_work_is_no_second_one() -> None:
     scene = Scene()
     scene.handler.gate = asyncio.Event()
@@ -268,10 +389,18 @@ async def test_the_same_start_at_work_is_no_second_one() -> None:
 async def test_an_id_that_is_used_for_something_else_is_refused() -> None:
     scene = Scene()
     await scene.handle(manual(symbols=["AAPL", "MSFT"]))
-    assert (await scene.handle(manual(symbols=["MSFT", "AAPL"], note="again"))).status is Status.DUPLICATE
-    response = await scene.handle(manual(symbols=["AAPL"]))
-    assert told(response) == (409, "rejected", [Code.PAYLOAD_MISMATCH], False)
-    # An event is known by its id, however it is wrapped.
+    assert (await scene.handle(manual(symbols=["MSFT", "AAPL"]))).status is Status.DUPLICATE
+    for other in ({"symbols": ["AAPL"]}, {"note": "again"}, {"bucket": "b", "key": "x/one.json"}):
+        response = await scene.handle(manual(**{"symbols": ["AAPL", "MSFT"], **other}))
+        assert told(response) == (409, "rejected", [Code.PAYLOAD_MISMATCH], False)
+    at_one = {"bucket": "b", "key": "x/one.json", "trigger_time": "2026-01-01T01:00:00Z"}
+    assert (await scene.handle(manual(correlation_id="call-2", **at_one))).ok
+    again = {**at_one, "trigger_time": "2026-01-01T02:00:00Z"}
+    assert (await scene.handle(manual(correlation_id="call-2", **again))).status is Status.DUPLICATE
+    assert (
+        await scene.handle(manual(correlation_id="call-2", **{**at_one, "key": "x/two.json"}))
+    ).status_code == 409
+    # An event without one is known by its own, however it is wrapped.
     await scene.handle(event(symbols=["AAPL"]))
     assert (await scene.handle(event(symbols=["MSFT"]))).status is Status.DUPLICATE
 

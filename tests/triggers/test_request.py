@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oms_events.errors import ConfigurationError
+from oms_events.triggers.config import TriggerConfig, TriggerDefaults
 from oms_events.triggers.request import DEFAULT_SYMBOLS, TriggerRequest
 from oms_events.triggers.schema import breaker_key, breaker_of, lease_key, rate_key
 
@@ -66,3 +67,30 @@ def test_guards_have_keys_of_their_own_for_each_of_what_they_guard() -> None:
     assert lease_key("market#prices") == {"pk": "#lease#market#prices"}
     assert breaker_of(breaker_key("lease", "prices")["pk"]) == ("lease", "prices")
     assert breaker_of(lease_key("market#prices")["pk"]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "symbols"),
+    [
+        ({}, DEFAULT_SYMBOLS),
+        ({"environment": "dev", "defaults": {"period": "5d"}}, DEFAULT_SYMBOLS),
+        ({"defaults": TriggerDefaults(period="5d")}, DEFAULT_SYMBOLS),
+        ({"defaults": TriggerDefaults(symbols=())}, ()),
+        ({"defaults": {"symbols": ["TSLA"]}}, ("TSLA",)),
+        ({"environment": "prod"}, ()),
+        ({"environment": "staging", "defaults": {"symbols": ["TSLA"]}}, ("TSLA",)),
+    ],
+)
+def test_symbols_that_nobody_gives_are_those_of_the_environment(
+    values: dict[str, Any], symbols: tuple[str, ...]
+) -> None:
+    config = TriggerConfig(**values)
+    assert config.defaults.symbols == symbols
+    assert config.defaults.period == ("5d" if "5d" in str(values) else "1mo")
+    assert TriggerConfig.of(config.environment) == TriggerConfig(environment=config.environment)
+
+
+@pytest.mark.parametrize("values", [{"defaults": 5}, {"defaults": None}, {"environment": ["dev"]}])
+def test_what_is_no_configuration_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(values))):
+        TriggerConfig(**values)

@@ -42,6 +42,8 @@ def words(fields: str) -> str:
         ("0 18 ? * SAT,SUN *", "At 18:00 UTC every Saturday and Sunday"),
         ("0 18 ? * 1,3,4,5 *", "At 18:00 UTC every Tuesday, Wednesday, Thursday and Sunday"),
         ("0 18 ? * FRI,SAT,SUN *", "At 18:00 UTC, Friday to Sunday"),
+        ("0 18 ? * FRI-MON *", "At 18:00 UTC, Friday to Monday"),
+        ("0 18 1-7 JUN ? *", "At 18:00 UTC on days 1 to 7 of June"),
         ("0 18 ? * L *", "At 18:00 UTC every Saturday"),
         ("0 8 1 * ? *", "At 08:00 UTC on day 1 of every month"),
         ("0 8 1,15-17 * ? *", "At 08:00 UTC on days 1 and 15 to 17 of every month"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 from contextvars import ContextVar
-from functools import cache
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -34,11 +35,12 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no t
             request.body = given
 
     def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
-        if self._verify is not True or self._cert_file is not None or proxy_url is not None:
+        authorities = get_cert_path(self._verify)
+        if not authorities or self._cert_file is not None or proxy_url is not None:
             connector: aiohttp.TCPConnector = super()._create_connector(proxy_url)
             return connector
         return aiohttp.TCPConnector(
-            limit=self._max_pool_connections, ssl=_public_authorities(), **self._connector_args
+            limit=self._max_pool_connections, ssl=_context_of(authorities), **self._connector_args
         )
 
     def _get_ssl_context(self) -> ssl.SSLContext:
@@ -51,12 +53,18 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no t
         return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
 
 
-@cache
-def _public_authorities() -> ssl.SSLContext:
-    """botocore's default, made once: reading its authorities holds the event loop up for 40 ms."""
+def _context_of(authorities: str) -> ssl.SSLContext:
+    """One for all clients with these authorities: reading them holds the event loop up for 40 ms."""
+    file = Path(authorities).stat()
+    return _read_context(authorities, (file.st_mtime_ns, file.st_size, file.st_ino))
+
+
+@lru_cache(maxsize=16)
+def _read_context(authorities: str, version: tuple[int, ...]) -> ssl.SSLContext:
+    """`version` changes with the file: one that was renewed is read again."""
     context: ssl.SSLContext = create_urllib3_context()
     context.check_hostname = True
-    context.load_verify_locations(get_cert_path(True))
+    context.load_verify_locations(authorities)
     return context
 
 

@@ -111,23 +111,30 @@ class DynamoTable:
 
     async def repeat(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """As `call`, sent again when it was not done, or may have been: for reads, and what twice is as once."""
-        if self._dynamo is None and not self._is_closed:
-            # Its own attempts, not those of the call.
-            await self.open()
+        await self.ready()
         return await self.retried(lambda: self.call(operation, **parameters))
+
+    async def ready(self) -> None:
+        """Opens the table, if nobody has or closed it: with its own attempts and time, not those of a call."""
+        if self._dynamo is None and not self._is_closed:
+            await self.open()
 
     async def retried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """What a call gives; made again when it failed with what may pass, as `config.retry` says."""
-        retry, attempt = self._config.retry, 1
+        attempt = 1
         while True:
             try:
                 return await call()
             except (StorageUnavailableError, StorageOutcomeUnknownError) as error:
-                if attempt >= retry.max_attempts or self._is_closed:
-                    raise
-                pause = max(retry.delay(attempt, self._rng.random), error.retry_after or 0.0)
-            await self._clock.sleep(pause)
+                await self.pause_after(error, attempt)
             attempt += 1
+
+    async def pause_after(self, error: StorageError, attempt: int) -> None:
+        """Waits before the next attempt, or raises the error when `attempt` was the last."""
+        retry = self._config.retry
+        if attempt >= retry.max_attempts or self._is_closed:
+            raise error
+        await self._clock.sleep(max(retry.delay(attempt, self._rng.random), error.retry_after or 0.0))
 
     async def create(self) -> bool:
         """Makes the table, on demand, and waits until it is ready; false when it was there.

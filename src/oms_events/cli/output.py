@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +10,19 @@ from typing import Any
 import click
 import orjson
 
+from oms_events._text import one_line
+
 Rows = Sequence[Sequence[object]]
 
 
 def print_json(value: Any) -> None:
     """One line of JSON."""
-    click.echo(orjson.dumps(value, default=str).decode())
+    try:
+        text = orjson.dumps(value, default=str).decode()
+    except TypeError:
+        # Half characters and huge numbers, which others may send, are JSON too.
+        text = json.dumps(value, default=str)
+    click.echo(text)
 
 
 def print_table(headers: Sequence[str], rows: Rows) -> None:
@@ -31,22 +39,16 @@ def print_table(headers: Sequence[str], rows: Rows) -> None:
 
 def print_fields(fields: Mapping[str, object]) -> None:
     """Names and values, one pair per line."""
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        click.echo(f"{name.ljust(width)}  {_cell(value)}")
+    shown = [(one_line(name), _cell(value)) for name, value in fields.items()]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name.ljust(width)}  {value}")
 
 
 def tell(text: str) -> None:
     """A message to the human, on stderr."""
     # Not by click, which would write beside a progress bar that has taken stderr over, and into it.
     print(one_line(text), file=sys.stderr, flush=True)
-
-
-def one_line(text: str) -> str:
-    """The text without control characters, which could forge lines or command the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _cell(value: object) -> str:

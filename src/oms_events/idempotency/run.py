@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import orjson
 
-from oms_events._aio import Clock, SystemClock, cancel_and_wait
+from oms_events._aio import PARTING, Clock, SystemClock, seen_through
 from oms_events.errors import (
     PayloadMismatchError,
     ResultNotStoredError,
@@ -32,7 +32,6 @@ BY_KEY: Final = object()
 """No payload was given: an event that is the key is checked itself, else nothing is."""
 
 _LOOKS: Final = RetryConfig(initial=0.05, maximum=1.0)
-_PARTING: Final = 5.0
 _CLOCK: Final = SystemClock()
 
 
@@ -154,16 +153,9 @@ class IdempotentRun:
     async def _complete(self) -> None:
         text, problem = self._dump()
         record = self._record(RunState.COMPLETED, self._options.keep_for)
-        writing = asyncio.create_task(
+        await seen_through(
             self._write_result(replace(record, result=text, problem=problem)), name="idempotency-result"
         )
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait({writing}, timeout=_PARTING)
-            raise
-        finally:
-            await cancel_and_wait(writing)
         self._refuse(problem)
 
     def _dump(self) -> tuple[str, str]:
@@ -192,7 +184,7 @@ class IdempotentRun:
     async def _release(self) -> None:
         """Never raises but when cancelled again: the error under way is the one to show."""
         try:
-            async with asyncio.timeout(_PARTING):
+            async with asyncio.timeout(PARTING):
                 await self._store.remove(self.key, self._token)
         except Exception as error:
             _log.warning("the record of %s was not removed and will expire: %r", self.key, error)

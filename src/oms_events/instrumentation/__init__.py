@@ -1,6 +1,8 @@
-"""Hooks that report every attempt, state change and decision; logging and Prometheus are two of them."""
+"""Hooks that report every attempt, state change and decision. Only `PrometheusHook` needs prometheus_client."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from oms_events.instrumentation.cloudwatch import CloudWatchHook
 from oms_events.instrumentation.correlation import CorrelationFilter, correlated, current_correlation_id
@@ -38,6 +40,9 @@ from oms_events.instrumentation.hooks import (
 )
 from oms_events.instrumentation.logs import LoggingHook
 
+if TYPE_CHECKING:
+    from oms_events.instrumentation.prometheus import PrometheusHook
+
 __all__ = [
     "ApiRequested",
     "AppendConflict",
@@ -63,6 +68,7 @@ __all__ = [
     "LoggingHook",
     "OutboxAlert",
     "Projected",
+    "PrometheusHook",
     "QuotaUsedUp",
     "RelayRetried",
     "Relayed",
@@ -75,3 +81,11 @@ __all__ = [
     "correlated",
     "current_correlation_id",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PrometheusHook":
+        from oms_events.instrumentation.prometheus import PrometheusHook
+
+        return PrometheusHook
+    raise AttributeError(name)

@@ -21,7 +21,7 @@ from oms_events.instrumentation.hooks import (
     TriggerBreakerChanged,
     Triggered,
 )
-from oms_events.instrumentation.labels import BoundedLabels
+from oms_events.instrumentation.labels import ADMITTED, UNKNOWN, BoundedLabels
 
 NAMESPACE: Final = "Extract/Triggers"
 EXECUTIONS: Final = "TriggerExecution"
@@ -32,7 +32,7 @@ API_REQUESTS: Final = "ApiRequests"
 _MAX_DIMENSION: Final = 1024
 _MAX_PROPERTY: Final = 1024
 _GREATEST: Final = 2.0**360
-_NAMESPACE: Final = re.compile(r"(?!AWS/)[0-9A-Za-z.\-_/#: ]*[0-9A-Za-z.\-_/#:][0-9A-Za-z.\-_/#: ]*")
+_NAMESPACE: Final = re.compile(r"(?!AWS/|:)[0-9A-Za-z.\-_/#: ]*[0-9A-Za-z.\-_/#:][0-9A-Za-z.\-_/#: ]*")
 _MAX_NAMESPACE: Final = 255
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
@@ -50,7 +50,8 @@ class CloudWatchHook:
     each code of its problems, written in one piece. The write blocks as a `print` does.
 
     Domains, tables, codes and names have dimensions of their own up to 100 of each in a process; the later ones
-    share the value `other`, as each is a custom metric that is paid for. The correlation id is a property: it can
+    share the value `other`, as each is a custom metric that is paid for. So do domains of which no start was
+    admitted yet. The correlation id is a property: it can
     be searched for in the log, and is no dimension. Raises `ConfigurationError` for a namespace that CloudWatch
     does not take.
     """
@@ -65,12 +66,13 @@ class CloudWatchHook:
         if _NAMESPACE.fullmatch(namespace) is None or len(namespace) > _MAX_NAMESPACE:
             raise ConfigurationError(
                 "CloudWatchHook",
-                [f"namespace = {namespace!r}: give 1 to 255 letters, digits and any of .-_/#: not after AWS/"],
+                [f"namespace = {namespace!r}: give 1 to 255 letters, digits, .-_/#: and not first : or AWS/"],
             )
         self._stream = stream
         self._namespace = namespace
         self._now = now
         self._bounds: dict[tuple[str, ...], BoundedLabels] = {}
+        self._domains = BoundedLabels(_SERIES, always=UNKNOWN)
 
     def __call__(self, detail: Detail) -> None:
         # Whole lines in one write: what others print meanwhile comes before or after, never within.
@@ -99,7 +101,8 @@ class CloudWatchHook:
 
     def _triggered(self, detail: Triggered) -> Iterator[str]:
         correlation_id = detail.correlation_id
-        place = (detail.trigger_type, self._bounded(Domain=detail.domain)["Domain"], detail.status)
+        (domain,) = self._domains(detail.domain, is_trusted=detail.status in ADMITTED)
+        place = (detail.trigger_type, domain, detail.status)
         dimensions = dict(zip(EXECUTION_DIMENSIONS, place, strict=True))
         metrics = ((EXECUTIONS, "Count", 1.0), ("TriggerDuration", "Milliseconds", detail.seconds * 1000))
         yield self._line(dimensions, metrics, correlation_id=correlation_id)

@@ -14,7 +14,7 @@ from oms_events.instrumentation.hooks import (
     TriggerBreakerChanged,
     Triggered,
 )
-from oms_events.instrumentation.labels import BoundedLabels
+from oms_events.instrumentation.labels import ADMITTED, UNKNOWN, BoundedLabels
 
 _STATES: Final = ("closed", "open", "half_open")
 # From a refusal on the spot to the longest that a function of Lambda runs.
@@ -32,7 +32,7 @@ class TriggerMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{prefix}_{name}", text, labels, registry=registry)
 
-        self._domain = BoundedLabels(_SERIES)
+        self._domain = BoundedLabels(_SERIES, always=UNKNOWN)
         self._table = BoundedLabels(_SERIES)
         self._code = BoundedLabels(_SERIES)
         self._quota = BoundedLabels(_SERIES)
@@ -63,7 +63,7 @@ class TriggerMetrics:
     def __call__(self, detail: Detail) -> None:
         match detail:
             case Triggered(trigger_type=trigger_type, status=status):
-                (domain,) = self._domain(detail.domain)
+                (domain,) = self._domain(detail.domain, is_trusted=status in ADMITTED)
                 self._executions.labels(trigger_type, domain, status).inc()
                 self._seconds.labels(trigger_type, status).observe(detail.seconds)
                 for code in detail.codes:

@@ -12,7 +12,7 @@ from oms_events.errors import LeaseHeldError
 from oms_events.testing.clock import ManualClock
 from oms_events.triggers.guards.exclusion import Exclusive, Lease, Leases
 
-_CROWD = 20
+_CROWD = 6
 _TIMEOUT = 30.0
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from oms_events.testing.clock import ManualClock
 from oms_events.triggers.config import Quota
-from oms_events.triggers.guards.rate import RateLimiter
+from oms_events.triggers.guards.rate import Behind, RateLimiter
 
-_CROWD = 25
+_CROWD = 10
 _TIMEOUT = 30.0
 THREE_A_MINUTE = Quota(limit=3, window=60)
 
@@ -110,6 +110,56 @@ class RateLimiterContract:
         await clock.advance(30)
         assert await limiter.take(name, Quota(limit=3, window=600)) == 570.0
         assert await limiter.take(name, Quota(limit=3, window=30)) == 0.0
+
+    async def test_a_longer_window_knows_as_many_as_the_lowest_limit_since(
+        self, limiter: RateLimiter, other: RateLimiter, name: str, clock: ManualClock
+    ) -> None:
+        for limit in (60, 2):
+            for _ in range(2):
+                assert await limiter.take(name, Quota(limit=limit, window=1), count=limit) == 0.0
+                await clock.advance(1)
+            # They have left the window that they were counted in, and are of this one.
+            assert await other.take(name, Quota(limit=limit, window=3600)) > 0
+
+    async def test_fresh_starts_stay_behind_those_that_wait(
+        self, limiter: RateLimiter, other: RateLimiter, name: str, clock: ManualClock
+    ) -> None:
+        await limiter.mark_waiting(name, 40)
+        assert await limiter.take(name, THREE_A_MINUTE, count=2, waited=True) == 0.0
+        await clock.advance(10)
+        for wait in (await other.take(name, THREE_A_MINUTE), await other.look(name, THREE_A_MINUTE)):
+            assert (wait, type(wait)) == (30.0, Behind)
+        assert await other.look(name, THREE_A_MINUTE, waited=True) == 0.0
+        assert await other.take(f"{name} of others", THREE_A_MINUTE) == 0.0
+        assert await other.take(name, THREE_A_MINUTE, waited=True) == 0.0
+        # Without room the quota keeps them back, whether there is a mark or not.
+        for waited in (False, True):
+            wait = await limiter.take(name, THREE_A_MINUTE, waited=waited)
+            assert (wait, type(wait)) == (50.0, float)
+        await other.mark_waiting(name, 70)
+        wait = await limiter.take(name, THREE_A_MINUTE)
+        assert (wait, type(wait)) == (70.0, float)
+        await clock.advance(69.999)
+        assert await limiter.take(name, THREE_A_MINUTE) == pytest.approx(0.001)
+        await clock.advance(0.001)
+        assert await limiter.take(name, THREE_A_MINUTE, count=3) == 0.0
+
+    async def test_a_mark_is_extended_only_by_a_later_one(
+        self, limiter: RateLimiter, other: RateLimiter, name: str, clock: ManualClock
+    ) -> None:
+        for seconds, marked in ((30, 30), (10, 30), (40, 40), (1e9, 86_400)):
+            await limiter.mark_waiting(name, seconds)
+            assert await other.take(name, THREE_A_MINUTE) == marked
+        await clock.advance(15)
+        assert await other.take(name, THREE_A_MINUTE) == 86_385
+
+    @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+    async def test_what_is_no_mark_is_refused(self, limiter: RateLimiter, name: str, seconds: float) -> None:
+        with pytest.raises(ValueError, match="seconds = "):
+            await limiter.mark_waiting(name, seconds)
+        with pytest.raises(ValueError, match="name = "):
+            await limiter.mark_waiting("", 1)
+        assert await limiter.look(name, THREE_A_MINUTE) == 0.0
 
     async def test_it_stays_exact_over_many_windows(
         self, limiter: RateLimiter, name: str, clock: ManualClock

@@ -14,7 +14,7 @@ from oms_events.testing.clock import ManualClock
 from oms_events.triggers.config import BreakerOptions
 from oms_events.triggers.guards.breaker import BreakerView, Permit, TriggerBreakers
 
-_CROWD = 20
+_CROWD = 8
 _TIMEOUT = 30.0
 _TABLE = "prices"
 
@@ -146,7 +146,7 @@ class TriggerBreakerContract:
     async def test_it_stays_exact_over_many_windows(
         self, breakers: TriggerBreakers, domain: str, clock: ManualClock
     ) -> None:
-        for _ in range(15):
+        for _ in range(6):
             await self.fail(breakers, domain, 2)
             await clock.advance(60)
         assert await self.view(breakers, domain) is None

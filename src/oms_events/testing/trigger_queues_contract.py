@@ -6,6 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -162,6 +163,15 @@ class DelayQueueContract:
         with pytest.raises(QueueError, match="without a receipt handle"):
             await delay.hold(Queued("m"), 1)
 
+    async def test_a_message_of_another_queue_is_left_alone(self, delay: QueuedStarts) -> None:
+        await delay.put({}, group="g", key="k")
+        batch = await delay.receive_batch()
+        assert batch is not None
+        foreign = replace(_queued(batch["Records"][0]), queue_arn="arn:aws:sqs:us-east-1:1:another")
+        # It would be there at once.
+        await delay.hold(foreign, 0)
+        assert await delay.receive_batch() is None
+
     async def test_what_is_no_json_is_refused(self, delay: QueuedStarts) -> None:
         for wrong in (object(), float("nan"), {1, 2}):
             with pytest.raises(QueueError, match="nothing was queued: no JSON") as caught:
@@ -180,7 +190,7 @@ async def _bodies(delay: QueuedStarts) -> list[Any]:
 
 
 def _queued(record: Mapping[str, Any]) -> Queued:
-    return Queued(record["messageId"], record["receiptHandle"])
+    return Queued(record["messageId"], record["receiptHandle"], queue_arn=record["eventSourceARN"])
 
 
 # ---------------------------------------------------------------------- dead letters
@@ -209,6 +219,8 @@ def letter(correlation_id: str, raw: object = None) -> DeadLetter:
         raw={"id": correlation_id} if raw is None else raw,
         correlation_id=correlation_id,
         trigger_type="event",
+        trigger_time="2026-09-09T16:00:00.000Z",
+        key=f"market:prices:2026-09-09:{correlation_id}",
         time=_TIME,
     )
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         TriggerConfig,
         TriggerDefaults,
     )
+    from oms_events.triggers.delayed_starts import DelayedStarts
     from oms_events.triggers.deployed_schedules import DeployedSchedule, DeployedSchedules, ScheduleChange
     from oms_events.triggers.environment import IngestionEnvironment, create_ingestion_pipeline
     from oms_events.triggers.guards.breaker import BreakerView, MemoryBreakers, Permit, TriggerBreakers
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from oms_events.triggers.guards.exclusion import Exclusive, Lease, Leases, MemoryLeases
     from oms_events.triggers.guards.exclusion_dynamodb import DynamoDBLeases
     from oms_events.triggers.guards.outbound import OutboundLimiter
-    from oms_events.triggers.guards.rate import MemoryRateLimiter, RateLimiter
+    from oms_events.triggers.guards.rate import Behind, MemoryRateLimiter, RateLimiter
     from oms_events.triggers.guards.rate_dynamodb import DynamoDBRateLimiter
     from oms_events.triggers.lambda_entry import LambdaHandler
     from oms_events.triggers.pipeline import TriggerPipeline
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         DeadLetterAdmin,
         FunctionTarget,
         HandledLetter,
+        LetterMovedError,
         LetterOutcome,
         PipelineTarget,
         QueueTarget,
@@ -86,6 +88,7 @@ __all__ = [
     "DEFAULT_EVENTS",
     "DEFAULT_SYMBOLS",
     "AdhocIngestion",
+    "Behind",
     "BreakerOptions",
     "BreakerView",
     "BusSender",
@@ -98,6 +101,7 @@ __all__ = [
     "DeadLetterAdmin",
     "DeadLetters",
     "DelayQueue",
+    "DelayedStarts",
     "DeployedSchedule",
     "DeployedSchedules",
     "DynamoDBBreakers",
@@ -118,6 +122,7 @@ __all__ = [
     "Lease",
     "Leases",
     "LetterKind",
+    "LetterMovedError",
     "LetterOutcome",
     "MarketClose",
     "MemoryBreakers",
@@ -178,6 +183,7 @@ _MODULES = {
     "DEFAULT_EVENTS": "oms_events.triggers.reading.custom_events",
     "DEFAULT_SYMBOLS": "oms_events.triggers.request",
     "AdhocIngestion": "oms_events.triggers.reading.custom_events",
+    "Behind": "oms_events.triggers.guards.rate",
     "BreakerOptions": "oms_events.triggers.config",
     "BreakerView": "oms_events.triggers.guards.breaker",
     "BusSender": "oms_events.triggers.sending.bus",
@@ -190,6 +196,7 @@ _MODULES = {
     "DeadLetterAdmin": "oms_events.triggers.sending.redrive",
     "DeadLetters": "oms_events.triggers.sending.dead_letters",
     "DelayQueue": "oms_events.triggers.sending.delay",
+    "DelayedStarts": "oms_events.triggers.delayed_starts",
     "DeployedSchedule": "oms_events.triggers.deployed_schedules",
     "DeployedSchedules": "oms_events.triggers.deployed_schedules",
     "DynamoDBBreakers": "oms_events.triggers.guards.breaker_dynamodb",
@@ -210,6 +217,7 @@ _MODULES = {
     "Lease": "oms_events.triggers.guards.exclusion",
     "Leases": "oms_events.triggers.guards.exclusion",
     "LetterKind": "oms_events.triggers.sending.letters",
+    "LetterMovedError": "oms_events.triggers.sending.redrive",
     "LetterOutcome": "oms_events.triggers.sending.redrive",
     "MarketClose": "oms_events.triggers.reading.custom_events",
     "MemoryBreakers": "oms_events.triggers.guards.breaker",

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from oms_events._aio import Clock, cancel_and_wait
+from oms_events._aio import PARTING, Clock, seen_through
 from oms_events.errors import (
     LeaseHeldError,
     LeaseLostError,
@@ -18,13 +18,14 @@ from oms_events.errors import (
     StorageError,
 )
 from oms_events.idempotency.config import IdempotencyOptions
+from oms_events.idempotency.records import item_key
 from oms_events.idempotency.run import BY_KEY, IdempotentRun
 from oms_events.idempotency.store import IdempotencyStore
 from oms_events.triggers.config import TriggerConfig, quota_name
 from oms_events.triggers.endings import Stopped
 from oms_events.triggers.guards.breaker import Permit, TriggerBreakers
 from oms_events.triggers.guards.exclusion import Exclusive, Leases
-from oms_events.triggers.guards.rate import RateLimiter
+from oms_events.triggers.guards.rate import Behind, RateLimiter
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.request import TriggerRequest
 
@@ -32,8 +33,9 @@ _log = logging.getLogger("oms_events")
 
 PREFIX: Final = "trigger"
 """Of the keys under which starts are recorded."""
-_PARTING: Final = 5.0
-"""Seconds that telling a breaker how a start ended may take."""
+_UNTIL_BACK: Final = 90.0
+"""Seconds that a start needs to be back from the delay queue once the quota has room: it is out of sight at first
+(60 s in the preset's), and then has to be received."""
 
 Work = Callable[[int | None], Awaitable[Any]]
 """What is guarded; it is given the fence of its lease, where it has one. It raises `Stopped` to say no."""
@@ -67,6 +69,10 @@ class _Unrecorded:
     result: Any = None
 
 
+class _Interrupted(Exception):  # noqa: N818
+    """A `KeyboardInterrupt` on its way out of the guards: they look after exceptions."""
+
+
 class Admission:
     """Lets a start through all guards, or raises `Stopped`, and tells them afterwards how it ended.
 
@@ -82,31 +88,74 @@ class Admission:
             in_progress_for=config.in_progress_for, keep_for=config.keep_for, on_unstorable="omit"
         )
 
-    async def run(self, key: str, payload: Mapping[str, Any] | None, request: TriggerRequest, work: Work) -> Ran:
-        """Runs `work` once per key. Only what ends well is recorded; a repeated start gets what the first gave."""
+    async def run(
+        self,
+        key: str,
+        payload: Mapping[str, Any] | None,
+        request: TriggerRequest,
+        work: Work,
+        *,
+        waited: bool = False,
+    ) -> Ran:
+        """Runs `work` once per key. Only what ends well is recorded; a repeated start gets what the first gave.
+
+        `waited`: it comes from the delay queue, and goes before those that have just come.
+        """
         run: _Run = _Unrecorded()
-        is_done = False
+        settlement: _Settlement | None = None
         try:
             # What is held outlasts the record: others wait until it says that the work is done.
-            async with AsyncExitStack() as held:
-                async with self._once(key, payload) as run:
-                    if run.replayed:
-                        return Ran(run.result, replayed=True)
-                    await self._take_quota(request)
-                    held.push_async_exit(_Settlement(self._guards.breaker, await self._permit(request)))
-                    run.result = await work(await self._take_lease(request, held))
-                is_done = True
+            async with AsyncExitStack() as held, self._once(key, payload) as run:
+                if run.replayed:
+                    return Ran(run.result, replayed=True)
+                await self._take_quota(request, waited=waited)
+                settlement = _Settlement(self._guards.breaker, await self._permit(request))
+                held.push_async_exit(settlement)
+                fence = await self._take_lease(request, held)
+                try:
+                    run.result = await work(fence)
+                except KeyboardInterrupt as error:
+                    raise _Interrupted from error
+                settlement.has_run = True
+        except _Interrupted:
+            raise KeyboardInterrupt from None
         except Exception as error:
-            if not is_done:
+            if settlement is None or not settlement.has_run:
                 _raise_as_stopped(error, request)
                 raise
             _log.warning("%s has run, but its guards could not be given back and will expire: %r", key, error)
         return Ran(run.result)
 
-    async def rehearse(self, request: TriggerRequest, work: Work) -> Ran:
+    async def stands(self, key: str, request: TriggerRequest) -> bool:
+        """Whether a start runs under this key, or has run. Raises `Stopped` when that cannot be known."""
+        if self._guards.idempotency is None:
+            return False
+        try:
+            record = await self._guards.idempotency.read(item_key(PREFIX, key))
+        except StorageError as error:
+            _raise_as_stopped(error, request)
+            raise
+        return record is not None and record.is_live(int(self._clock.now().timestamp()))
+
+    async def let_wait(self, request: TriggerRequest, stop: Stopped) -> None:
+        """Keeps room in the quota that stopped a start, for when it comes back. Raises nothing."""
+        name = quota_name(request.trigger_type)
+        quota = self._config.quotas.get(name)
+        if self._guards.rate is None or quota is None or stop.problems[0].code != Code.RATE_LIMITED:
+            return
+        try:
+            # What the quota itself says: who only had to stand behind others keeps nobody from going, and time
+            # that is kept already is not added to.
+            wait = await self._guards.rate.look(name, quota, waited=True)
+            if wait > 0:
+                await self._guards.rate.mark_waiting(name, wait + _UNTIL_BACK)
+        except Exception as error:
+            _log.warning("starts that come later may go before %s: %r", request.correlation_id, error)
+
+    async def rehearse(self, request: TriggerRequest, work: Work, *, waited: bool = False) -> Ran:
         """Runs `work` as a dry run: its quota is taken and its breaker looked at, and nothing is recorded."""
         try:
-            await self._take_quota(request)
+            await self._take_quota(request, waited=waited)
             if self._guards.breaker is not None:
                 wait = await self._guards.breaker.look(request.domain, request.table_name)
                 if wait > 0:
@@ -128,14 +177,17 @@ class Admission:
             clock=self._clock,
         )
 
-    async def _take_quota(self, request: TriggerRequest) -> None:
+    async def _take_quota(self, request: TriggerRequest, *, waited: bool) -> None:
         name = quota_name(request.trigger_type)
         quota = self._config.quotas.get(name)
         if self._guards.rate is None or quota is None:
             return
-        wait = await self._guards.rate.take(name, quota)
+        wait = await self._guards.rate.take(name, quota, waited=waited)
         if wait > 0:
-            remedy = f"{quota.limit} starts in {quota.window:g} s were made already; try again in {wait:.1f} s"
+            why = f"{quota.limit} starts in {quota.window:g} s were made already"
+            if isinstance(wait, Behind):
+                why = "others have waited longer"
+            remedy = f"{why}; try again in {wait:.1f} s"
             raise Stopped(
                 Problem(Code.RATE_LIMITED, remedy, "trigger_type", request.trigger_type), retry_after=wait
             )
@@ -165,11 +217,13 @@ class _Settlement:
     def __init__(self, breaker: TriggerBreakers | None, permit: Permit | None) -> None:
         self._breaker = breaker
         self._permit = permit
+        self.has_run = False
+        """Whether the work was done: whatever fails afterwards."""
 
     async def __call__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._breaker is None or self._permit is None:
             return
-        if error is None:
+        if error is None or self.has_run:
             await self._tell(self._breaker.succeeded(self._permit))
         elif isinstance(error, Stopped) and error.counts:
             await self._tell(self._breaker.failed(self._permit))
@@ -177,18 +231,12 @@ class _Settlement:
             await self._tell(self._breaker.released(self._permit))
 
     async def _tell(self, call: Coroutine[Any, Any, None]) -> None:
-        telling = asyncio.create_task(call, name="oms-events-trigger-settlement")
         try:
-            async with asyncio.timeout(_PARTING):
-                await asyncio.shield(telling)
-        except asyncio.CancelledError:
-            # The start has ended: who cancels it now would leave its trial behind.
-            await asyncio.wait({telling}, timeout=_PARTING)
-            raise
+            async with asyncio.timeout(PARTING):
+                # The start has ended: who cancels it now would leave its trial behind.
+                await seen_through(call, name="oms-events-trigger-settlement")
         except Exception as error:
             _log.warning("the breaker was not told how a start ended: %r", error)
-        finally:
-            await cancel_and_wait(telling)
 
 
 def _open(wait: float, request: TriggerRequest) -> Stopped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -85,7 +85,8 @@ def _default_quotas() -> Mapping[QuotaName, Quota]:
 class TriggerConfig(ConfigModel):
     """How a pipeline completes, checks and guards starts; times in seconds.
 
-    `TriggerConfig.of(environment)` has the symbols of that environment.
+    Unless `defaults` gives symbols, they are those of the environment: `dev` has AAPL, MSFT and GOOGL, the others
+    none, as they load theirs. Give `TriggerDefaults(symbols=())` for none in `dev`.
     """
 
     environment: Environment = "dev"
@@ -123,6 +124,18 @@ class TriggerConfig(ConfigModel):
 
     @classmethod
     def of(cls, environment: Environment) -> TriggerConfig:
-        """The configuration of an environment: `dev` has symbols of its own, the others load theirs."""
-        symbols = DEFAULT_SYMBOLS if environment == "dev" else ()
-        return cls(environment=environment, defaults=TriggerDefaults(symbols=symbols))
+        """The configuration of an environment, with its symbols."""
+        return cls(environment=environment)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("environment", "dev") != "dev":
+            return values
+        defaults = values.get("defaults", {})
+        if isinstance(defaults, TriggerDefaults):
+            if "symbols" not in defaults.model_fields_set:
+                defaults = defaults.model_copy(update={"symbols": DEFAULT_SYMBOLS})
+        elif isinstance(defaults, Mapping):
+            defaults = {"symbols": DEFAULT_SYMBOLS, **defaults}
+        return {**values, "defaults": defaults}

@@ -73,9 +73,17 @@ class Stopped(Exception):  # noqa: N818
         self.retry_after = retry_after
         self.counts = counts
 
+    @property
+    def is_mismatch(self) -> bool:
+        """Whether another start stands under its key; business rules may have such a code too."""
+        return self.problems[0].code == Code.PAYLOAD_MISMATCH and self.ending.status is Status.REJECTED
+
 
 def rejection(problems: Iterable[Problem]) -> Ending:
-    """How an input ends that has these problems: broken when one of them says so, else invalid."""
+    """How an input ends that has these problems: failed or broken when one of them says so, else invalid."""
+    problems = list(problems)
+    if any(problem.code == Code.FAILED for problem in problems):
+        return FAILED
     return BROKEN if any(problem.code in STRUCTURAL for problem in problems) else INVALID
 
 

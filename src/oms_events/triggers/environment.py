@@ -28,13 +28,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 from oms_events._aws.config import TableName
+from oms_events._aws.queue_urls import FifoUrl, QueueUrl
 from oms_events._config import make_config, set_variables
 from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
 from oms_events.triggers.config import Environment, RunOptions, TriggerConfig
 from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS
 from oms_events.triggers.reading.event_table import EventReaders
-from oms_events.triggers.settings import FifoUrl, QueueUrl, TriggerSettings
+from oms_events.triggers.settings import TriggerSettings
 from oms_events.triggers.start import Handler
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from oms_events.errors import TriggerFailedError
@@ -34,7 +35,11 @@ class Handled(NamedTuple):
 class Pipeline(Protocol):
     """What `LambdaHandler` needs of a `TriggerPipeline`."""
 
-    async def run(self, raw: object, *, seconds: float | None = None, grace: float = 0.0) -> Handled: ...
+    async def run(
+        self, raw: object, *, seconds: float | None = None, grace: float = 0.0, delivery_id: str | None = None
+    ) -> Handled: ...
+
+    async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -46,23 +51,34 @@ class LambdaHandler:
     the pipeline opens at the first invocation, live as long as the execution environment; `close` is for tests and
     for other hosts, as Lambda ends an environment without a word.
 
-    A manual call always gets `{"statusCode", "body"}`. So do all others that are done with, also those that were
-    rejected; what may go well later raises `TriggerFailedError`, so that AWS delivers it again. A batch of
-    messages gets `{"batchItemFailures": [...]}`. Before the function's time is over (3 s, or a fifth of a short
-    time) the handler is cancelled and counts as failed, and the guards are given back.
+    A start without an id has that of the invocation, which is the same when Lambda tries it again.
+
+    A manual call always gets `{"statusCode", "body"}`, unless it came in a message or an envelope. So do all
+    others that are done with, also those that were rejected; what may go well later raises `TriggerFailedError`,
+    so that AWS delivers it again. A batch of messages gets `{"batchItemFailures": [...]}`. Before the function's
+    time is over (3 s, or a fifth of a short time) the handler is cancelled and counts as failed, and the guards
+    are given back.
     """
 
     def __init__(self, pipeline: Pipeline, *, reserve: float = _RESERVE) -> None:
         self._pipeline = pipeline
         self._reserve = reserve
         self._runner: asyncio.Runner | None = None
+        self._was_closed = False
 
     def __call__(self, event: object, context: Any = None) -> dict[str, Any]:
         if self._runner is None:
             self._runner = asyncio.Runner()
+        if self._was_closed:
+            self._runner.run(self._reopen())
+            self._was_closed = False
         left: float = getattr(context, "get_remaining_time_in_millis", lambda: _DEFAULT_MS)() / 1000
         reserve = min(self._reserve, left * _LARGEST_SHARE)
-        handled = self._runner.run(self._pipeline.run(event, seconds=left - reserve, grace=reserve / 2))
+        request_id = getattr(context, "aws_request_id", None)
+        delivery_id = request_id if isinstance(request_id, str) else None
+        handled = self._runner.run(
+            self._pipeline.run(event, seconds=left - reserve, grace=reserve / 2, delivery_id=delivery_id)
+        )
         if handled.failed_messages is not None:
             return {"batchItemFailures": [{"itemIdentifier": one} for one in handled.failed_messages]}
         response = handled.response
@@ -74,8 +90,14 @@ class LambdaHandler:
         """Closes the pipeline, and the loop that it lived on. Idempotent; the next call opens both again."""
         runner, self._runner = self._runner, None
         if runner is not None:
+            self._was_closed = True
             with runner:
                 runner.run(self._pipeline.close())
+
+    async def _reopen(self) -> None:
+        # What does not open is tried again by the start, and answered.
+        with suppress(Exception):
+            await self._pipeline.open()
 
 
 def _what_failed(response: TriggerResponse) -> str:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from oms_events._aio import Clock
+from oms_events._text import one_line
 from oms_events.errors import QueueError, StorageError
 from oms_events.instrumentation.correlation import correlated
 from oms_events.instrumentation.hooks import Hooks, Triggered
-from oms_events.triggers.admission import Admission
+from oms_events.triggers.admission import Admission, Ran
 from oms_events.triggers.config import TriggerConfig
 from oms_events.triggers.endings import BUSY, SKIPPED, Ending, Stopped, answer, rejection, success
+from oms_events.triggers.parts import Parts
 from oms_events.triggers.problems import Code, Problem
-from oms_events.triggers.request import TriggerRequest, TriggerType
+from oms_events.triggers.reading.results import Reading
+from oms_events.triggers.request import TriggerRequest
 from oms_events.triggers.responses import Status, TriggerResponse
 from oms_events.triggers.setting_aside import Aside
 from oms_events.triggers.start import Draft
-from oms_events.triggers.validation import Completed, complete, is_correlation_id, key_of, payload_of
+from oms_events.triggers.validation import Completed, complete, is_correlation_id, key_of, own_key, payload_of
 from oms_events.triggers.work import Worker
 
 _log = logging.getLogger("oms_events")
@@ -28,11 +31,12 @@ _log = logging.getLogger("oms_events")
 _LOGGED: Final = 10
 """Problems, and unknown keys, that a line of the log names."""
 _LONGEST_NAME: Final = 100
+_LONGEST_REASON: Final = 1_000
 
 
 def has_caller(draft: Draft) -> bool:
     """Whether somebody waits for the answer, and can try again by himself."""
-    return draft.trigger_type == "manual" and draft.queued is None
+    return draft.trigger_type == "manual" and draft.queued is None and not draft.is_wrapped
 
 
 class StartRunner:
@@ -48,7 +52,7 @@ class StartRunner:
         clock: Clock,
         hooks: Hooks,
         make_id: Callable[[], str],
-        open_parts: Callable[[], Awaitable[None]],
+        parts: Parts,
     ) -> None:
         self._worker = worker
         self._admission = admission
@@ -57,7 +61,7 @@ class StartRunner:
         self._clock = clock
         self._hooks = hooks
         self._make_id = make_id
-        self._open_parts = open_parts
+        self._parts = parts
 
     async def run(self, draft: Draft, *, until: float | None = None, grace: float = 0.0) -> TriggerResponse:
         """How the start ended. Never raises but `CancelledError`, which leaves no guard taken.
@@ -83,12 +87,28 @@ class StartRunner:
             self._report(draft.trigger_type, request.domain, response, began)
         return response
 
-    def reject(
-        self, drafts: Sequence[Draft], problems: Sequence[Problem], trigger_type: TriggerType
-    ) -> TriggerResponse:
+    def reject(self, reading: Reading) -> TriggerResponse:
         """The answer to an input of which nothing may run: its problems, and all that is wrong with its drafts."""
-        found = [*problems, *(problem for draft in drafts for problem in self._complete(draft).problems)]
-        return self._rejected(trigger_type, _known_id(drafts[0]) if drafts else None, found)
+        drafts = reading.drafts
+        found = [*reading.problems, *(problem for draft in drafts for problem in self._complete(draft).problems)]
+        correlation_id = (_known_id(drafts[0]) if drafts else None) or reading.correlation_id
+        return self._rejected(_type_of(reading), correlation_id, found, error=reading.error)
+
+    def ignore(self, reading: Reading) -> TriggerResponse:
+        """The answer to an input that starts nothing, and is right to."""
+        began, correlation_id = self._clock.monotonic(), reading.correlation_id
+        result = {"ignored": reading.ignored, "reasons": list(reading.reasons)}
+        response = success(Status.IGNORED, correlation_id=correlation_id, result=result)
+        with correlated(correlation_id):
+            _log.info(
+                "start %s (%s) is ignored: %s",
+                correlation_id,
+                reading.trigger_type,
+                one_line("; ".join(reading.reasons)[:_LONGEST_REASON]),
+                extra={"correlation_id": correlation_id},
+            )
+            self._report(_type_of(reading), "unknown", response, began)
+        return response
 
     def _complete(self, draft: Draft) -> Completed:
         return complete(draft, self._config, now=self._clock.now(), make_id=self._make_id)
@@ -97,17 +117,22 @@ class StartRunner:
         try:
             if until is not None and asyncio.get_running_loop().time() >= until:
                 raise Stopped(Problem(Code.FAILED, "the time for it was over; try again later"))
-            await self._open()
-            if draft.dry_run:
-                ran = await self._admission.rehearse(request, lambda _: self._worker.plan(draft, request))
-            else:
-                ran = await self._admission.run(
-                    key_of(draft, request),
-                    payload_of(draft, request),
-                    request,
-                    lambda fence: self._worker.run(draft, request, fence=fence, until=until),
-                )
+            async with self._parts.use():
+                return await self._admitted(draft, request, until)
         except Stopped as stop:
+            # It never got in, or closing the pipeline did not wait for it.
+            return self._told(draft, request, stop, stop.ending)
+
+    async def _admitted(self, draft: Draft, request: TriggerRequest, until: float | None) -> TriggerResponse:
+        own = None if draft.dry_run else own_key(draft, request)
+        try:
+            if own is not None and own != key_of(draft, request) and await self._admission.stands(own, request):
+                draft = replace(draft, key=own)
+            ran = await self._run(draft, request, until)
+        except Stopped as stop:
+            if stop.is_mismatch and own is not None and own != key_of(draft, request):
+                _say(logging.INFO, draft, request, f"has the id of another start, and runs as {one_line(own)}")
+                return await self._admitted(replace(draft, key=own), request, until)
             return await self._stopped(draft, request, stop)
         status = Status.DRY_RUN if draft.dry_run else Status.DUPLICATE if ran.replayed else Status.SUCCESS
         response = success(status, correlation_id=request.correlation_id, result=ran.result)
@@ -116,30 +141,42 @@ class StartRunner:
             _say(logging.INFO, draft, request, f"would send {one_line(str(ran.result))}")
         return response
 
-    async def _open(self) -> None:
-        try:
-            await self._open_parts()
-        except (StorageError, QueueError) as error:
-            remedy = "the pipeline could not connect, and nothing was started; try again later"
-            raise Stopped(Problem(Code.STORAGE_UNAVAILABLE, remedy)) from error
+    async def _run(self, draft: Draft, request: TriggerRequest, until: float | None) -> Ran:
+        waited = draft.queued is not None or draft.was_aside
+        if draft.dry_run:
+            return await self._admission.rehearse(
+                request, lambda _: self._worker.plan(draft, request), waited=waited
+            )
+        return await self._admission.run(
+            key_of(draft, request),
+            payload_of(draft, request),
+            request,
+            lambda fence: self._worker.run(draft, request, fence=fence, until=until),
+            waited=waited,
+        )
 
     async def _stopped(self, draft: Draft, request: TriggerRequest, stop: Stopped) -> TriggerResponse:
         """What becomes of a start that does not go on: it waits, is kept as a dead letter, or is only answered."""
         ending = stop.ending
         # Its caller knows, and a dry run leaves nothing behind.
+        is_kept = False
         is_only_answered = draft.dry_run or (ending.status is Status.STOPPED and has_caller(draft))
         try:
             if ending.may_wait and not draft.dry_run and await self._aside.delay(draft, request, stop):
+                await self._admission.let_wait(request, stop)
                 _say(logging.WARNING, draft, request, f"waits in the delay queue: {stop}")
                 return success(Status.DELAYED, correlation_id=request.correlation_id)
             if ending.dead_letter and not is_only_answered and await self._aside.bury(draft, request, stop):
                 # Somebody runs it again: nobody else should.
-                ending = replace(ending, retryable=False)
+                ending, is_kept = replace(ending, retryable=False), True
         except Stopped as other:
             stop, ending = other, other.ending
-        if ending is BUSY and draft.trigger_type == "schedule":
+        if ending.may_wait and draft.trigger_type in ("event", "s3") and self._aside.keeps(draft):
+            await self._admission.let_wait(request, stop)
+        # One that comes again was asked for again, and waits until the other has ended.
+        if ending is BUSY and draft.trigger_type == "schedule" and not draft.was_aside:
             ending = SKIPPED
-        return self._told(draft, request, stop, ending)
+        return replace(self._told(draft, request, stop, ending), dead_letter=is_kept)
 
     def _told(self, draft: Draft, request: TriggerRequest, stop: Stopped, ending: Ending) -> TriggerResponse:
         # What the caller is not told, as it may hold secrets, the log is: in full where the cause is not known.
@@ -156,7 +193,12 @@ class StartRunner:
         return answer(ending, stop.problems, correlation_id=request.correlation_id, retry_after=stop.retry_after)
 
     def _rejected(
-        self, trigger_type: TriggerType, correlation_id: str | None, problems: Sequence[Problem]
+        self,
+        trigger_type: str,
+        correlation_id: str | None,
+        problems: Sequence[Problem],
+        *,
+        error: Exception | None = None,
     ) -> TriggerResponse:
         began = self._clock.monotonic()
         ending = rejection(problems)
@@ -164,10 +206,12 @@ class StartRunner:
         with correlated(correlation_id):
             _log.log(
                 ending.level,
-                "start %s (%s) is rejected: %s",
+                "start %s (%s) is %s: %s",
                 correlation_id,
                 trigger_type,
+                ending.status,
                 one_line("; ".join(map(str, response.problems[:_LOGGED]))),
+                exc_info=error,
                 extra={"correlation_id": correlation_id},
             )
             self._report(trigger_type, "unknown", response, began)
@@ -195,6 +239,11 @@ class StartRunner:
         )
 
 
+def _type_of(reading: Reading) -> str:
+    """What it is told as: nobody knows what an input is that cannot be read."""
+    return "unknown" if reading.kind == "unreadable" else reading.trigger_type
+
+
 def _known_id(draft: Draft) -> str | None:
     return draft.correlation_id if is_correlation_id(draft.correlation_id) else None
 
@@ -213,8 +262,3 @@ def _say(
         exc_info=error,
         extra={"correlation_id": request.correlation_id},
     )
-
-
-def one_line(text: str) -> str:
-    """It on one line of the log, whatever somebody has put into it."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

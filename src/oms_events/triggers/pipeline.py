@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from dataclasses import replace
+from itertools import count
 from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
@@ -16,24 +17,26 @@ from oms_events.idempotency.store import IdempotencyStore
 from oms_events.instrumentation.hooks import Hook, Hooks
 from oms_events.triggers.admission import Admission, Guards
 from oms_events.triggers.config import TriggerConfig
-from oms_events.triggers.endings import FAILED, Ending, answer, success, together
+from oms_events.triggers.endings import FAILED, Ending, Stopped, answer, together
 from oms_events.triggers.guards.breaker import TriggerBreakers
 from oms_events.triggers.guards.exclusion import Leases
 from oms_events.triggers.guards.rate import RateLimiter
 from oms_events.triggers.lambda_entry import Handled, LambdaHandler
-from oms_events.triggers.one_start import StartRunner, has_caller, one_line
+from oms_events.triggers.one_start import StartRunner, has_caller
+from oms_events.triggers.parts import CLOSING, Parts
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS
 from oms_events.triggers.reading.event_table import EventReaders
 from oms_events.triggers.reading.recognition import read_starts
 from oms_events.triggers.reading.results import Reading
-from oms_events.triggers.responses import Status, TriggerResponse
+from oms_events.triggers.responses import TriggerResponse
 from oms_events.triggers.rules import BusinessRule
 from oms_events.triggers.sending.dead_letters import DeadLetters
 from oms_events.triggers.sending.delay import DelayQueue
 from oms_events.triggers.setting_aside import Aside
-from oms_events.triggers.start import Handler
+from oms_events.triggers.start import Draft, Handler, Queued
 from oms_events.triggers.symbols import SymbolSource
+from oms_events.triggers.validation import is_correlation_id
 from oms_events.triggers.work import Worker
 
 _log = logging.getLogger("oms_events")
@@ -46,11 +49,15 @@ class TriggerPipeline:
     """Makes starts of all that comes in, and hands each to `handler` once, behind the guards that are given.
 
     Use it as an async context manager; without, the first start opens its parts. Parts (the handler too) that have
-    `open` and `close` are opened and closed by the pipeline, whoever made them. A guard that is not given does not
-    guard. `rules` are asked in their order; `events` knows the events that start something; `symbols` is where
-    those come from that a start does not name; `make_id` gives ids to starts that have none (UUIDs by default).
+    `open` and `close` are opened and closed by the pipeline, whoever made them: give `close_parts=False` when
+    others use them too, and close them yourself. What parts borrow, such as a client, stays open. A guard that is
+    not given does not guard. `rules` are asked in their order; `events` knows the events that start something;
+    `symbols` is where those come from that a start does not name; `make_id` gives ids to starts that have none
+    (UUIDs by default).
 
-    Safe to use concurrently. Raises `ConfigurationError` for parts that cannot be called.
+    Safe to use concurrently, in one event loop. In another one it goes on when the first has ended: the parts are
+    opened again, but those that `close_parts=False` leaves to you. While the first runs, starts of another fail.
+    Raises `ConfigurationError` for parts that cannot be called.
     """
 
     def __init__(
@@ -70,12 +77,15 @@ class TriggerPipeline:
         hooks: Iterable[Hook] = (),
         clock: Clock | None = None,
         make_id: Callable[[], str] | None = None,
+        close_parts: bool = True,
     ) -> None:
         _check({"handler": handler, "symbols": symbols, **{f"rules.{at}": rule for at, rule in enumerate(rules)}})
         self._config = config or TriggerConfig()
         self._events = events
-        clock = clock or SystemClock()
+        self._clock = clock = clock or SystemClock()
         guards = Guards(idempotency=idempotency, breaker=breaker, rate=rate, leases=leases)
+        parts = (idempotency, breaker, rate, leases, symbols, delay, dead_letters, handler)
+        self._parts = Parts(parts, close_parts=close_parts)
         self._aside = Aside(delay, dead_letters, clock=clock)
         self._starts = StartRunner(
             Worker(handler, self._config, symbols=symbols, rules=rules),
@@ -85,32 +95,25 @@ class TriggerPipeline:
             clock=clock,
             hooks=Hooks(hooks),
             make_id=make_id or (lambda: str(uuid4())),
-            open_parts=self.open,
+            parts=self._parts,
         )
-        self._parts = (idempotency, breaker, rate, leases, symbols, delay, dead_letters, handler)
-        self._opening = asyncio.Lock()
-        self._opened: AsyncExitStack | None = None
         self.lambda_handler = LambdaHandler(self)
         """The pipeline as a Lambda function's entry point: `lambda_handler(event, context)`."""
 
     async def open(self) -> None:
-        """Opens the parts; idempotent. Raises what they raise, and then none of them is open."""
-        async with self._opening:
-            if self._opened is not None:
-                return
-            async with AsyncExitStack() as opened:
-                for part in {id(part): part for part in self._parts}.values():
-                    if callable(open_part := getattr(part, "open", None)):
-                        await open_part()
-                    if callable(close_part := getattr(part, "close", None)):
-                        opened.push_async_callback(close_part)
-                self._opened = opened.pop_all()
+        """Opens the parts, also after `close`; idempotent. Raises what they raise, and then none of them is open.
 
-    async def close(self) -> None:
-        """Closes the parts, the last one first; idempotent. What is under way then fails, and may come again."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.aclose()
+        Raises `ConfigurationError` while another event loop, which runs, has them.
+        """
+        await self._parts.open()
+
+    async def close(self, *, timeout: float = CLOSING) -> None:
+        """Closes the parts, the last one first; idempotent. From now on starts are answered with 503, retryable.
+
+        Those that are under way have `timeout` seconds to end. Then they are cancelled, leave no guard taken, and
+        are answered so too. Cancelled itself, it waits no longer. `open` lets starts in again.
+        """
+        await self._parts.close(timeout)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -129,22 +132,29 @@ class TriggerPipeline:
         """
         return (await self.run(raw)).response
 
-    async def run(self, raw: object, *, seconds: float | None = None, grace: float = 0.0) -> Handled:
+    async def run(
+        self, raw: object, *, seconds: float | None = None, grace: float = 0.0, delivery_id: str | None = None
+    ) -> Handled:
         """As `handle`, for entry points: also says who gets the answer, and which messages have to come again.
 
         After `seconds` the handler is cancelled and has failed; `grace` seconds later the rest is given up too.
+        `delivery_id` is the id of starts that have none: the same whenever this input is delivered again.
         """
         until = None if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             reading = read_starts(raw, config=self._config, events=self._events)
-        except Exception:
+        except (Exception, SystemExit):
             _log.exception("an input could not be read")
             return Handled(answer(FAILED, [_BROKEN]), has_caller=False)
         if reading.messages:
             return await self._run_messages(reading.messages, until, grace)
+        reading = _known_as(reading, delivery_id)
         response = await self._answered(reading, until, grace)
-        is_manual = reading.trigger_type == "manual" and all(map(has_caller, reading.drafts))
-        return Handled(response, has_caller=is_manual)
+        if reading.kind == "queue":
+            # No batch that could be: Lambda takes an empty id as all of its messages, and none is deleted.
+            return Handled(response, has_caller=False, failed_messages=[""])
+        is_manual = reading.trigger_type == "manual" and not reading.is_wrapped
+        return Handled(response, has_caller=is_manual and all(map(has_caller, reading.all_drafts())))
 
     async def _answered(self, reading: Reading, until: float | None, grace: float) -> TriggerResponse:
         try:
@@ -156,19 +166,21 @@ class TriggerPipeline:
 
     async def _run_one(self, reading: Reading, until: float | None, grace: float) -> TriggerResponse:
         if reading.problems:
-            return self._starts.reject(reading.drafts, reading.problems, reading.trigger_type)
+            return self._starts.reject(reading)
+        if reading.parts:
+            # One that is broken keeps none of the others from running.
+            return together([await self._answered(part, until, grace) for part in reading.parts])
         if not reading.drafts:
-            _log.info("nothing is started: %s", one_line("; ".join(reading.reasons)[:1_000]))
-            return success(Status.SUCCESS, result={"ignored": reading.ignored, "reasons": list(reading.reasons)})
+            return self._starts.ignore(reading)
         responses = [await self._starts.run(draft, until=until, grace=grace) for draft in reading.drafts]
         return responses[0] if len(responses) == 1 else together(responses)
 
     async def _run_messages(self, messages: Mapping[str, Reading], until: float | None, grace: float) -> Handled:
         """Each message by itself; after one of a group that has to come again, the later ones have to as well."""
-        responses, failed = [], []
+        responses, failed, held = [], [], []
         stuck: dict[str, TriggerResponse] = {}
         for message_id, reading in messages.items():
-            queued = next((draft.queued for draft in reading.drafts if draft.queued is not None), None)
+            queued = reading.queued
             group = "" if queued is None else queued.group
             if group in stuck:
                 response = _behind(stuck[group])
@@ -180,8 +192,39 @@ class TriggerPipeline:
                 if group:
                     stuck[group] = response
                 if queued is not None and response.retry_after is not None:
-                    await self._aside.hold(queued, response.retry_after)
+                    held.append((queued, self._clock.monotonic() + response.retry_after))
+        await self._hold(held, None if until is None else until + grace)
         return Handled(together(responses), has_caller=False, failed_messages=failed)
+
+    async def _hold(self, messages: Sequence[tuple[Queued, float]], until: float | None) -> None:
+        """Lets messages come again when they may go on. Those for which no time is left come by themselves."""
+        if not messages:
+            return
+        now = self._clock.monotonic()
+        try:
+            async with asyncio.timeout_at(until), self._parts.use(), asyncio.TaskGroup() as group:
+                for queued, at in messages:
+                    holding = self._aside.hold(queued, max(0.0, at - now))
+                    group.create_task(holding, name=f"hold message {queued.message_id}")
+        except (TimeoutError, Stopped) as error:
+            _log.warning("%d messages were not held, and come again by themselves: %r", len(messages), error)
+
+
+def _known_as(reading: Reading, delivery_id: str | None) -> Reading:
+    """The reading whose drafts all have an id, where the delivery has one, and say that nobody waits for them."""
+    several = sum(1 for _ in reading.all_drafts()) > 1
+    numbers = count()
+
+    def tell(draft: Draft) -> Draft:
+        at = next(numbers)
+        if reading.is_wrapped:
+            draft = replace(draft, is_wrapped=True)
+        if draft.correlation_id is not None or not is_correlation_id(delivery_id):
+            return draft
+        told = f"{delivery_id}.{at}" if several else delivery_id
+        return replace(draft, correlation_id=told, is_timeless="trigger_time" not in draft.fields)
+
+    return reading.with_drafts(tell)
 
 
 def _behind(first: TriggerResponse) -> TriggerResponse:

@@ -21,8 +21,9 @@ def received_starts_handler(
 ) -> Callable[[Sequence[EncodedEvent]], Awaitable[list[Exception | None]]]:
     """Makes a handler for a `JetStreamReceiver` that starts something with each of its events, in their order.
 
-    What may go well later comes again, and what can never be a start is dropped, as the receiver's `on_dropped`
-    hears. Everything else is handled: also what waits in the delay queue, or is a dead letter.
+    What may go well later comes again. What can never be a start is dropped, as the receiver's `on_dropped` hears;
+    so is what is refused, where the pipeline has no place for dead letters. Everything else is handled: also what
+    waits in the delay queue, or is a dead letter.
     """
 
     async def handle(events: Sequence[EncodedEvent]) -> list[Exception | None]:
@@ -35,6 +36,12 @@ def _error_of(response: TriggerResponse) -> Exception | None:
     told = f"{response.status_code} {response.status}: {'; '.join(map(str, response.problems))}"
     if response.retryable:
         return TriggerFailedError(told, response=response)
-    if response.status is Status.REJECTED:
+    if any(map(_is_lost, response.results or (response,))):
         return EventRejectedError(told)
     return None
+
+
+def _is_lost(response: TriggerResponse) -> bool:
+    """Whether it neither runs nor is kept."""
+    is_refused = response.status is Status.REFUSED and not response.dead_letter
+    return is_refused or response.status is Status.REJECTED

@@ -20,6 +20,8 @@ class Status(StrEnum):
     DELAYED = "delayed"
     """It came too fast, and runs later from the delay queue."""
     DRY_RUN = "dry_run"
+    IGNORED = "ignored"
+    """It asks for nothing, and is right to."""
     REJECTED = "rejected"
     """Broken or invalid: it is never tried again."""
     REFUSED = "refused"
@@ -50,6 +52,8 @@ class TriggerResponse:
     retry_after: float | None = None
     retryable: bool = False
     results: Sequence[TriggerResponse] = field(default=())
+    dead_letter: bool = False
+    """Whether it is a dead letter now, for somebody who starts it again."""
 
     @property
     def ok(self) -> bool:

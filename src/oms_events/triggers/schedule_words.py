@@ -92,7 +92,7 @@ def _days(cron: Cron) -> str:
 def _when(cron: Cron) -> str:
     """Months that the days have not told yet, and years."""
     days = cron.days
-    is_told = days.values not in (_ALL_DAYS, _WEEK) if isinstance(days, DaysOfMonth) else not days.values
+    is_told = days.values != _ALL_DAYS if isinstance(days, DaysOfMonth) else not days.values
     months = "" if is_told or cron.months == _ALL_MONTHS else f" in {_month_names(cron.months)}"
     if cron.years == _ALL_YEARS:
         return months
@@ -108,10 +108,12 @@ def _weekdays(values: Values) -> str:
         return "every day"
     # A week of people begins on Monday.
     week = sorted(values, key=lambda day: (day - 2) % 7)
-    places = [(day - 2) % 7 for day in week]
     names = [_WEEKDAYS[day - 1] for day in week]
-    if len(names) > 2 and _is_run(places):
-        return f"{names[0]} to {names[-1]}"
+    places = [(day - 2) % 7 for day in week]
+    # Where the run begins: after a day that is missing.
+    begins = [at for at, place in enumerate(places) if (place - 1) % 7 not in places]
+    if len(names) > 2 and len(begins) == 1:
+        return f"{names[begins[0]]} to {names[begins[0] - 1]}"
     return f"every {_listed(names)}"
 
 

@@ -1,8 +1,9 @@
 """Schedule expressions of EventBridge rules, `cron(...)` and `rate(...)`, read and checked. Pure.
 
-As in the EventBridge user guide, "Setting a schedule pattern for scheduled rules". What it does not describe and
-other crons take (`LW`, `L-3`, ranges that go backwards in other fields than Hours, of which it has an example) is
-refused: it can be written otherwise. Times are UTC.
+As in the EventBridge user guide, "Setting a schedule pattern for scheduled rules", which has an example of hours
+that go through midnight; and as rules in use have them: names in any case, and weekdays that go through the end of
+the week (`SAT-SUN`). What else it does not describe and other crons take (`LW`, `L-3`, ranges that go backwards in
+other fields) is refused: it can be written otherwise. Times are UTC.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Unit = Literal["minute", "hour", "day"]
 
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2199
+MAX_EXPRESSION: Final = 256
+"""Characters ("PutRule", EventBridge API reference)."""
 
 _ANY: Final = "?"
 _LEAP_YEAR: Final = 2000
@@ -83,7 +86,12 @@ def parse_schedule(text: str) -> Cron | Rate:
 
     Raises `ValueError` with everything that is wrong, each with field, value and remedy.
     """
-    found = _EXPRESSION.fullmatch(text.strip())
+    text = text.strip()
+    if len(text) > MAX_EXPRESSION:
+        raise ValueError(
+            f"a schedule has at most {MAX_EXPRESSION} characters, and this has {len(text):,}; shorten it"
+        )
+    found = _EXPRESSION.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no schedule; write cron(0 22 * * ? *) or rate(5 minutes)")
     return _rate(found[2]) if found[1] == "rate" else _cron(found[2])
@@ -112,8 +120,8 @@ class _Field:
 
     def number(self, text: str) -> int | None:
         """A value that this field can have; None for another."""
-        if text in self.names:
-            return self.names.index(text) + self.first
+        if (name := text.upper()) in self.names:
+            return self.names.index(name) + self.first
         number = int(text) if _NUMBER.fullmatch(text) else -1
         return number if self.first <= number <= self.last else None
 
@@ -131,7 +139,7 @@ class _Field:
             return None
         if start <= end:
             return range(start, end + 1, width)
-        # 20-2: through midnight, with a step that goes on there.
+        # 20-2: through midnight, with a step that goes on there; SAT-SUN: into the next week.
         return [*range(start, self.last + 1), *range(self.first, end + 1)][::width] if self.wraps else None
 
     @property
@@ -149,7 +157,9 @@ _DAY: Final = _Field("Day-of-month", 1, 31)
 _MONTH: Final = _Field(
     "Month", 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 )
-_WEEKDAY: Final = _Field("Day-of-week", 1, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"), has_steps=False)
+_WEEKDAY: Final = _Field(
+    "Day-of-week", 1, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"), has_steps=False, wraps=True
+)
 _YEAR: Final = _Field("Year", FIRST_YEAR, LAST_YEAR)
 
 

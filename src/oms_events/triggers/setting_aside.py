@@ -55,6 +55,10 @@ class Aside:
             raise Stopped(Problem(Code.STORAGE_UNAVAILABLE, remedy), retry_after=stop.retry_after) from error
         return True
 
+    def keeps(self, draft: Draft) -> bool:
+        """Whether a start that has to wait does so in a queue, of which it came."""
+        return self._delay is not None and draft.queued is not None
+
     async def hold(self, queued: Queued, seconds: float) -> None:
         """Lets a message that has to wait come again after so many seconds. Never raises but `CancelledError`."""
         if self._delay is None:
@@ -80,6 +84,8 @@ class Aside:
                 correlation_id=request.correlation_id,
                 trigger_type=draft.trigger_type,
                 time=self._clock.now(),
+                trigger_time=request.trigger_time,
+                key=key_of(draft, request),
             )
             await self._dead_letters.put(letter)
         except Exception as error:

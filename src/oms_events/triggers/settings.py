@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from oms_events._aws.config import AwsConfig, TableName
+from oms_events._aws.queue_urls import FifoUrl, QueueUrl
 from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import Hook
 from oms_events.triggers.config import TriggerConfig
@@ -32,33 +33,13 @@ if TYPE_CHECKING:
 
 Service = Literal["dynamodb", "sqs", "ssm", "events", "lambda"]
 
-_QUEUE_URL: Final = re.compile(r"https?://[^\s/@]+/[^\s@]*[^\s/@]")
 _PARAMETER: Final = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
-_FIFO: Final = ".fifo"
-
-
-def _check_queue_url(url: str) -> str:
-    if _QUEUE_URL.fullmatch(url) is None:
-        raise ValueError(
-            "give the queue's URL, such as https://sqs.eu-central-1.amazonaws.com/111122223333/chunks"
-        )
-    return url
-
-
-def _check_fifo_url(url: str) -> str:
-    if not url.endswith(_FIFO):
-        raise ValueError("give the URL of a FIFO queue, which ends with .fifo: starts go on in order")
-    return _check_queue_url(url)
 
 
 def _check_parameter(name: str) -> str:
     if _PARAMETER.fullmatch(name) is None:
         raise ValueError("give the parameter's name, such as /prod/ingestion/symbols")
     return name
-
-
-QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
-FifoUrl = Annotated[str, AfterValidator(_check_fifo_url)]
 
 
 class TriggerSettings(AwsConfig):

@@ -13,13 +13,15 @@ from oms_events.triggers.request import TriggerRequest, TriggerType
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The message of the delay queue that a start came in."""
+    """The message of a queue, most often the delay queue, that a start came in."""
 
     message_id: str
     receipt_handle: str = ""
     receive_count: int = 1
     group: str = ""
     """Of a FIFO queue: its messages go in their order. Empty: there is no order."""
+    queue_arn: str = ""
+    """The queue that it came from; empty when nobody says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,20 @@ class Draft:
     force_symbols: bool = False
     override_config: Mapping[str, Any] = field(default_factory=dict)
     queued: Queued | None = None
+    identity: str | None = None
+    """What makes it unique by itself, whatever correlation id it was given; None: nothing does."""
+    is_id_given: bool = False
+    """Whether somebody gave the correlation id: then other starts may have it too."""
+    is_timeless: bool = False
+    """Whether nobody says its time, and its id is unique without: its key has no day then."""
+    data: Mapping[str, Any] | None = None
+    """The event's detail or data as it came; None where it has none."""
+    key: str | None = None
+    """The key that it had when it was set aside; None: it was not."""
+    is_wrapped: bool = False
+    """Whether it came in a message or an envelope: nobody waits for the answer."""
+    was_aside: bool = False
+    """Whether it came in an envelope: it was set aside before, and comes again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

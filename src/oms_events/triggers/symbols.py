@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from oms_events._aio import Clock, SystemClock, cancel_and_wait
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.service import ServiceClient
-from oms_events._aws.ssm import open_ssm
+from oms_events._aws.storage import PARAMETER_STORE
 from oms_events.errors import ConfigurationError, StorageUnavailableError
 from oms_events.resilience.backoff import RetryConfig
 from oms_events.triggers.request import TriggerRequest
@@ -100,7 +100,7 @@ class ParameterStoreSymbols:
         self._is_closed = False
         async with self._opening:
             if self._ssm is None:
-                self._ssm = await open_ssm(
+                self._ssm = await PARAMETER_STORE.open(
                     self._config, connections=_CONNECTIONS, session=self._session, client=self._borrowed
                 )
 

@@ -13,6 +13,8 @@ from oms_events._config import suggestion
 from oms_events.triggers.config import RunOptions, TriggerConfig
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.event_table import same_source
+from oms_events.triggers.reading.identity import digest_of
+from oms_events.triggers.reading.s3 import S3Object
 from oms_events.triggers.request import (
     MAX_CORRELATION_ID,
     MAX_SYMBOLS,
@@ -51,6 +53,10 @@ _LIMITS: Final[Mapping[str, tuple[int, int]]] = {
 _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+_LONGEST_TIME: Final = 64
+_LONGEST_KEY: Final = 4 * MAX_CORRELATION_ID
+NO_DAY: Final = "-"
+"""What the key of a start has for its day when nobody says that."""
 _TIME_REMEDY: Final = "give an RFC 3339 time with its offset, such as 2026-09-09T22:00:00Z, or leave it out"
 
 
@@ -106,18 +112,50 @@ def date_of(draft: Draft, request: TriggerRequest) -> str:
 
 
 def key_of(draft: Draft, request: TriggerRequest) -> str:
-    """What tells a start from others: `domain:table_name:ds:correlation_id`."""
-    return f"{request.domain}:{request.table_name}:{date_of(draft, request)}:{request.correlation_id}"
+    """What tells a start from others: `domain:table_name:ds:correlation_id`, or what it was set aside with."""
+    if draft.key is not None and _fits(draft.key, request):
+        return draft.key
+    return _key(draft, request)
+
+
+def own_key(draft: Draft, request: TriggerRequest) -> str | None:
+    """The key of an event's, schedule's or object's start where another start has its correlation id already.
+
+    `domain:table_name:ds:correlation_id:` and what makes it unique by itself: the event's id, or what it asks for.
+    None where nobody gave the id, so that no other start has it; and for manual calls, which their caller mends.
+    """
+    if draft.trigger_type == "manual" or not draft.is_id_given:
+        return None
+    return f"{_key(draft, request)}:{draft.identity or digest_of(_asked(draft, request))}"
 
 
 def payload_of(draft: Draft, request: TriggerRequest) -> dict[str, Any] | None:
-    """What must be the same in all manual calls of one key: what was asked for, as it was asked for.
+    """What must be the same in all starts of one key whose id somebody gave: what was asked for, as it was.
 
-    Not what defaults and sources of symbols add: they may change before a start is delivered again. None for all
-    others: their ids say that it is the same schedule, event or object, whatever it came wrapped in.
+    Not what defaults and sources of symbols add: they may change before a start is delivered again. None where the
+    id was derived, and for a key of its own: they say that it is the same, whatever it came wrapped in.
     """
-    if draft.trigger_type != "manual":
-        return None
+    if draft.trigger_type == "manual":
+        return _asked(draft, request)
+    own = own_key(draft, request)
+    return None if own is None or own == key_of(draft, request) else _asked(draft, request)
+
+
+def _key(draft: Draft, request: TriggerRequest) -> str:
+    day = NO_DAY if draft.is_timeless and draft.ds is None else date_of(draft, request)
+    return f"{request.domain}:{request.table_name}:{day}:{request.correlation_id}"
+
+
+def _fits(key: str, request: TriggerRequest) -> bool:
+    """Whether it may be the key of this start: the defaults may have changed since."""
+    begins, has = f"{request.domain}:{request.table_name}:", f":{request.correlation_id}"
+    return len(key) <= _LONGEST_KEY and key.isprintable() and key.startswith(begins) and has in key
+
+
+def _asked(draft: Draft, request: TriggerRequest) -> dict[str, Any]:
+    if draft.data is not None:
+        # With what only its own model knows, such as which market has closed.
+        return {"data": dict(draft.data)}
     asked = {
         name: value
         for name, value in request.document().items()
@@ -127,11 +165,24 @@ def payload_of(draft: Draft, request: TriggerRequest) -> dict[str, Any] | None:
         asked["symbols"] = sorted(request.symbols)
     else:
         asked.pop("symbols", None)
-    return {**asked, "options": dict(draft.override_config)}
+    if isinstance(draft.detail, S3Object):
+        asked["object"] = [draft.detail.bucket, draft.detail.key, draft.detail.sequencer]
+    return {**asked, "options": dict(draft.override_config), "unknown": dict(draft.unknown)}
 
 
 def symbol_problems(symbols: Sequence[object]) -> Iterator[Problem]:
-    """What is wrong with symbols, of which at most 10 are named: too many, or one that is none."""
+    """What is wrong with symbols, of which at most 10 are named: too many, or one that is none.
+
+    Of too many none is looked at: there may be millions.
+    """
+    if len(symbols) > MAX_SYMBOLS:
+        yield Problem(
+            Code.INVALID_SYMBOLS,
+            f"a start has at most {MAX_SYMBOLS} symbols; make several starts of it",
+            "symbols",
+            f"{len(symbols):,} symbols",
+        )
+        return
     wrong = 0
     for at, symbol in enumerate(symbols):
         problem = _symbol_problem(f"symbols.{at}", symbol)
@@ -142,13 +193,6 @@ def symbol_problems(symbols: Sequence[object]) -> Iterator[Problem]:
     if wrong > _SHOWN:
         more = f"{wrong - _SHOWN:,} more are wrong too"
         yield Problem(Code.INVALID_SYMBOLS, f"{more}; {SYMBOL_REMEDY}", "symbols")
-    if len(symbols) > MAX_SYMBOLS:
-        yield Problem(
-            Code.INVALID_SYMBOLS,
-            f"a start has at most {MAX_SYMBOLS} symbols; make several starts of it",
-            "symbols",
-            f"{len(symbols):,} symbols",
-        )
 
 
 def normal_symbols(symbols: Sequence[object]) -> list[object]:
@@ -229,7 +273,7 @@ def _time(given: object, now: datetime, problems: list[Problem]) -> str:
 
 
 def _is_time(text: str) -> bool:
-    if _TIME.fullmatch(text) is None:
+    if len(text) > _LONGEST_TIME or _TIME.fullmatch(text) is None:
         return False
     try:
         # At the ends of the calendar a time has no date in UTC.

@@ -17,7 +17,7 @@ from oms_events.errors import StartRefusedError
 from oms_events.triggers.config import TriggerConfig
 from oms_events.triggers.endings import INVALID, REFUSED, Stopped
 from oms_events.triggers.problems import Code, Problem
-from oms_events.triggers.request import TriggerRequest
+from oms_events.triggers.request import MAX_SYMBOLS, TriggerRequest
 from oms_events.triggers.rules import BusinessRule, judge
 from oms_events.triggers.start import Draft, Handler, Start
 from oms_events.triggers.symbols import SymbolSource
@@ -59,7 +59,7 @@ class Worker:
                     result = await self._handler(start)
         except StartRefusedError as error:
             raise _refused(error) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Not the message: it may have what only the log should have.
             remedy = f"the handler failed with {type(error).__name__}; the log has more. Try again later"
             raise Stopped(Problem(Code.FAILED, remedy), counts=True) from error
@@ -75,7 +75,7 @@ class Worker:
                 shown["plan"] = _storable(plan(start), start)
             except StartRefusedError as error:
                 raise _refused(error) from error
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 remedy = f"the handler's plan failed with {type(error).__name__}; the log has more"
                 raise Stopped(Problem(Code.FAILED, remedy)) from error
         return shown
@@ -101,20 +101,21 @@ class Worker:
         if request.symbols:
             return request
         if self._symbols is None:
-            _log.warning(
-                "start %s: symbols come from the defaults of %s",
-                request.correlation_id,
-                self._config.environment,
-                extra={"correlation_id": request.correlation_id},
-            )
             found: object = self._config.defaults.symbols
+            if found:
+                _log.warning(
+                    "start %s: symbols come from the defaults of %s",
+                    request.correlation_id,
+                    self._config.environment,
+                    extra={"correlation_id": request.correlation_id},
+                )
         else:
             try:
                 with _cancelled_inside_is_an_error():
                     found = await self._symbols(request)
             except StartRefusedError as error:
                 raise _refused(error) from error
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 remedy = f"the source of symbols failed with {type(error).__name__}; try again later"
                 raise Stopped(Problem(Code.SYMBOLS_UNAVAILABLE, remedy, "symbols")) from error
         return request.model_copy(update={"symbols": _checked(found)})
@@ -125,7 +126,7 @@ class Worker:
                 judged = await judge(request, self._rules)
         except StartRefusedError as error:
             raise _refused(error) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             remedy = f"a business rule failed with {type(error).__name__}; the log has more. Try again later"
             raise Stopped(Problem(Code.FAILED, remedy)) from error
         if judged.refusals:
@@ -146,8 +147,13 @@ def _checked(found: object) -> tuple[str, ...]:
         remedy = f"the source of symbols gave {type(found).__name__}; it should give a list of text"
         raise Stopped(Problem(Code.INVALID_SYMBOLS, remedy, "symbols"))
     symbols = normal_symbols(list(found))
-    # What a source gives is no input: its type is a wrong value like any other.
-    problems = [replace(problem, code=Code.INVALID_SYMBOLS) for problem in symbol_problems(symbols)]
+    # What a source gives is no input: its type is a wrong value like any other. And it may be a secret, when the
+    # source is not the one that was meant: only the place is told.
+    problems = [
+        replace(problem, code=Code.INVALID_SYMBOLS, value="(not shown)") for problem in symbol_problems(symbols)
+    ]
+    if len(symbols) > MAX_SYMBOLS:
+        problems = [replace(problem, value=f"{len(symbols):,} symbols") for problem in problems]
     if not symbols:
         remedy = "none were given, and none were found; give some, or put some where they are loaded from"
         problems.append(Problem(Code.INVALID_SYMBOLS, remedy, "symbols"))

@@ -23,7 +23,7 @@ from oms_events.publishers.eventbridge import EventBridgePublisher
 from oms_events.triggers.config import Quota, TriggerConfig
 from oms_events.triggers.request import TriggerRequest
 from oms_events.triggers.rules import RuleViolation
-from oms_events.triggers.schema import breaker_key
+from oms_events.triggers.schema import breaker_key, rate_key
 from oms_events.triggers.settings import TriggerSettings
 from oms_events.triggers.start import Start
 from tests.provisioning.embedded import DeployedStack, deployed, queue_messages
@@ -128,6 +128,12 @@ REFUSED = (
     *(on_table("DeleteTable", table) for table in (SEEN, RATE)),
     on_table("UpdateTable", RATE, BillingMode="PAY_PER_REQUEST"),
     *(query(table, "a") for table in (SEEN, BREAKER, RATE, OTHER)),
+    on_table("UpdateItem", SEEN, Key=item({"pk": "a"})),
+    # They would erase fences.
+    on_table("PutItem", BREAKER, Item=BREAKER_KEY),
+    on_table("DeleteItem", BREAKER, Key=BREAKER_KEY),
+    on_table("PutItem", RATE, Item=item(rate_key("manual"))),
+    on_table("DeleteItem", RATE, Key=item(rate_key("manual"))),
     on_table("GetItem", OTHER, Key=BREAKER_KEY),
     on_table("PutItem", OTHER, Item=BREAKER_KEY),
     on_table("UpdateItem", OTHER, Key=BREAKER_KEY),

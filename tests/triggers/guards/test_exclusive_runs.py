@@ -34,6 +34,7 @@ class Shaky(MemoryLeases):
 
     async def release(self, lease: Lease) -> None:
         await self._shake()
+        await self.answers.wait()
         await super().release(lease)
 
     async def _shake(self) -> None:
@@ -131,8 +132,10 @@ async def test_renewals_that_hang_do_not_keep_a_run_alive(leases: Shaky, clock: 
     assert not run.was_cancelled
     await clock.advance(0.2)
     assert run.was_cancelled
-    # So does the release, which ends with the caller's patience.
-    run.task.cancel()
+    # So does the release, which ends with its own patience, or with who does not want to wait for it.
+    for _ in range(2):
+        run.task.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await run.task
     assert asyncio.all_tasks() == before
@@ -199,6 +202,59 @@ async def test_a_body_that_ends_in_spite_of_its_cancellation_is_told_all_the_sam
     with pytest.raises(LeaseLostError):
         await task
     assert task.cancelling() == 0
+
+
+async def test_a_body_that_blocked_the_loop_goes_on_as_held_when_nobody_took_the_lease(
+    leases: Shaky, clock: ManualClock
+) -> None:
+    before = asyncio.all_tasks()
+    async with Exclusive(leases, "a", seconds=60, clock=clock):
+        # Time passes, and no task gets to run.
+        clock._elapsed += 100
+    assert asyncio.all_tasks() == before
+    assert isinstance(await leases.take("a", seconds=1), Lease)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_body_that_blocked_the_loop_while_another_took_the_lease_is_told(
+    leases: Shaky, clock: ManualClock, is_known: bool
+) -> None:
+    before = asyncio.all_tasks()
+
+    async def blocks(error: Exception | None = None) -> None:
+        async with Exclusive(leases, "a", seconds=60, clock=clock):
+            clock._elapsed += 55
+            if is_known:
+                leases._held["a"] = ("another", leases._held["a"][1] + 60_000_000)
+            else:
+                leases.error = StorageUnavailableError("down")
+            if error is not None:
+                raise error
+
+    with pytest.raises(LeaseLostError, match="'a' was lost, while its run blocked the event loop: "):
+        await blocks()
+    assert asyncio.all_tasks() == before
+    leases.error = None
+    assert await leases.take("a", seconds=1) == (65.0 if is_known else 5.0)
+    await clock.advance(65)
+    with pytest.raises(LookupError, match="its own"):
+        await blocks(LookupError("its own"))
+
+
+async def test_a_lease_is_released_although_its_run_is_cancelled_meanwhile(
+    leases: Shaky, clock: ManualClock
+) -> None:
+    run = Run(leases, clock)
+    await run.began.wait()
+    leases.answers.clear()
+    run.end.set()
+    await asyncio.sleep(0.01)
+    run.task.cancel()
+    await asyncio.sleep(0)
+    leases.answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run.task
+    assert isinstance(await leases.take("a", seconds=1), Lease)
 
 
 async def test_an_error_of_the_body_goes_before(leases: Shaky, clock: ManualClock) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from oms_events.errors import ConfigurationError
-from oms_events.instrumentation.hooks import ApiRequested, Detail, QuotaUsedUp
+from oms_events.instrumentation.hooks import ApiRequested, Detail
 from oms_events.testing import ManualClock
 from oms_events.triggers.config import Quota
 from oms_events.triggers.guards.outbound import OutboundLimiter
@@ -16,15 +16,26 @@ from oms_events.triggers.guards.rate import MemoryRateLimiter
 SYMBOLS = [f"S{number}" for number in range(12)]
 
 
+class CountingLimiter(MemoryRateLimiter):
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.asked = 0
+
+    async def take(self, name: str, quota: Quota, *, count: int = 1, waited: bool = False) -> float:
+        self.asked += 1
+        return await super().take(name, quota, count=count, waited=waited)
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
 
 async def test_batches_come_as_the_quota_has_room(clock: ManualClock) -> None:
+    """A request for each symbol; and that some wait is told by nobody as a quota that is used up."""
     told: list[Detail] = []
     limiter = OutboundLimiter(
-        MemoryRateLimiter(clock=clock),
+        MemoryRateLimiter(clock=clock, hooks=[told.append]),
         "quotes",
         quota=Quota(limit=10, window=60),
         hooks=[told.append],
@@ -96,15 +107,14 @@ async def test_it_is_first_come_first_served_and_a_waiter_may_leave(clock: Manua
 
 
 async def test_who_asks_for_little_does_not_pass_by_who_asks_for_much(clock: ManualClock) -> None:
-    told: list[Detail] = []
-    rate = MemoryRateLimiter(clock=clock, hooks=[told.append])
+    rate = CountingLimiter(clock)
     limiter = OutboundLimiter(rate, "quotes", quota=Quota(limit=2, window=60), batch_size=2, clock=clock)
     await limiter.acquire()
     waiters = [asyncio.create_task(limiter.acquire(count)) for count in (2, 1, 1)]
     await clock.someone_sleeps()
     await clock.advance(59)
     # One asks for all of them: a refusal is a write.
-    assert told == [QuotaUsedUp("quotes", 60.0)]
+    assert rate.asked == 2
     await clock.advance(1)
     assert [waiter.done() for waiter in waiters] == [True, False, False]
     await clock.advance(60)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +15,18 @@ from hypothesis import strategies as st
 from oms_events._aws.dynamodb import DynamoClient
 from oms_events._aws.marshal import from_item, to_item
 from oms_events.devstack import Denied, Fault, FaultProxy, Forward, Hang, LoseAnswer, Reset, ServerError, Throttle
-from oms_events.errors import StorageDeniedError, StorageOutcomeUnknownError, StorageRejectedError
+from oms_events.errors import (
+    StorageDeniedError,
+    StorageOutcomeUnknownError,
+    StorageRejectedError,
+    StorageUnavailableError,
+)
 from oms_events.instrumentation.hooks import Detail, QuotaUsedUp
 from oms_events.testing import ManualClock
 from oms_events.testing.rate_limiter_contract import THREE_A_MINUTE, RateLimiterContract
 from oms_events.triggers.config import Quota
-from oms_events.triggers.guards.rate import MemoryRateLimiter, RateLimiter
+from oms_events.triggers.guards.config import GuardTableConfig
+from oms_events.triggers.guards.rate import SPARE, Behind, MemoryRateLimiter, RateLimiter
 from oms_events.triggers.guards.rate_dynamodb import DynamoDBRateLimiter
 from oms_events.triggers.schema import rate_key
 from tests.triggers.guards.conftest import Tables
@@ -86,7 +93,7 @@ async def check_against_a_naive_count(steps: list[tuple[float, int, float]], lim
 
 
 @given(STEPS, st.integers(1, 6))
-@settings(max_examples=60)
+@settings(max_examples=40)
 async def test_it_counts_as_one_who_remembers_every_start(
     steps: list[tuple[float, int, float]], limit: int
 ) -> None:
@@ -98,6 +105,31 @@ async def test_it_counts_as_one_who_remembers_every_start(
 @settings(max_examples=2000)
 async def test_it_counts_so_for_long(steps: list[tuple[float, int, float]], limit: int) -> None:
     await check_against_a_naive_count(steps, limit)
+
+
+# ---------------------------------------------------------------------- those that wait
+
+
+async def test_marked_by_refusals_of_the_quota_those_that_wait_are_not_overtaken_and_marks_end() -> None:
+    """Twelve a minute come where ten may start; each second the first that waits tries again."""
+    clock, quota = ManualClock(), Quota(limit=10, window=60)
+    limiter, ran, waiting = MemoryRateLimiter(clock=clock), list[int](), list[int]()
+
+    async def start(number: int, *, waited: bool) -> bool:
+        wait = await limiter.take("event", quota, waited=waited)
+        if wait and not isinstance(wait, Behind):
+            await limiter.mark_waiting("event", wait + 5)
+        return wait == 0.0
+
+    for second in range(1800):
+        if second < 1200 and second % 5 == 0:
+            number = second // 5
+            (ran if await start(number, waited=False) else waiting).append(number)
+        if waiting and await start(waiting[0], waited=True):
+            ran.append(waiting.pop(0))
+        await clock.advance(1)
+    assert ran == list(range(240))
+    assert await limiter.take("event", quota) == 0.0
 
 
 # ---------------------------------------------------------------------- what is stored
@@ -121,7 +153,7 @@ async def test_an_item_is_short_and_expires(dynamo: DynamoClient, tables: Tables
     async with DynamoDBRateLimiter(tables.rate, clock=clock) as limiter:
         quota = Quota(limit=30, window=1)
         sizes = []
-        for _ in range(9):
+        for _ in range(5):
             assert await limiter.take(name, quota, count=30) == 0.0
             item = await item_of(dynamo, tables, name)
             starts = item["starts"]
@@ -132,6 +164,16 @@ async def test_an_item_is_short_and_expires(dynamo: DynamoClient, tables: Tables
         assert max(sizes) < 110
         expires = datetime.fromtimestamp(int(str(item["ttl"])), UTC) - clock.now()
         assert timedelta(hours=23) < expires < timedelta(hours=25)
+        await limiter.mark_waiting(name, 1)
+        item = await item_of(dynamo, tables, name)
+        assert item["starts"] == starts
+        expires = datetime.fromtimestamp(int(str(item["ttl"])), UTC) - clock.now()
+        assert timedelta(hours=47) < expires < timedelta(hours=49)
+    memory = MemoryRateLimiter(clock=clock)
+    for _ in range(5):
+        assert await memory.take(name, quota, count=30) == 0.0
+        assert len(memory._starts[name]) < quota.limit + SPARE
+        await clock.advance(1)
 
 
 async def test_a_limit_that_is_much_lower_now_has_its_item_shortened_step_by_step(
@@ -151,20 +193,20 @@ async def test_a_limit_that_is_much_lower_now_has_its_item_shortened_step_by_ste
 
 
 async def test_clocks_that_differ_shorten_the_window_by_as_much(tables: Tables, name: str) -> None:
-    clocks = [ManualClock(datetime.now(UTC)), ManualClock(datetime.now(UTC) + timedelta(seconds=5))]
+    clocks = [ManualClock(datetime.now(UTC)), ManualClock(datetime.now(UTC) + timedelta(seconds=2))]
     started, now = [], 0
     async with (
         DynamoDBRateLimiter(tables.rate, clock=clocks[0]) as slow,
         DynamoDBRateLimiter(tables.rate, clock=clocks[1]) as fast,
     ):
-        quota, drawn = Quota(limit=3, window=20), random.Random(7)
-        for _ in range(70):
+        quota, drawn = Quota(limit=3, window=8), random.Random(7)
+        for _ in range(30):
             now += 1
             for clock in clocks:
                 await clock.advance(1)
             if await drawn.choice((slow, fast)).take(name, quota) == 0.0:
                 started.append(now)
-    counts = [sum(start <= other < start + 15 for other in started) for start in started]
+    counts = [sum(start <= other < start + 6 for other in started) for start in started]
     assert max(counts) == 3
     assert len(started) > 6
 
@@ -179,6 +221,9 @@ async def test_a_hook_is_told_when_a_quota_is_used_up(tables: Tables, name: str)
         await limiter.look(name, THREE_A_MINUTE)
         assert told == []
         await limiter.take(name, THREE_A_MINUTE)
+        assert told == [QuotaUsedUp(name, 60.0)]
+        # For who waits already that is no news.
+        await limiter.take(name, THREE_A_MINUTE, waited=True)
         assert told == [QuotaUsedUp(name, 60.0)]
         told.clear()
         await limiter.close()
@@ -242,6 +287,88 @@ async def test_a_start_that_is_never_answered_may_be_counted_and_does_not_start(
         await shaken.take(name, ONE_AN_HOUR)
     proxy.clear()
     assert await shaken.take(name, ONE_AN_HOUR) > 0
+
+
+class Slow(DynamoDBRateLimiter):
+    """Each answer takes the next of `times`, and each pause before a retry `pause` seconds, by its own clock."""
+
+    def __init__(self, config: GuardTableConfig, *times: float, pause: float = 0.0) -> None:
+        self.time = Passing(datetime.now(UTC), pause)
+        super().__init__(config, clock=self.time)
+        self.times = list(times)
+
+    async def call(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
+        try:
+            return await super().call(operation, **parameters)
+        finally:
+            await self.time.advance(self.times.pop(0) if self.times else 0.0)
+
+
+class Passing(ManualClock):
+    def __init__(self, start: datetime, pause: float) -> None:
+        super().__init__(start)
+        self._pause = pause
+
+    async def sleep(self, seconds: float) -> None:
+        await self.advance(self._pause)
+
+
+@pytest.mark.parametrize(
+    ("faults", "pause", "counted"),
+    [
+        # Nothing was counted: it is now.
+        ((Throttle(), ServerError()), 3.0, 1),
+        # It may be counted, and it is not late yet.
+        ((LoseAnswer(), Throttle()), 0.1, 1),
+        ((LoseAnswer(),), 3.0, 2),
+    ],
+    ids=["refused", "unknown", "unknown for long"],
+)
+async def test_a_start_that_is_let_through_late_is_counted_as_of_then(
+    tables: Tables,
+    dynamo: DynamoClient,
+    proxy: FaultProxy,
+    name: str,
+    faults: tuple[Fault, ...],
+    pause: float,
+    counted: int,
+) -> None:
+    quota = Quota(limit=2, window=1)
+    async with Slow(tables.behind(proxy).rate, pause=pause) as limiter:
+        proxy.script(*faults, operation=UPDATE)
+        assert await limiter.take(name, quota) == 0.0
+        starts = (await item_of(dynamo, tables, name))["starts"]
+        assert isinstance(starts, list)
+        assert len(starts) == counted
+        age = limiter.time.now() - datetime.fromtimestamp(int(starts[0]) / 1e12, UTC)
+        assert age < timedelta(seconds=0.25)
+
+
+async def test_an_answer_that_comes_late_lets_no_start_through(
+    tables: Tables, dynamo: DynamoClient, proxy: FaultProxy, name: str
+) -> None:
+    quota = Quota(limit=4, window=1)
+    async with Slow(tables.behind(proxy).rate) as limiter:
+        limiter.times = [0.3, 0.2]
+        assert await limiter.take(name, quota) == 0.0
+        assert len(proxy.calls_of(UPDATE)) == 2
+        # The one that came late takes room all the same: fewer start, never more.
+        assert await limiter.take(name, quota, count=3) > 0
+        await limiter.time.advance(2)
+        proxy.forget_calls()
+        limiter.times = [0.3] * 9
+        with pytest.raises(StorageUnavailableError, match=r"answers too late .* within 1 s: nothing may start"):
+            await limiter.take(name, quota)
+        assert len(proxy.calls_of(UPDATE)) == 3
+
+
+async def test_a_mark_whose_answer_is_lost_stands(
+    shaken: DynamoDBRateLimiter, proxy: FaultProxy, name: str
+) -> None:
+    proxy.script(LoseAnswer(), Throttle(), operation=UPDATE)
+    await shaken.mark_waiting(name, 600)
+    assert await shaken.take(name, ONE_AN_HOUR) == pytest.approx(600, abs=10)
+    assert await shaken.take(name, ONE_AN_HOUR, waited=True) == 0.0
 
 
 async def test_without_the_permission_it_says_which(

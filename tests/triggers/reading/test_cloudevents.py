@@ -9,7 +9,7 @@ from oms_events import EventBridgeConfig, build_event
 from oms_events.events import encode
 from oms_events.publishers.eventbridge.mapping import EventMapper
 from oms_events.triggers.config import TriggerConfig
-from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS
+from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS, IngestionDetail
 from oms_events.triggers.reading.event_table import EventReaders
 from oms_events.triggers.reading.recognition import read_starts
 from tests.triggers.strategies import payload
@@ -26,17 +26,28 @@ def event(**changes: Any) -> dict[str, Any]:
     ("event_type", "source", "known"),
     [
         ("symbol.universe.updated", "/services/universe", True),
-        ("universe.updated", "x", True),
-        ("com.acme.UniverseUpdated", "x", True),
-        ("com.acme.universe_updated", "x", True),
+        ("symbol.universe.universe.updated", "x", True),
+        ("SymbolUniverseUpdated", "x", True),
+        ("universe.updated", "symbol.universe", True),
+        ("com.acme.UniverseUpdated", "/symbol/universe", True),
+        ("com.acme.universe_updated", "Symbol:Universe", True),
         ("Universe Updated", "symbol.universe", True),
+        # What only ends like one that is known is somebody else's.
+        ("universe.updated", "x", False),
+        ("com.acme.UniverseUpdated", "x", False),
+        ("com.acme.symbol.universe.updated", "x", False),
+        ("symbol.updated", "x", False),
+        ("symbol.universe.x.updated", "x", False),
+        ("symbol.universe.x.universe.updated", "x", False),
+        ("updated", "symbol.universe", False),
         ("com.acme.universe.updated.v2", "x", False),
         ("universe", "symbol.universe", False),
         ("multiverse.updated", "symbol.universe", False),
-        ("updated", "symbol.universe", False),
     ],
 )
-def test_the_last_words_of_a_type_are_its_detail_type(event_type: str, source: str, known: bool) -> None:
+def test_a_type_fits_by_all_its_words_or_by_the_last_ones_and_the_source(
+    event_type: str, source: str, known: bool
+) -> None:
     reading = read_starts(event(type=event_type, source=source), config=CONFIG)
     assert [draft.fields["symbols"] for draft in reading.drafts] == ([["NVDA", "AMD"]] if known else [])
     assert [problem.code for problem in reading.problems] == ([] if known else ["UNKNOWN_EVENT"])
@@ -57,6 +68,37 @@ def test_of_several_sources_the_event_says_which() -> None:
     assert table(type="universe.updated", source="/fund/universe") == ["funds"]
     assert table(type="universe.updated", source="x") == ["UNKNOWN_EVENT"]
     assert table(type="Universe Updated", source="fund.universe") == ["funds"]
+    # A row with fewer words takes nothing from one with more.
+    events.register("symbol.universe", "Updated", row.model, lambda detail: {"table_name": "all"})
+    assert table(type="symbol.universe.updated") == [None]
+    assert table(type="index.updated", source="symbol.universe") == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("detail_type", "event_type"),
+    [
+        ("EOD Ready", "com.acme.EODReady"),
+        ("EOD Ready", "eod_ready"),
+        ("EOD2 Ready", "EOD2Ready"),
+        ("Daily OHLC", "daily.OHLC"),
+        ("価格更新", "com.acme.価格更新"),
+    ],
+)
+def test_words_end_where_they_are_seen_to(detail_type: str, event_type: str) -> None:
+    events = EventReaders()
+    events.register("acme.kr", detail_type, IngestionDetail, lambda detail: {})
+    of = {"type": event_type, "source": "acme.kr", "data": {}}
+    assert read_starts(event(**of), config=CONFIG, events=events).drafts
+    assert read_starts(event(**of | {"type": "x.ready"}), config=CONFIG, events=events).problems
+
+
+def test_a_detail_type_needs_no_words() -> None:
+    events = EventReaders()
+    events.register("acme", "!?", IngestionDetail, lambda detail: {})
+    assert read_starts({"source": "acme", "detail-type": "!?"}, config=CONFIG, events=events).drafts
+    assert read_starts(event(type="...", source="acme"), config=CONFIG, events=events).problems
+    renamed = event(type="extract.pipeline.processing.complete", data={"trigger_reingestion": True})
+    assert read_starts(renamed, config=CONFIG).drafts
 
 
 @pytest.mark.parametrize("mapping", ["wrapped", "plain"])
@@ -114,10 +156,10 @@ def test_data_may_be_a_request_itself() -> None:
 
 @pytest.mark.parametrize("data", [None, {}, "{}", b"{}"])
 def test_an_event_of_the_sdk_may_have_no_data_or_its_text(data: Any) -> None:
-    sent = build_event("market.close", "x", data, id="1", datacontenttype="application/json")
+    sent = build_event("market.close", "market.events", data, id="1", datacontenttype="application/json")
     (draft,) = read_starts(sent, config=CONFIG).drafts
-    assert (draft.trigger_type, draft.correlation_id) == ("event", "1@x")
-    assert read_starts(encode(sent), config=CONFIG).drafts[0].correlation_id == "1@x"
+    assert (draft.trigger_type, draft.correlation_id) == ("event", "1@market.events")
+    assert read_starts(encode(sent), config=CONFIG).drafts[0].correlation_id == "1@market.events"
 
 
 @pytest.mark.parametrize("data", ["AAPL", ["AAPL"], 5, "[]", "{"])
@@ -152,3 +194,6 @@ def test_a_detail_with_a_key_of_that_name_need_not_be_one() -> None:
 def test_a_flow_id_can_be_written_to_a_log() -> None:
     (draft,) = read_starts(event(correlationid="a\nb"), config=CONFIG).drafts
     assert draft.flow_id == "a%0Ab"
+    (long,) = read_starts(event(correlationid="f" * 1000, id="i" * 1000), config=CONFIG).drafts
+    assert {str(long.flow_id)[:7], str(long.cause_id)[:7], str(long.correlation_id)[:7]} == {"sha256:"}
+    assert len(str(long.flow_id)) < 100

@@ -13,6 +13,7 @@ from oms_events.triggers.reading.recognition import read_starts
 from oms_events.triggers.reading.results import Reading
 from oms_events.triggers.request import MAX_CORRELATION_ID
 from oms_events.triggers.start import Draft
+from oms_events.triggers.validation import is_correlation_id
 from tests.strategies import events, json_values
 from tests.triggers.strategies import ALL_PAYLOADS, SHAPES, mutated, odd_values, payloads
 
@@ -21,7 +22,8 @@ CONFIG = TriggerConfig()
 
 def all_readings(reading: Reading) -> Iterator[Reading]:
     yield reading
-    yield from reading.messages.values()
+    for inner in (*reading.messages.values(), *reading.parts):
+        yield from all_readings(inner)
 
 
 def all_drafts(reading: Reading) -> list[Draft]:
@@ -32,7 +34,8 @@ def read(raw: object, config: TriggerConfig = CONFIG) -> Reading:
     """Reads, and checks what holds for every answer."""
     reading = read_starts(raw, config=config)
     for one in all_readings(reading):
-        assert one.drafts or one.problems or one.ignored or one.messages or one.kind == "s3"
+        assert one.drafts or one.problems or one.ignored or one.messages or one.parts or one.kind == "s3"
+        assert one.correlation_id is None or is_correlation_id(one.correlation_id)
         for problem in one.problems:
             json.dumps(problem.document(), allow_nan=False).encode()
             assert problem.remedy

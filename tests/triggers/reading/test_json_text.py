@@ -10,6 +10,7 @@ import pytest
 
 from oms_events._config import MAX_DEPTH
 from oms_events.triggers.config import TriggerConfig
+from oms_events.triggers.problems import Problem
 from oms_events.triggers.reading.json_text import read_object
 from oms_events.triggers.reading.recognition import read_starts
 
@@ -55,6 +56,12 @@ class Broken(dict[str, Any]):
         raise KeyError("nothing")
 
 
+class NoClass:
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("no")
+
+
 class Event:
     def get_attributes(self) -> Any:
         raise RuntimeError("no event")
@@ -85,6 +92,7 @@ REFUSED: dict[str, tuple[object, str, str | None]] = {
     "a set": ({"symbols"}, "NOT_AN_OBJECT", None),
     "a class": (dict, "NOT_AN_OBJECT", None),
     "what only looks like an event": (Event(), "WRONG_TYPE", "event"),
+    "what has no class": (NoClass(), "NOT_AN_OBJECT", None),
     "what cannot be looked at": (Broken(a=1), "NOT_AN_OBJECT", None),
     "bytes in it": ({"a": {"b": [b"x"]}}, "NOT_JSON", "a.b.0"),
     "a number as a name": ({"a": {1: 2}}, "NOT_JSON", "a"),
@@ -101,6 +109,7 @@ REFUSED: dict[str, tuple[object, str, str | None]] = {
     "long in UTF-8": ('{"a": "' + "\u20ac" * (LIMIT // 3) + '"}', "TOO_LARGE", None),
     "a long object": ({"a": ["x" * LIMIT]}, "TOO_LARGE", None),
     "a long list": ({"a": [1] * (LIMIT // 2)}, "TOO_LARGE", None),
+    "long numbers": ({"a": [123456789] * (LIMIT // 10)}, "TOO_LARGE", None),
 }
 
 
@@ -152,7 +161,20 @@ def test_the_deepest_that_is_taken() -> None:
     assert read_object(nested(MAX_DEPTH), limit=LIMIT) == nested(MAX_DEPTH)
 
 
-def test_an_object_counts_no_more_than_its_shortest_text() -> None:
-    document = {"a": [1, 2, {"b": "c"}], "d": {}, "e": "f", "g": None}
-    size = len(json.dumps(document, separators=(",", ":")))
-    assert read_object(document, limit=size) == document
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"a": [1, 2, {"b": "c"}], "d": {}, "e": "f", "g": None, "h": [], "i": [[], {}, True, 1.5, -12345]},
+        {"notes": [{"a": 1}] * 50, "rows": [[1, 2]] * 50, "x": {str(at): {"a": 1} for at in range(50)}},
+        {"\u00e9": "\u20ac", "text": 'a "quote"\n'},
+    ],
+)
+def test_an_object_counts_as_much_as_its_shortest_text(document: dict[str, Any]) -> None:
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    size = len(text.encode())
+    assert read_object(document, limit=size) == read_object(text, limit=size) == document
+    for one in (document, text):
+        (problem,) = read_object(one, limit=size - 1)
+        assert isinstance(problem, Problem)
+        assert problem.code == "TOO_LARGE"

@@ -17,7 +17,8 @@ from tests.triggers.strategies import ALL_PAYLOADS, payload
 CONFIG = TriggerConfig()
 RULE = "dev-customer-ingestion-schedule"
 NEW_SYMBOLS = {"symbols": ["NVDA", "AMD"], "trigger_time": "2026-09-09T16:30:00Z"}
-OBJECT = {"domain": "market", "table_name": "prices", "symbols": ["AAPL"]}
+OBJECT = {"symbols": ["AAPL"]}
+BUCKET = "market-data-raw"
 FULL = {
     "data_source": "yahoo_finance", "data_type": "prices", "domain": "market", "table_name": "prices",
     "period": "1mo", "interval": "1d", "file_format": "json",
@@ -28,6 +29,9 @@ KEY = "market-data-raw/market/prices/ds=2026-09-09/symbol=AAPL/end%20of%20day.js
 READ: dict[str, tuple[str, str, str | None, dict[str, Any]]] = {
     "scheduled_default": (
         "scheduled", "schedule", f"{RULE}:2026-09-09T22:00:00Z", {"trigger_time": "2026-09-09T22:00:00Z"},
+    ),
+    "scheduled_scheduler": (
+        "scheduled", "schedule", "equities/nightly:2026-09-09T22:00:00Z", {"trigger_time": "2026-09-09T22:00:00Z"},
     ),
     "scheduled_transformed": (
         "scheduled", "schedule", f"{RULE}:2026-09-09T22:00:00Z",
@@ -46,6 +50,18 @@ READ: dict[str, tuple[str, str, str | None, dict[str, Any]]] = {
         "event", "event", "a1b2c3d4-5678-4abc-9def-0123456789ab",
         {"symbols": ["AAPL"], "period": "5d", "interval": "1h", "urgent": True,
          "trigger_time": "2026-09-09T14:45:00Z"},
+    ),
+    "extraction_complete": (
+        "event", "event", "0f9b3f0e-6a58-4d0e-9a57-3c6a1a8f7c11",
+        {"symbols": ["BRK.B"], "trigger_time": "2026-09-10T01:12:40Z"},
+    ),
+    "s3_bucket_as_text": (
+        "s3", "s3", f"{BUCKET}/domain=crypto/table=ticks/year=2026/month=9/day=9/BTC.json#0055AED6DCD90281E7",
+        {"domain": "crypto", "table_name": "ticks", "trigger_time": "2026-09-09T18:00:00Z"},
+    ),
+    "sns_records": (
+        "s3", "s3", f"{BUCKET}/symbol=AAPL/a.json#0055AED6DCD90281E8",
+        {**OBJECT, "trigger_time": "2026-09-09T18:00:00.123Z"},
     ),
     "s3_object_created": ("s3", "s3", KEY, {**OBJECT, "trigger_time": "2026-09-09T18:00:00Z"}),
     "manual_short": ("manual", "manual", None, {"symbols": ["AAPL"], "period": "1d", "urgent": True}),
@@ -79,7 +95,7 @@ def test_a_payload_is_recognized(name: str) -> None:
 
 
 def test_all_payloads_are_looked_at() -> None:
-    assert set(ALL_PAYLOADS) == {*READ, "s3_notification", "sqs_delayed"}
+    assert set(ALL_PAYLOADS) == {*READ, "s3_notification", "sqs_delayed", "sqs_plain"}
 
 
 def test_a_notification_has_one_start_per_object() -> None:
@@ -114,6 +130,14 @@ def test_a_batch_has_a_reading_per_message() -> None:
     assert draft.queued.group == "market:prices"
 
 
+def test_a_batch_of_plain_messages_has_any_input() -> None:
+    call, close = read_starts(payload("sqs_plain"), config=CONFIG).messages.values()
+    (manual,), (event,) = call.drafts, close.drafts
+    assert (manual.trigger_type, manual.correlation_id) == ("manual", "059f36b4-87a3-44ab-83d2-661975830a7d")
+    assert (event.trigger_type, event.correlation_id) == ("event", "close-1")
+    assert (call.is_wrapped, close.queued) == (True, event.queued)
+
+
 def test_both_forms_of_a_scheduled_run_are_one_start() -> None:
     transformer = schedule_input(scheduled_request(RULE, symbols=("AAPL",)))
     envelope = payload("scheduled_default")
@@ -127,7 +151,8 @@ def test_both_forms_of_a_scheduled_run_are_one_start() -> None:
 
 
 def test_details_are_typed() -> None:
-    assert only("processing_complete").ds == "2026-09-09"
+    assert only("processing_complete").ds == only("extraction_complete").ds == "2026-09-09"
+    assert only("s3_bucket_as_text").ds == "2026-09-09"
     assert only("processing_complete").detail.reason == "two gaps were found"
     assert only("universe_updated").detail.removed_symbols == ("TWTR",)
     assert only("universe_updated").detail.effective_date.isoformat() == "2026-09-10"

@@ -81,7 +81,7 @@ def test_a_manual_call_may_name_an_object() -> None:
         assert (draft.trigger_type, draft.ds, draft.detail.bucket, draft.detail.key) == (
             "manual", "2026-09-09", "raw", key,
         )  # fmt: skip
-        assert draft.fields == {"domain": "market", "table_name": "ticks", "symbols": ["AAPL"]}
+        assert draft.fields == {"table_name": "ticks", "symbols": ["AAPL"]}
         assert draft.unknown == {"note": "again"}
     assert only({"bucket": {"name": "raw"}}).unknown == {"bucket": "raw"}
     assert problems({"bucket": 5, "period": "1d"}) == [("WRONG_TYPE", "bucket")]
@@ -113,6 +113,34 @@ def test_a_transformed_run_without_an_id_is_recognized_by_its_time() -> None:
     assert only({**run, "trigger_time": None}).correlation_id is None
 
 
+def test_an_object_in_a_document_has_the_id_of_its_notification() -> None:
+    (record, _) = payload("s3_notification")["Records"]
+    (notified,) = read_starts({"Records": [record]}, config=CONFIG).drafts
+    document = {
+        "trigger_type": "s3", "bucket": "market-data-raw", "key": notified.detail.key,
+        "sequencer": "0055AED6DCD90281E5",
+    }  # fmt: skip
+    draft = only(document)
+    assert draft.correlation_id == notified.correlation_id
+    assert (draft.detail.sequencer, draft.unknown) == ("0055AED6DCD90281E5", {})
+    assert only({**document, "sequencer": None, "trigger_time": "t"}).correlation_id == (
+        str(notified.correlation_id).replace("0055AED6DCD90281E5", "t")
+    )
+    assert only({**document, "trigger_type": "manual"}).correlation_id is None
+    assert problems({**document, "sequencer": 5}) == [("WRONG_TYPE", "sequencer")]
+
+
+@pytest.mark.parametrize(
+    ("detail", "found"),
+    [("{}", []), ("[]", ["NOT_AN_OBJECT"]), ("{", ["NOT_JSON"]), ({}, []), (5, ["WRONG_TYPE"])],
+)
+def test_a_detail_of_eventbridge_scheduler_is_text(detail: Any, found: list[str]) -> None:
+    run = {**payload("scheduled_scheduler"), "detail": detail}
+    assert problems(run) == [(code, "detail") for code in found]
+    if detail == "{}":
+        assert problems({**run, "source": "aws.events"}) == [("WRONG_TYPE", "detail")]
+
+
 def test_a_transformed_run_may_be_tried() -> None:
     assert only({**payload("scheduled_transformed"), "dry_run": True, "symbols": []}).dry_run is True
 
@@ -121,7 +149,9 @@ def test_a_transformed_run_may_be_tried() -> None:
     ("change", "correlation_id"),
     [
         ({"source": "aws.scheduler", "resources": ["arn:aws:scheduler:eu-central-1:1:schedule/default/daily"]},
-         "daily:2026-09-09T22:00:00Z"),
+         "default/daily:2026-09-09T22:00:00Z"),
+        ({"resources": ["arn:aws:events:eu-central-1:1:rule/other-bus/daily"]},
+         "other-bus/daily:2026-09-09T22:00:00Z"),
         ({"resources": []}, "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa"),
         ({"time": None}, "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa"),
         ({"resources": [], "id": None}, None),

@@ -45,21 +45,19 @@ def test_only_notifications_have_encoded_keys() -> None:
 
 
 PLACES: dict[str, dict[str, Any]] = {
-    "market/prices/a.json": {"domain": "market", "table_name": "prices"},
-    "market/prices/ds=2026-09-09/symbol=AAPL/a.json": {
-        "domain": "market", "table_name": "prices", "symbols": ["AAPL"], "ds": "2026-09-09",
-    },
+    # Nobody knows what plain folders are.
+    "market/prices/a.json": {},
+    "market/prices/ds=2026-09-09/symbol=AAPL/a.json": {"symbols": ["AAPL"], "ds": "2026-09-09"},
     "domain=crypto/table=ticks/dt=20260909/a.json": {
         "domain": "crypto", "table_name": "ticks", "ds": "2026-09-09",
     },
-    "market/prices/domain=crypto/a.json": {"domain": "crypto", "table_name": "prices"},
-    "table_name=ticks/table=other/date=2026-09-09/ds=2026-09-08/": {"table_name": "ticks", "ds": "2026-09-08"},
+    "market/prices/domain=crypto/a.json": {"domain": "crypto"},
+    "table_name=ticks/table=other/date=2026-09-09/ds=2026-09-08/a": {"table_name": "ticks", "ds": "2026-09-08"},
+    "year=2026/month=9/day=09/hour=3/a.json": {"ds": "2026-09-09"},
+    "year=2026/month=9/a.json": {},
+    "year=2026/month=13/day=1/a.json": {},
     "symbol=%5EGSPC/symbol=AAPL/a.json": {"symbols": ["^GSPC"]},
     "symbol=__HIVE_DEFAULT_PARTITION__/ds=2026-13-01/date=soon/a.json": {},
-    # Nobody knows which of these are domain and table.
-    "raw/market/prices/a.json": {},
-    "market/a.json": {},
-    "market/2026/a.json": {},
     "ds=2026-09-09/market/prices/a.json": {"ds": "2026-09-09"},
     "market/prices": {},
     "symbol=AAPL": {},
@@ -82,11 +80,11 @@ def test_filters_and_other_events_start_nothing() -> None:
         record("market/other/a.json"),
         record("market%2Fprices%2Fb.json"),
         record("market/prices/c.json", eventName="ObjectRemoved:Delete"),
-        record("market/prices/d.json", eventName="s3:ObjectCreated:Copy"),
+        record("market/prices/d.json", eventName="ObjectCreated:Copy"),
         config=config,
     )
     assert [draft.detail.key.rpartition("/")[2] for draft in reading.drafts] == ["a.json", "b.json", "d.json"]
-    assert (reading.ignored, len(reading.reasons), reading.problems) == (3, 2, [])
+    assert (reading.ignored, len(reading.reasons), reading.problems) == (3, 2, ())
 
 
 @pytest.mark.parametrize(
@@ -124,12 +122,34 @@ def test_another_bucket_is_a_problem(bucket: Any) -> None:
 def test_all_that_is_wrong_with_records_is_named() -> None:
     broken = record("a", s3={"bucket": "raw", "object": {"size": "1"}}, eventName=5)
     reading = notified(record("%FF"), broken)
-    assert [(problem.code, problem.field) for problem in reading.problems] == [
+    assert [(problem.code, problem.field) for part in reading.parts for problem in part.problems] == [
         ("WRONG_TYPE", "Records.0.s3.object.key"),
         ("WRONG_TYPE", "Records.1.eventName"),
         ("WRONG_TYPE", "Records.1.s3.object.key"),
         ("WRONG_TYPE", "Records.1.s3.object.size"),
     ]
+
+
+def test_a_broken_record_leaves_the_others_alone() -> None:
+    broken, gone = record("b%2Fc"), record("d", eventName="ObjectRemoved:Delete")
+    broken["s3"]["object"]["size"] = "2"
+    reading = notified(record("a"), broken, gone)
+    good, bad, ignored = reading.parts
+    assert (reading.drafts, reading.problems) == ((), ())
+    assert [draft.correlation_id for draft in good.drafts] == ["market-data-raw/a#0A"]
+    assert (len(bad.problems), bad.correlation_id) == (1, "market-data-raw/b/c#0A")
+    assert ignored.ignored == 1
+    (alone,) = notified(broken).problems
+    assert alone.field == "Records.0.s3.object.size"
+
+
+def test_folders_are_ignored_and_there_are_only_so_many_records() -> None:
+    folder = record("market/prices/")
+    folder["s3"]["object"]["size"] = 0
+    assert notified(folder).reasons == ("a folder, and no object",)
+    assert created("market/").ignored == 1
+    assert len(created("market/", object={"key": "a/", "size": 5}).drafts) == 1
+    assert [problem.code for problem in notified(*[record("a")] * 1_001).problems] == ["TOO_LARGE"]
 
 
 def test_an_id_tells_what_was_written_when() -> None:

@@ -51,6 +51,11 @@ def test_ids_are_those_of_the_same_start_and_of_no_other() -> None:
     # Another run: the fence rises, and the worker may have more time.
     again = make_start(symbols=6, chunk_size=3, fence=7, worker_timeout=9)
     assert {chunk.chunk_id for chunk in chunks_of(again)} == first
+    # Who drops repetitions must not drop this run's in favour of the older one's.
+    assert {chunk.deduplication_id for chunk in chunks_of(again)}.isdisjoint(
+        chunk.deduplication_id for chunk in chunks_of(replace(start, fence=6))
+    )
+    assert {chunk.deduplication_id for chunk in chunks_of(start)} == first
     for other in (replace(start, key="other"), make_start(symbols=6, chunk_size=2)):
         assert first.isdisjoint(chunk.chunk_id for chunk in chunks_of(other))
     # The first three symbols are the same; what differs is the rest.

@@ -75,6 +75,25 @@ def test_a_letter_has_what_its_sender_says_besides() -> None:
     assert read("no JSON", OF_LAMBDA).raw == "no JSON"
 
 
+def test_no_attribute_makes_reading_fail() -> None:
+    assert [read("{}", ApproximateReceiveCount=told).receive_count for told in ("x", "-1", "", "9" * 99, "2")] == [
+        1, 1, 1, 1, 2,
+    ]  # fmt: skip
+
+
+def test_only_what_a_pipeline_gave_up_goes_in_an_envelope() -> None:
+    said = {"version": 1, "reason": "R", "correlation_id": "c", "time": "2026-09-09T16:30:00Z"}
+    ours = read({"dead_letter": {**said, "raw": {"symbols": []}}}).input()["delayed_start"]
+    # One of an older version has no time of its start.
+    assert (ours["raw"], ours["correlation_id"], ours["trigger_time"]) == ({"symbols": []}, "c", said["time"])
+    as_text = read({"dead_letter": {**said, "raw": '{"symbols": []}'}}).input()["delayed_start"]
+    assert as_text["raw"] == {"symbols": []}
+    # It was in one, and is as it was.
+    assert read({"dead_letter": {**said, "raw": DELAYED}}).input() == DELAYED
+    for letter in (read(EVENT, OF_EVENTBRIDGE), read(DESTINATION), read(EVENT)):
+        assert letter.input() == EVENT
+
+
 def test_a_letter_of_a_later_version_is_not_guessed_at() -> None:
     letter = read({"dead_letter": {"version": 2, "reason": "R", "raw": 1}})
     assert (letter.kind, letter.is_whole, letter.raw) == (LetterKind.OTHER, False, None)

@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -15,10 +16,13 @@ import pytest
 from oms_events._aws.config import AwsConfig
 from oms_events.devstack import Denied, FaultProxy
 from oms_events.errors import QueueError
+from oms_events.idempotency import MemoryIdempotencyStore
 from oms_events.testing import ManualClock
 from oms_events.testing.trigger_queues_contract import Taker, letter
+from oms_events.triggers.pipeline import TriggerPipeline
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.responses import Status, TriggerResponse
+from oms_events.triggers.rules import RuleViolation
 from oms_events.triggers.sending.chunk_sender import ChunkSender
 from oms_events.triggers.sending.dead_letters import MemoryDeadLetters, QueuedLetters
 from oms_events.triggers.sending.delay import SqsDelayQueue
@@ -28,11 +32,13 @@ from oms_events.triggers.sending.queues import OutgoingMessage
 from oms_events.triggers.sending.redrive import (
     DeadLetterAdmin,
     FunctionTarget,
+    LetterMovedError,
     LetterOutcome,
     PipelineTarget,
     QueueTarget,
 )
 from oms_events.triggers.sending.sqs import SqsQueue
+from oms_events.triggers.start import Start
 from tests.outbox.support import Settings, session_of
 from tests.triggers.sending.conftest import MakeQueue, make_start
 
@@ -127,7 +133,7 @@ async def function(aws: Settings) -> AsyncIterator[str]:
         await client.delete_function(FunctionName=name)
 
 
-async def test_starts_go_to_the_function_with_their_raw_input(
+async def test_starts_go_to_the_function_with_their_input(
     function: str, aws: Settings, oms_fault_proxy: FaultProxy
 ) -> None:
     dead = MemoryQueue("dlq")
@@ -141,7 +147,19 @@ async def test_starts_go_to_the_function_with_their_raw_input(
         handled = await DeadLetterAdmin(dead).redrive(target)
     assert [one.outcome for one in handled] == [*[LetterOutcome.TAKEN] * 3, LetterOutcome.KEPT]
     sent = [json.loads(call.body) for call in oms_fault_proxy.calls]
-    assert sent == [{"text": "\U0001f4a9", "symbols": ["AAPL"]}, {"source": "ops.manual"}, {"symbols": []}]
+    # Ours as the delay queue has them: the same start, and one that Lambda delivers again when it fails.
+    ours = sent[0]["delayed_start"]
+    assert ours == {
+        "version": 1,
+        "raw": {"text": "\U0001f4a9", "symbols": ["AAPL"]},
+        "trigger_type": "event",
+        "correlation_id": "ours",
+        "trigger_time": "2026-09-09T16:00:00.000Z",
+        "key": "market:prices:2026-09-09:ours",
+        "delayed_at": "2026-09-09T16:30:00.250000Z",
+        "reason": "BREAKER_OPEN",
+    }
+    assert sent[1:] == [{"source": "ops.manual"}, {"symbols": []}]
     assert all(call.status == 202 for call in oms_fault_proxy.calls)
     assert dead.documents == [{"unknown": 1}]
 
@@ -171,11 +189,11 @@ async def test_a_pipeline_takes_what_goes_well() -> None:
         ),
     }
     for name in answers:
-        await letters.put(letter(name, name))
+        await letters.put(letter(name, {"name": name}))
     letters.queue.put(OutgoingMessage('"ok"'))
 
     async def handle(raw: Any) -> TriggerResponse:
-        return answers[raw]
+        return answers[raw["delayed_start"]["raw"]["name"] if isinstance(raw, dict) else raw]
 
     handled = await DeadLetterAdmin(letters.queue).redrive(PipelineTarget(handle))
     assert [(one.outcome, one.problem) for one in handled] == [
@@ -185,6 +203,64 @@ async def test_a_pipeline_takes_what_goes_well() -> None:
         (LetterOutcome.TAKEN, None),
     ]
     assert [one.correlation_id for one in letters.letters] == ["open"]
+
+
+async def test_a_manual_call_is_the_same_start_when_it_is_redriven() -> None:
+    refuse = [True]
+    letters, runs = MemoryDeadLetters(), []
+
+    async def handle(start: Start) -> None:
+        runs.append(start.key)
+
+    pipeline = TriggerPipeline(
+        handle,
+        rules=[lambda _: RuleViolation("NOT_NOW", "wait") if refuse[0] else None],
+        idempotency=MemoryIdempotencyStore(),
+        dead_letters=letters,
+    )
+    # No id of its own: the pipeline makes one.
+    response = await pipeline.handle({"symbols": ["AAPL"]})
+    (stored,) = letters.letters
+    assert stored.correlation_id == response.correlation_id
+    refuse[0] = False
+    for _ in range(2):
+        assert (await pipeline.handle(stored.input())).correlation_id == response.correlation_id
+    assert runs == [stored.key]
+
+
+async def test_a_start_that_is_refused_again_is_one_letter() -> None:
+    letters = MemoryDeadLetters()
+    pipeline = TriggerPipeline(
+        handle_nothing, rules=[lambda _: RuleViolation("NOT_NOW", "wait")], dead_letters=letters
+    )
+    for number in range(3):
+        await pipeline.handle({"symbols": ["AAPL"], "correlation_id": str(number)})
+    for _ in range(2):
+        before = {one.message_id for one in letters.letters}
+        handled = await DeadLetterAdmin(letters.queue).redrive(PipelineTarget(pipeline.handle))
+        assert [one.outcome for one in handled] == [LetterOutcome.MOVED] * 3
+        assert handled[0].problem == "answered 422 refused: NOT_NOW: wait"
+        assert before.isdisjoint(one.message_id for one in letters.letters)
+        assert sorted(str(one.correlation_id) for one in letters.letters) == ["0", "1", "2"]
+    # Where nothing keeps it, the old one stays.
+    keeping_none = TriggerPipeline(handle_nothing, rules=[lambda _: RuleViolation("NOT_NOW", "wait")])
+    handled = await DeadLetterAdmin(letters.queue).redrive(PipelineTarget(keeping_none.handle))
+    assert [one.outcome for one in handled] == [LetterOutcome.KEPT] * 3
+
+
+async def test_a_redriven_manual_call_that_may_go_well_later_is_for_lambda_to_deliver_again() -> None:
+    letters = MemoryDeadLetters()
+    await letters.put(replace(letter("m", {"symbols": ["AAPL"]}), trigger_type="manual"))
+
+    async def fail(start: Start) -> None:
+        raise OSError("upstream is down")
+
+    handled = await TriggerPipeline(fail).run(letters.letters[0].input())
+    assert (handled.response.status_code, handled.response.retryable, handled.has_caller) == (500, True, False)
+
+
+async def handle_nothing(start: Start) -> None:
+    """A handler that is never reached."""
 
 
 # ---------------------------------------------------------------------- what goes wrong
@@ -202,13 +278,22 @@ async def test_what_is_sent_on_and_cannot_be_deleted_is_told(
         (handled,) = await admin.redrive(taker)
         assert (handled.outcome, len(taker.taken)) == (LetterOutcome.TAKEN_AND_KEPT, 1)
         assert "allow sqs:DeleteMessage" in str(handled.problem)
+
+        class Moving(Taker):
+            async def take(self, letter: StoredLetter) -> None:
+                raise LetterMovedError("answered 422 refused")
+
+        # Two of it are there: better than none.
+        (handled,) = await admin.redrive(Moving())
+        assert handled.outcome is LetterOutcome.KEPT
+        assert str(handled.problem).startswith("answered 422 refused; it is another dead letter now, and this one")
         (handled,) = await admin.delete([handled.message_id])
         assert handled.outcome is LetterOutcome.KEPT
         oms_fault_proxy.clear()
         # It is not hidden any more.
         assert len(await admin.letters()) == 1
         oms_fault_proxy.forget_calls()
-        await admin.redrive(taker)
+        await admin.redrive(taker, [handled.message_id])
         # What is gone is not given back.
         assert oms_fault_proxy.calls_of("ChangeMessageVisibilityBatch") == ()
 
@@ -236,19 +321,21 @@ async def test_letters_are_given_back_when_reading_fails_on_the_way(
     assert len(await fresh.receive()) == 1
 
 
-async def test_letters_that_come_meanwhile_are_left() -> None:
-    clock = ManualClock()
+@pytest.mark.parametrize("skew", [-3600, 0, 3600])
+async def test_letters_that_come_meanwhile_are_left_whatever_clocks_say(skew: int) -> None:
+    clock, ours = ManualClock(), ManualClock()
+    await ours.advance(7200 + skew)
+    await clock.advance(7200)
     letters = MemoryDeadLetters(clock=clock)
     await letters.put(letter("0"))
 
     class GivesUpAtOnce(Taker):
         async def take(self, letter: StoredLetter) -> None:
             await super().take(letter)
-            await clock.advance(1)
             await letters.put(globals()["letter"](str(len(self.taken))))
 
     taker = GivesUpAtOnce()
-    handled = await DeadLetterAdmin(letters.queue, clock=clock).redrive(taker)
+    handled = await DeadLetterAdmin(letters.queue, clock=ours).redrive(taker)
     assert [one.outcome for one in handled] == [LetterOutcome.TAKEN]
     assert [one.correlation_id for one in letters.letters] == ["1"]
 

@@ -154,8 +154,13 @@ async def test_in_a_fifo_queue_a_start_that_runs_again_sends_nothing_twice(
     start = make_start(symbols=3, chunk_size=1)
     async with ChunkSender(config, client=sqs) as sender:
         assert (await sender(start))["messages"] == (await sender(start))["messages"]
+        # A later run of an exclusive key: who has its fence refuses the older one's chunks.
+        for fence in (1, 2, 2):
+            await sender(make_start(symbols=1, fence=fence))
     received = (await sqs.receive_message(QueueUrl=config.queue_url, MaxNumberOfMessages=10))["Messages"]
-    assert [json.loads(message["Body"])["chunk_index"] for message in received] == [0, 1, 2]
+    chunks = [json.loads(message["Body"]) for message in received]
+    assert [chunk["chunk_index"] for chunk in chunks] == [0, 1, 2, 0, 0]
+    assert [chunk.get("fence") for chunk in chunks[3:]] == [1, 2]
 
 
 async def test_a_missing_permission_or_queue_is_named(
@@ -235,9 +240,11 @@ async def test_a_queue_of_yours_is_borrowed_and_a_plan_sends_nothing() -> None:
     assert plan == {"queue": "mine", "chunks": 2, "symbols": 7, "documents": queue.documents}
 
 
-@pytest.mark.parametrize("url", ["", "orders", "https://sqs.eu-west-1.amazonaws.com/", "ftp://a/1/b"])
+@pytest.mark.parametrize(
+    "url", ["", "orders", "https://sqs.eu-west-1.amazonaws.com/", "ftp://a/1/b", "https://me:secret@a/1/b"]
+)
 def test_what_is_no_queue_url_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="must be the queue's URL"):
+    with pytest.raises(ConfigurationError, match="give the queue's URL"):
         QueueConfig(queue_url=url)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import orjson
 
+from oms_events._text import one_line
 from oms_events.cli.common import ExitCode, config_option, ends_cleanly, run
 from oms_events.cli.outbox.describing import (
     LETTER_COLUMNS,
@@ -20,7 +21,7 @@ from oms_events.cli.outbox.describing import (
     record_row,
 )
 from oms_events.cli.outbox.options import open_admin, takes_filter, warn_of_platform
-from oms_events.cli.output import one_line, print_fields, print_json, print_table, tell
+from oms_events.cli.output import print_fields, print_json, print_table, tell
 from oms_events.outbox.filters import OutboxFilter, is_letter_id, record_id
 from oms_events.outbox.records import DeadLetter, StoredRecord
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 import click
 import orjson
 
-from oms_events.cli.output import one_line, print_json
+from oms_events._text import one_line
+from oms_events.cli.output import print_json
 from oms_events.errors import PersonalDataError
 from oms_events.eventstore.inspection.item_checks import CheckedItem, check_event
 from oms_events.eventstore.items import Item

@@ -30,8 +30,8 @@ def breaker() -> None:
 
 
 @breaker.command("list")
-@takes_settings
 @ends_cleanly
+@takes_settings
 def list_(*, settings: TriggerSettings, as_json: bool) -> None:
     """List the breakers that are open, or count failures; reads their whole table.
 
@@ -51,8 +51,8 @@ def list_(*, settings: TriggerSettings, as_json: bool) -> None:
 @breaker.command()
 @click.argument("domain", type=to_word)
 @click.argument("table_name", metavar="TABLE", type=to_word)
-@takes_settings
 @ends_cleanly
+@takes_settings
 def reset(*, domain: str, table_name: str, settings: TriggerSettings, as_json: bool) -> None:
     """Close the breaker of DOMAIN and TABLE, and forget its failures.
 
@@ -69,8 +69,8 @@ def reset(*, domain: str, table_name: str, settings: TriggerSettings, as_json: b
 
 
 @click.command()
-@takes_settings
 @ends_cleanly
+@takes_settings
 def quotas(*, settings: TriggerSettings, as_json: bool) -> None:
     """Show the quotas of starts, and when the next may run; counts nothing."""
     found = run(_look(settings))

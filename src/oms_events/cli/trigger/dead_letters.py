@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oms_events._aws.config import AwsConfig
+from oms_events._text import one_line
 from oms_events.cli.common import ExitCode, ends_cleanly, run
-from oms_events.cli.output import one_line, print_fields, print_json, print_table, tell
+from oms_events.cli.output import print_fields, print_json, print_table, tell
 from oms_events.cli.progress import OnDone, counted, progress_bar
-from oms_events.cli.trigger.options import Command, not_configured, takes_settings, to_pipeline
+from oms_events.cli.trigger.options import Command, not_configured, takes_settings, tell_of_pipeline, to_pipeline
 from oms_events.triggers.sending.letters import StoredLetter
 from oms_events.triggers.sending.redrive import (
+    GROUP_SEEN,
     DeadLetterAdmin,
     FunctionTarget,
     HandledLetter,
@@ -97,8 +99,8 @@ def _takes_queue(command: Command) -> Command:
 
     @_QUEUE
     @_WAIT
-    @takes_settings
     @ends_cleanly
+    @takes_settings
     @functools.wraps(command)
     def with_queue(*, queue_url: str | None, wait: int, settings: TriggerSettings, **options: Any) -> None:
         url = queue_url or settings.dead_letter_queue_url
@@ -159,7 +161,9 @@ def show(*, id: str, queue: Letters, settings: TriggerSettings, as_json: bool) -
         return
     problems, details = document.pop("problems"), document.pop("details")
     raw = document.pop("raw", document.pop("head", None))
-    print_fields({name.replace("_", " "): value for name, value in {**document, **details}.items()})
+    said = {name.replace("_", " "): value for name, value in document.items()}
+    # What the sender says stands under names that none of ours has.
+    print_fields({**said, **{f"detail {name}": value for name, value in details.items()}})
     for problem in problems:
         place = "" if problem.get("field") is None else f"{problem['field']} = {problem.get('value')!r}: "
         click.echo(one_line(f"  {problem.get('code')}: {place}{problem.get('remedy')}"))
@@ -189,7 +193,8 @@ def redrive(
     """Start dead letters again, and delete those that went on.
 
     They start on the deployed function, which answers nobody, or in this process, on the pipeline of the settings.
-    A letter that does not go on is kept. Ends with 1 when one was not sent on.
+    A letter that does not go on is kept, or moved, when it became another one with the new reason; --all is those
+    that are there when it begins. Ends with 1 when one was not sent on.
     """
     given = sum(target is not None for target in (function, pipeline, to_queue))
     if given > 1:
@@ -197,9 +202,12 @@ def redrive(
     if not given and settings.queue_url is None:
         raise click.UsageError("nowhere to start them; give --function or --pipeline, or configure a queue")
 
-    async def change(on_done: OnDone) -> Sequence[HandledLetter]:
+    if not given:
+        tell_of_pipeline(settings)
+
+    async def change(ids: Sequence[str], on_done: OnDone) -> Sequence[HandledLetter]:
         async with queue.open() as admin, _open_target(settings, function, pipeline, to_queue) as target:
-            return await admin.redrive(_Counted(target, on_done), selected.ids or None)
+            return await admin.redrive(_Counted(target, on_done), ids)
 
     _carry_out("redrive", change, queue, selected, as_json=as_json)
 
@@ -210,17 +218,10 @@ def redrive(
 def delete(*, selected: Selected, queue: Letters, settings: TriggerSettings, as_json: bool) -> None:
     """Delete dead letters for good: nobody will start them again."""
 
-    async def change(on_done: OnDone) -> Sequence[HandledLetter]:
-        handled: list[HandledLetter] = []
+    async def change(ids: Sequence[str], on_done: OnDone) -> Sequence[HandledLetter]:
         async with queue.open() as admin:
-            while chosen := selected.ids or [one.message_id for one in await admin.letters(limit=_MANY)]:
-                done = await admin.delete(chosen)
-                on_done(len(done))
-                handled += done
-                # Of a group of a FIFO queue the next ones are seen only then.
-                is_over = selected.ids or not queue.config.is_fifo
-                if is_over or not any(one.outcome is LetterOutcome.DELETED for one in done):
-                    break
+            handled = await admin.delete(ids)
+        on_done(len(handled))
         return handled
 
     _carry_out("delete", change, queue, selected, as_json=as_json)
@@ -228,7 +229,7 @@ def delete(*, selected: Selected, queue: Letters, settings: TriggerSettings, as_
 
 def _carry_out(
     name: str,
-    change: Callable[[OnDone], Coroutine[Any, Any, Sequence[HandledLetter]]],
+    change: Callable[[Sequence[str], OnDone], Coroutine[Any, Any, Sequence[HandledLetter]]],
     queue: Letters,
     selected: Selected,
     *,
@@ -236,13 +237,18 @@ def _carry_out(
 ) -> None:
     shows_bar = not (as_json and sys.stdout.isatty())
     found: dict[str, Any] = {"dry_run": selected.dry_run}
-    count = len(selected.ids)
+    ids, count = selected.ids, len(selected.ids)
+    may_be_more = False
     if selected.dry_run or not selected.ids:
         with progress_bar("looking for dead letters", wanted=shows_bar):
             letters = run(queue.all())
         chosen = [letter for letter in letters if not selected.ids or letter.message_id in selected.ids]
         groups = Counter((letter.kind.value, letter.reason) for letter in chosen)
+        # What is asked about is what is changed, and nothing that comes later.
+        ids = [letter.message_id for letter in chosen]
         count, found["selected"] = len(chosen), len(chosen)
+        seen = Counter(letter.group for letter in letters if queue.config.is_fifo)
+        may_be_more = not selected.ids and (len(letters) == _MANY or max(seen.values(), default=0) >= GROUP_SEEN)
         found["groups"] = [
             {"kind": kind, "reason": reason, "count": one} for (kind, reason), one in groups.items()
         ]
@@ -255,13 +261,15 @@ def _carry_out(
         if not selected.yes and sys.stdin.isatty():
             click.confirm(f"{name} {counted(count, 'dead letter')}?", abort=True, err=True)
         with progress_bar(name, total=count, wanted=shows_bar) as on_done:
-            handled = run(change(on_done))
+            handled = run(change(ids, on_done))
     if as_json:
         print_json(found if selected.dry_run else {**found, "letters": [asdict(one) for one in handled]})
     elif selected.dry_run:
         click.echo(f"{counted(count, 'dead letter')} would be {_WORDS[name]}")
     else:
         _report(handled)
+    if may_be_more:
+        tell("there may be more, which show when these are gone: call it again")
     is_missing = selected.dry_run and count < len(selected.ids)
     sys.exit(ExitCode.FAILED if is_missing or any(one.outcome not in _DONE for one in handled) else ExitCode.OK)
 

@@ -37,8 +37,13 @@ async def invoke(
         text = await answer["Payload"].read() if "Payload" in answer else b""
     if is_async:
         return Answer({"statusCode": answer["StatusCode"], "status": "accepted"})
+    return read_answer(text, error=answer.get("FunctionError"))
+
+
+def read_answer(text: bytes, *, error: str | None = None) -> Answer:
+    """What a function answered, of ours or not: its document, and what is in its `body`."""
     said = _parsed(text)
-    if error := answer.get("FunctionError"):
+    if error:
         return Answer({"function_error": error, **_fields(said)}, failed=True)
     body = _parsed(said["body"]) if isinstance(said, Mapping) and isinstance(said.get("body"), str) else None
     if isinstance(body, Mapping):
@@ -49,7 +54,7 @@ async def invoke(
 def _parsed(text: str | bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.decode(errors="replace") if isinstance(text, bytes) else text
 
 

@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from oms_events.cli.common import config_option, load_object, read_settings
+from oms_events.cli.output import tell
 from oms_events.errors import ConfigurationError
-from oms_events.triggers.environment import trigger_settings
+from oms_events.triggers.environment import PREFIX, trigger_settings
 from oms_events.triggers.settings import TriggerSettings
 
 if TYPE_CHECKING:
@@ -43,6 +44,37 @@ def _read(config_file: Path | None) -> TriggerSettings:
     if found is None:
         raise ConfigurationError("environment", problems)
     return found
+
+
+_GUARDS: Final = {
+    "idempotency_table": "the same start may run twice",
+    "breaker_table": "what keeps failing is not stopped, and exclusive starts may run together",
+    "rate_table": "quotas do not count",
+}
+
+
+def tell_of_pipeline(settings: TriggerSettings) -> None:
+    """Says on stderr as what the settings' pipeline runs in this process: environment, defaults, missing guards.
+
+    Raises `ConfigurationError` when it sends to a queue, and nobody said whose environment that is.
+    """
+    config, is_said = settings.config, "environment" in settings.config.model_fields_set
+    if settings.queue_url is not None and not is_said:
+        problem = (
+            "a queue is configured, but not its environment, whose defaults would be sent there; set "
+            f"{PREFIX}ENVIRONMENT to dev, staging or prod, or `environment` in the file's part [triggers.config]"
+        )
+        raise ConfigurationError("settings", [problem])
+    said = ", ".join(
+        f"{name} {len(value)} symbols" if name == "symbols" else f"{name} {value}"
+        for name, value in config.defaults.model_dump().items()
+    )
+    tell(f"environment {config.environment}{'' if is_said else ' (nobody said one)'}; by default {said}")
+    if settings.queue_url is None:
+        return
+    for field, risk in _GUARDS.items():
+        if getattr(settings, field) is None:
+            tell(f"unguarded: no {field} is configured: {risk}")
 
 
 def not_configured(field: str) -> ConfigurationError:

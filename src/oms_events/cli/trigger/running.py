@@ -6,17 +6,19 @@ import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from oms_events._text import one_line
 from oms_events.cli.common import POSITIVE_NUMBER, ExitCode, ends_cleanly, run
-from oms_events.cli.output import one_line, print_fields, print_json, tell
+from oms_events.cli.output import print_fields, print_json, tell
 from oms_events.cli.trigger.functions import Answer, invoke
-from oms_events.cli.trigger.options import takes_settings, to_payload, to_pipeline
+from oms_events.cli.trigger.options import takes_settings, tell_of_pipeline, to_payload, to_pipeline
 from oms_events.triggers.problems import Code, Problem
+from oms_events.triggers.reading.delayed import enveloped
 from oms_events.triggers.reading.recognition import read_starts
 from oms_events.triggers.responses import Status
 from oms_events.triggers.settings import TriggerSettings
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _LONGEST_RUN: Final = 900.0
 """Seconds that a function may take (AWS Lambda guide, "Lambda quotas")."""
+_ASYNC: Final = "ASYNCHRONOUS"
+"""The reason of an envelope that waited for nothing."""
 
 
 @click.command("run")
@@ -35,7 +39,9 @@ _LONGEST_RUN: Final = 900.0
     "--payload", type=to_payload, metavar="FILE|-|JSON", help="What comes in: a file, stdin or JSON itself."
 )
 @click.option("--function", metavar="NAME", help="Start it on this deployed function, by name or ARN.")
-@click.option("--async", "is_async", is_flag=True, help="With --function: do not wait for the answer.")
+@click.option(
+    "--async", "is_async", is_flag=True, help="With --function: do not wait for the answer, which nobody sees."
+)
 @click.option(
     "--timeout", type=POSITIVE_NUMBER, default=_LONGEST_RUN, show_default=True, metavar="SECONDS",
     help="With --function: wait so long for the answer.",
@@ -50,8 +56,8 @@ _LONGEST_RUN: Final = 900.0
 )  # fmt: skip
 @click.option("--correlation-id", metavar="ID", help="The correlation id of a manual call; made when missing.")
 @click.option("--dry-run", is_flag=True, help="Make a manual call do everything but the sending.")
-@takes_settings
 @ends_cleanly
+@takes_settings
 def run_(
     *,
     payload: Any,
@@ -84,24 +90,39 @@ def run_(
         changes["correlation_id"] = correlation_id
     if dry_run:
         changes["dry_run"] = True
-    payload, problems = _prepared({} if payload is None else payload, changes, settings)
+    payload, problems, envelope = _prepared({} if payload is None else payload, changes, settings)
     if function is None:
+        if pipeline is None:
+            tell_of_pipeline(settings)
         answer = run(_start_here(pipeline, payload, settings))
     elif refused := [problem for problem in problems if problem.code != Code.UNKNOWN_EVENT]:
         answer = _refused(refused)
     else:
         for problem in problems:
             tell(f"{problem}; sent all the same: the function may know it")
-        answer = run(invoke(settings, function, payload, is_async=is_async, timeout=timeout))
-    _show(answer, as_json=as_json)
-    sys.exit(_exit_code(answer))
+        # A manual call that nobody waits for goes as the delay queue has it: so the function raises, and Lambda
+        # delivers it again, where its caller would be answered to try again.
+        sent = envelope if is_async and envelope is not None else payload
+        answer = run(invoke(settings, function, sent, is_async=is_async, timeout=timeout))
+    show_answer(answer, as_json=as_json)
+    sys.exit(exit_code_of(answer))
 
 
-def _prepared(
-    payload: Any, changes: Mapping[str, Any], settings: TriggerSettings
-) -> tuple[Any, Sequence[Problem]]:
-    """The payload with what the command line says, and what is wrong with it; tells its correlation id."""
+class Prepared(NamedTuple):
+    """What comes in, what is wrong with it, and, of a manual call, its envelope of the delay queue."""
+
+    payload: Any
+    problems: Sequence[Problem]
+    envelope: Any
+
+
+def _prepared(payload: Any, changes: Mapping[str, Any], settings: TriggerSettings) -> Prepared:
+    """The payload with what the command line says; tells its correlation id."""
     reading = read_starts(payload, config=settings.config)
+    if reading.kind == "manual" and isinstance(payload, str | bytes):
+        # JSON text in a JSON string.
+        with suppress(ValueError, RecursionError):
+            payload = json.loads(payload)
     is_manual = reading.kind == "manual" and isinstance(payload, dict)
     if changes and not is_manual and reading.kind != "unreadable":
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
@@ -111,12 +132,24 @@ def _prepared(
         payload = {**payload, **changes, "correlation_id": uuid.uuid4().hex if given is None else given}
         reading = read_starts(payload, config=settings.config)
     found = list(reading.problems)
+    envelope: Any = None
+    now = datetime.now(UTC)
     for draft in reading.drafts:
-        done = complete(draft, settings.config, now=datetime.now(UTC), make_id=lambda: "")
+        done = complete(draft, settings.config, now=now, make_id=lambda: "")
         found.extend(done.problems)
         if draft.correlation_id:
             tell(f"correlation id {draft.correlation_id}")
-    return payload, found
+        if is_manual and done.request is not None:
+            # Without a key: the function's defaults may be others than those of the settings here.
+            envelope = enveloped(
+                draft.raw,
+                trigger_type=draft.trigger_type,
+                correlation_id=draft.correlation_id,
+                trigger_time=done.request.trigger_time,
+                delayed_at=now.isoformat(timespec="milliseconds"),
+                reason=_ASYNC,
+            )
+    return Prepared(payload, found, envelope)
 
 
 async def _start_here(pipeline: TriggerPipeline | None, payload: Any, settings: TriggerSettings) -> Answer:
@@ -169,13 +202,14 @@ def _refused(problems: Sequence[Problem]) -> Answer:
     )
 
 
-def _show(answer: Answer, *, as_json: bool) -> None:
+def show_answer(answer: Answer, *, as_json: bool) -> None:
+    """Prints an answer, of a pipeline of ours or of anything else."""
     document = dict(answer.document)
     if as_json:
         print_json(document)
         return
-    problems: Sequence[Mapping[str, Any]] = document.pop("problems", ())
-    many: Sequence[Mapping[str, Any]] = document.pop("results", ())
+    problems = _taken(document, "problems")
+    many = _taken(document, "results")
     result = document.pop("result", None)
     print_fields({name.replace("_", " "): _text(value) for name, value in document.items()} or {"answer": None})
     for problem in problems:
@@ -186,17 +220,28 @@ def _show(answer: Answer, *, as_json: bool) -> None:
             click.echo(one_line(f"  {line}"))
     for one in many:
         click.echo()
-        _show(Answer(one), as_json=False)
+        show_answer(Answer(one), as_json=False)
+
+
+def _taken(document: dict[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    """The objects in that list, taken out; what is no such list, as the function is not ours, stays what it is."""
+    found = document.get(name)
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        return ()
+    del document[name]
+    return found
 
 
 def _text(value: object) -> object:
     return value if value is None or isinstance(value, str | int | float) else json.dumps(value, default=str)
 
 
-def _exit_code(answer: Answer) -> ExitCode:
+def exit_code_of(answer: Answer) -> ExitCode:
+    """How the command ends with that answer."""
     document = answer.document
     if answer.failed:
         return ExitCode.FAILED
     if document.get("status") == Status.REJECTED:
         return ExitCode.BAD_INPUT
-    return ExitCode.OK if int(document.get("statusCode", 200)) < 300 else ExitCode.FAILED
+    code = document.get("statusCode", 200)
+    return ExitCode.OK if isinstance(code, int) and 200 <= code < 300 else ExitCode.FAILED

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from oms_events._aio import Clock, SystemClock
-from oms_events._aws.kms import UNREADABLE, open_kms
 from oms_events._aws.service import ServiceClient
+from oms_events._aws.storage import KMS, UNREADABLE
 from oms_events.errors import PersonalDataError, StorageRejectedError, StorageUnavailableError
 from oms_events.eventstore.config import KmsConfig
 
@@ -57,7 +57,7 @@ class KmsKeyWrapper:
         async with self._opening:
             if self._kms is None:
                 config = self._config
-                self._kms = await open_kms(
+                self._kms = await KMS.open(
                     config, connections=config.connections, session=self._session, client=self._borrowed
                 )
 

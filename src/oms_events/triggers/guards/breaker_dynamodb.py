@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from oms_events._aio import Clock
+from oms_events._aio import Clock, seen_through
 from oms_events._aws.marshal import from_item, to_item
 from oms_events._aws.table import DynamoTable
 from oms_events.errors import ConditionFailedError, StorageError, StorageRejectedError
@@ -28,7 +28,6 @@ from oms_events.triggers.guards.breaker import (
 )
 from oms_events.triggers.guards.config import GuardTableConfig
 from oms_events.triggers.guards.times import expiry, since_epoch, span
-from oms_events.triggers.guards.undoing import undone_if_cancelled
 from oms_events.triggers.schema import BREAKER, PARTITION, TTL_ATTRIBUTE, breaker_key, breaker_of
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ class DynamoDBBreakers(DynamoTable):
                 await self.released(permit)
 
         name = f"take the trial of {permit.domain} {permit.table_name}"
-        return await undone_if_cancelled(taking, give_back, name=name)
+        return await seen_through(taking, undo=give_back, name=name)
 
     async def _count(self, permit: Permit, now: int, *, is_last: bool) -> BreakerRecord | None:
         place = self._options.failure_threshold - 2

@@ -14,7 +14,7 @@ class GuardTableConfig(TableConfig):
     """The DynamoDB table of a guard; the fields of `AwsConfig` and these. Breakers and leases may share one."""
 
     made_by: ClassVar[str] = (
-        "deploy it (`oms-events infra apply ingestion-triggers`), create it (the guard's `create()`)"
+        "deploy it (`oms-events infra apply ingestion-triggers`), create it (`oms-events trigger table create`)"
     )
     preset: ClassVar[str] = "ingestion-triggers"
     with_replicas: ClassVar[str] = "each would admit as if it were alone; use a table of one Region"

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from oms_events._aio import Clock, SystemClock, cancel_and_wait
+from oms_events._aio import PARTING, Clock, SystemClock, cancel_and_wait, seen_through
 from oms_events.errors import LeaseHeldError, LeaseLostError
 from oms_events.triggers.guards.rate import check_name
 from oms_events.triggers.guards.times import seconds_of, since_epoch, span
-from oms_events.triggers.guards.undoing import undone_if_cancelled
 
 _log = logging.getLogger("oms_events")
 
@@ -129,9 +128,14 @@ class Exclusive:
 
     The lease is renewed each third of `seconds`. Once it was lost, or could not be renewed in nine tenths of its
     time, the body is cancelled and `LeaseLostError` raised in its place; threads that it started go on, which is
-    what `lease.fence` is for. Each exit releases the key and leaves no task behind, also when it is cancelled
-    before it has begun; a run that crashes holds it for `seconds` at most. Entering raises `LeaseHeldError` when
-    another holds the key, and a `StorageError`. For one use; `leases` stay open.
+    what `lease.fence` is for. A body that blocked the event loop for so long cannot be cancelled: once it has
+    ended well the lease is renewed, and `LeaseLostError` raised where that fails. So who ends without it held the
+    key all the time, and who ends with it may have run beside another. The body's own errors, and cancellations
+    from outside, are raised as they are.
+
+    Each exit releases the key, for up to 5 s also when it is cancelled, and leaves no task behind; a run that
+    crashes holds the key for `seconds` at most. Entering raises `LeaseHeldError` when another holds the key, and a
+    `StorageError`. For one use; `leases` stay open.
     """
 
     def __init__(self, leases: Leases, key: str, *, seconds: float = 60.0, clock: Clock | None = None) -> None:
@@ -154,7 +158,7 @@ class Exclusive:
         self._body = asyncio.current_task()
         asked = self._clock.monotonic()
         taking = self._leases.take(self._key, seconds=self._seconds)
-        lease = await undone_if_cancelled(taking, self._give_back, name=f"take the lease of {self._key}")
+        lease = await seen_through(taking, undo=self._give_back, name=f"take the lease of {self._key}")
         if not isinstance(lease, Lease):
             raise LeaseHeldError(
                 f"another run holds {self._key!r}; it may be free in {lease:g} s", key=self._key, retry_after=lease
@@ -179,10 +183,12 @@ class Exclusive:
             ours = ours or (only_ours and kind is not None and issubclass(kind, asyncio.CancelledError))
         try:
             await cancel_and_wait(*self._tasks)
+            if kind is None and lost is None:
+                lost = await self._lost_unseen()
         finally:
             await self._release()
         if lost is not None and ours:
-            raise LeaseLostError(f"the lease of {self._key!r} was lost, and its run stopped: {lost}") from error
+            raise LeaseLostError(f"the lease of {self._key!r} was lost, {lost}") from error
 
     async def _give_back(self, taken: Lease | float) -> None:
         if isinstance(taken, Lease):
@@ -191,10 +197,27 @@ class Exclusive:
     async def _release(self) -> None:
         if self._lease is None:
             return
+        name = f"release the lease of {self._key}"
         try:
-            await self._leases.release(self._lease)
+            await seen_through(self._leases.release(self._lease), name=name)
         except Exception as error:
             _log.warning("the lease of %r could not be released, and ends by itself: %s", self._key, error)
+
+    async def _lost_unseen(self) -> str | None:
+        """Why the lease of a body that ended well was lost all the same; None when it was held throughout."""
+        if self._lease is None or self._clock.monotonic() < self._deadline:
+            return None
+        try:
+            async with asyncio.timeout(PARTING):
+                is_held = await self._leases.renew(self._lease, seconds=self._seconds)
+        except Exception as error:
+            why = f"it cannot be known who held it ({error!r})"
+        else:
+            if is_held:
+                return None
+            why = "another run took it"
+        _log.error("the lease of %r ran out while its run blocked the event loop: %s", self._key, why)
+        return f"while its run blocked the event loop: {why}"
 
     def _keep_from(self, asked: float) -> None:
         # From when it was asked for: the answer may have taken its time.
@@ -225,6 +248,6 @@ class Exclusive:
     def _stop(self, why: str) -> None:
         if self._is_over or self._lost is not None or self._body is None:
             return
-        self._lost = why
+        self._lost = f"and its run stopped: {why}"
         _log.error("the lease of %r is lost, its run is stopped: %s", self._key, why)
         self._body.cancel()

@@ -20,8 +20,11 @@ class OutboundLimiter:
     """Lets requests to an API through as its quota has room: 100 a minute, unless told otherwise.
 
     `name` is the API's: all that have it, over the same table, share the quota. `batches` gives `batch_size`
-    symbols at a time; a request asks for one symbol, or with `request_per="batch"` for all of a batch. The limiter
-    is not opened or closed here. Raises `ConfigurationError` for batches that the quota never has room for.
+    symbols at a time, and counts a request for each symbol: a batch of 5 is 5 requests, so 100 a minute are 20
+    batches. With `request_per="batch"` it counts one for each batch, for an API that is asked for several symbols
+    at once: then 100 a minute are 500 symbols. `hooks` are told `ApiRequested`; those of the limiter are not told
+    of waiting, which is ordinary here. The limiter is not opened or closed here. Raises `ConfigurationError` for
+    batches that the quota never has room for.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class OutboundLimiter:
         began = self._clock.monotonic()
         async with self._turn:
             # One asks for all that wait here: a refusal is a write too.
-            while wait := await self._limiter.take(self._name, self._quota, count=count):
+            while wait := await self._limiter.take(self._name, self._quota, count=count, waited=True):
                 await self._clock.sleep(wait)
         waited = self._clock.monotonic() - began
         self._hooks(ApiRequested(self._name, count, waited))

@@ -38,7 +38,7 @@ def read_cloudevent(raw: Mapping[str, Any], config: TriggerConfig, events: Event
     """The start that a structured CloudEvent asks for."""
     event = _encoded(raw, wrapped=False)
     if isinstance(event, Problem):
-        return _broken(event)
+        return _broken(event, correlation_id=_known_id(raw))
     return _read(event, raw, None, config, events, place="data")
 
 
@@ -52,7 +52,7 @@ def read_wrapped_cloudevent(
     """
     event = _encoded(raw, wrapped=True)
     if isinstance(event, Problem):
-        return _broken(event)
+        return _broken(event, correlation_id=_known_id(envelope.detail[_WRAPPED]))
     row = events.find(envelope.source, envelope.detail_type)
     return _read(event, raw, row, config, events, place="detail")
 
@@ -60,7 +60,7 @@ def read_wrapped_cloudevent(
 def _read(
     event: EncodedEvent,
     raw: Mapping[str, Any],
-    row: EventReader | None,
+    row: EventReader[Any] | None,
     config: TriggerConfig,
     events: EventReaders,
     *,
@@ -69,7 +69,7 @@ def _read(
     row = row or events.find(event.source, event.type) or events.find_type(event.type, event.source)
     data = _data(event, config)
     if isinstance(data, list):
-        return _broken(*data)
+        return _broken(*data, correlation_id=event_id(event.source, event.id))
     flow = event.attributes.get(_FLOW)
     origin = Origin(
         "event",
@@ -84,7 +84,8 @@ def _read(
     if row is not None:
         return read_asked(row, data, origin, place=place, kind="cloudevent")
     if not is_ingestion(data):
-        return _broken(unknown_event(events, "type", f"{event.source}: {event.type}"))
+        problem = unknown_event(events, "type", f"{event.source}: {event.type}")
+        return _broken(problem, correlation_id=origin.derived_id)
     draft, problems = read_document(data, origin)
     return Reading([draft], problems, "cloudevent", "event")
 
@@ -118,5 +119,11 @@ def _time(event: EncodedEvent) -> str | None:
     return None if time is None else str(time.isoformat()).replace("+00:00", "Z")
 
 
-def _broken(*problems: Problem) -> Reading:
-    return Reading(problems=problems, kind="cloudevent", trigger_type="event")
+def _known_id(event: Mapping[str, Any]) -> str | None:
+    source, identifier = event.get("source"), event.get("id")
+    is_known = isinstance(source, str) and isinstance(identifier, str) and source and identifier
+    return event_id(str(source), str(identifier)) if is_known else None
+
+
+def _broken(*problems: Problem, correlation_id: str | None) -> Reading:
+    return Reading(problems=problems, kind="cloudevent", trigger_type="event", correlation_id=correlation_id)

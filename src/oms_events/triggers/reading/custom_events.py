@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import Field, StrictBool, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from oms_events.triggers.reading.details import read_asked, unknown_event
 from oms_events.triggers.reading.documents import CONTROL_FIELDS, Origin
@@ -17,13 +18,17 @@ from oms_events.triggers.reading.event_table import (
     EventReaders,
     NothingToStart,
 )
-from oms_events.triggers.reading.identity import derived_id, escaped
+from oms_events.triggers.reading.identity import known_id
 from oms_events.triggers.reading.models import Date, InputModel, Texts
-from oms_events.triggers.reading.partitions import day_of, fields_of, read_partitions
+from oms_events.triggers.reading.partitions import day_of, fields_of, read_partitions, says_day
 from oms_events.triggers.reading.results import Reading
 from oms_events.triggers.request import REQUEST_FIELDS
 
 _LIKE_A_DAY: Final = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
+_PARTITION_REMEDY: Final = (
+    "its day, or all of it, is not understood; write ds=2026-09-09 or year=2026/month=09/day=09, or a symbol "
+    "alone, or leave it out"
+)
 
 
 class IngestionDetail(InputModel):
@@ -47,8 +52,9 @@ class IngestionDetail(InputModel):
 class ProcessingComplete(IngestionDetail):
     """`Processing Complete` of `transform.pipeline`: a partition is done, and may have to be ingested again."""
 
-    partition: StrictStr | dict[str, StrictStr] | None = None
-    """Which one: `ds=2026-09-09/symbol=AAPL`, an object of the same, or a day alone."""
+    partition: StrictStr | dict[str, StrictStr | StrictInt] | None = None
+    """Which one: `ds=2026-09-09/symbol=AAPL`, an object of the same, or a day alone. One that says no day, symbol,
+    domain or table, or a day that is none, is refused: it would ingest everything for today."""
     trigger_reingestion: StrictBool | None = None
     """Whether it is ingested again; the preset's rule passes only those on that say true."""
 
@@ -56,7 +62,7 @@ class ProcessingComplete(IngestionDetail):
     def partitions(self) -> Mapping[str, str]:
         """The partition's parts; a day alone is `ds`."""
         if isinstance(self.partition, dict):
-            return self.partition
+            return {name: str(value) for name, value in self.partition.items()}
         text = self.partition or ""
         if _LIKE_A_DAY.fullmatch(text):
             return {"ds": text}
@@ -103,9 +109,13 @@ def _reingestion(detail: ProcessingComplete) -> Asked:
     if not detail.trigger_reingestion:
         return NothingToStart("trigger_reingestion is not true")
     partitions = detail.partitions
+    fields, day = fields_of(partitions), day_of(partitions)
+    if detail.partition and day is None and (not fields or says_day(partitions)):
+        wrong = PydanticCustomError("partition", _PARTITION_REMEDY)
+        found: InitErrorDetails = {"type": wrong, "loc": ("partition",), "input": detail.partition}
+        raise ValidationError.from_exception_data("ProcessingComplete", [found])
     asked = {name: value for name, value in requested(detail).items() if value not in (None, [])}
-    # A `ds` that is no day is passed on as it is, and refused with the other values.
-    return {**fields_of(partitions), **asked, "ds": day_of(partitions) or partitions.get("ds")}
+    return {**fields, **asked, "ds": day}
 
 
 def _new_symbols(detail: UniverseUpdated) -> Asked:
@@ -133,7 +143,7 @@ def read_custom_event(event: EventBridgeEvent, raw: Mapping[str, Any], events: E
     row = events.find(event.source, event.detail_type)
     if row is None:
         problem = unknown_event(events, "detail-type", f"{event.source}: {event.detail_type}")
-        return Reading(problems=[problem], kind="event", trigger_type="event")
-    derived = None if event.id is None else derived_id(escaped(event.id))
+        return Reading(problems=[problem], kind="event", trigger_type="event", correlation_id=known_id(event.id))
+    derived = known_id(event.id)
     origin = Origin("event", raw, time=event.time, derived_id=derived, cause_id=event.id)
     return read_asked(row, event.detail, origin, place="detail", kind="event")

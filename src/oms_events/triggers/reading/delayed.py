@@ -9,9 +9,10 @@ from typing import Any, Final, Literal
 from pydantic import StrictStr
 
 from oms_events.triggers.problems import Code, Problem
+from oms_events.triggers.reading.identity import told_id
 from oms_events.triggers.reading.models import InputModel, read_model
 from oms_events.triggers.reading.results import Reading
-from oms_events.triggers.request import TriggerRequest, TriggerType
+from oms_events.triggers.request import TriggerRequest
 from oms_events.triggers.start import Draft
 
 DELAYED: Final = "delayed_start"
@@ -19,16 +20,13 @@ VERSION: Final = 1
 
 
 class DelayedStart(InputModel):
-    """What the envelope holds. `raw` is what came in first; id and time are those that the start had then."""
+    """What is read of the envelope. `raw` is what came in first; id and time are those that the start had then."""
 
     version: Literal[1]
     raw: dict[str, Any]
-    trigger_type: TriggerType
     correlation_id: StrictStr
     trigger_time: StrictStr
     key: StrictStr | None = None
-    delayed_at: StrictStr | None = None
-    reason: StrictStr | None = None
 
 
 def wrap_delayed(
@@ -42,17 +40,21 @@ def wrap_delayed(
     raw = draft.raw
     if isinstance(raw, Mapping) and isinstance(raw.get(DELAYED), Mapping):
         raw = raw[DELAYED]["raw"]
-    held = {
-        "version": VERSION,
-        "raw": raw,
-        "trigger_type": request.trigger_type,
-        "correlation_id": request.correlation_id,
-        "trigger_time": request.trigger_time,
-        "key": key,
-        "delayed_at": delayed_at,
-        "reason": reason,
-    }
-    return {DELAYED: held}
+    return enveloped(
+        raw,
+        trigger_type=request.trigger_type,
+        correlation_id=request.correlation_id,
+        trigger_time=request.trigger_time,
+        key=key,
+        delayed_at=delayed_at,
+        reason=reason,
+    )
+
+
+def enveloped(raw: Any, **said: str | None) -> dict[str, Any]:
+    """The envelope around `raw`, with what is said of its start: at least `correlation_id` and `trigger_time`."""
+    told = {name: value for name, value in said.items() if value is not None}
+    return {DELAYED: {"version": VERSION, "raw": raw, **told}}
 
 
 def is_delayed(document: Mapping[str, Any]) -> bool:
@@ -64,20 +66,31 @@ def read_delayed(raw: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Rea
     """The start in an envelope; `read` reads what it holds."""
     held = read_model(DelayedStart, raw[DELAYED], place=DELAYED)
     if isinstance(held, list):
-        return Reading(problems=held, kind="delayed")
+        envelope = raw[DELAYED]
+        known = told_id(envelope.get("correlation_id")) if isinstance(envelope, Mapping) else None
+        return Reading(problems=held, kind="delayed", correlation_id=known, is_wrapped=True)
     reading = read(held.raw)
-    if reading.messages or len(reading.drafts) > 1:
+    if reading.parts or len(reading.drafts) > 1:
         problem = Problem(
             Code.UNKNOWN_SHAPE, "an envelope holds one start; send each in its own", f"{DELAYED}.raw"
         )
-        return Reading(problems=[problem], kind="delayed", trigger_type=reading.trigger_type)
+        return Reading(
+            problems=[problem],
+            kind="delayed",
+            trigger_type=reading.trigger_type,
+            correlation_id=told_id(held.correlation_id),
+            is_wrapped=True,
+        )
     drafts = [
         dataclasses.replace(
             draft,
             raw=raw,
             correlation_id=held.correlation_id,
             fields={**draft.fields, "trigger_time": held.trigger_time},
+            key=held.key,
+            was_aside=True,
         )
         for draft in reading.drafts
     ]
-    return reading._replace(drafts=drafts, kind="delayed")
+    known = None if drafts and not reading.problems else told_id(held.correlation_id)
+    return reading._replace(drafts=drafts, kind="delayed", correlation_id=known, is_wrapped=True)

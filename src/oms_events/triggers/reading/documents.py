@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from oms_events.triggers.problems import Code, Problem
-from oms_events.triggers.reading.identity import given_id
+from oms_events.triggers.reading.identity import given_id, short_id
 from oms_events.triggers.request import REQUEST_FIELDS, TriggerType
 from oms_events.triggers.start import Draft
 
@@ -29,10 +29,12 @@ class Origin(NamedTuple):
     derived_id: str | None = None
     """The correlation id, where the document has none."""
     flow_id: str | None = None
+    """That of its flow, and the event's own: longer than a correlation id may be, its digest."""
     cause_id: str | None = None
     ds: str | None = None
     detail: Any = None
     event: Any = None
+    data: Mapping[str, Any] | None = None
 
 
 def read_document(
@@ -48,7 +50,8 @@ def read_document(
     if origin.time is not None:
         fields.setdefault("trigger_time", origin.time)
     force, problems = _forced(given, fields)
-    correlation_id = given_id(given["correlation_id"]) if "correlation_id" in given else origin.derived_id
+    is_id_given = "correlation_id" in given
+    correlation_id = given_id(given["correlation_id"]) if is_id_given else origin.derived_id
     others = {name: value for name, value in document.items() if name not in _KNOWN}
     draft = Draft(
         trigger_type=origin.trigger_type,
@@ -56,14 +59,18 @@ def read_document(
         fields=fields,
         unknown={**others, **(unknown or {})},
         correlation_id=correlation_id,
-        flow_id=origin.flow_id,
+        flow_id=None if origin.flow_id is None else short_id(origin.flow_id),
         ds=origin.ds,
         detail=origin.detail,
         event=origin.event,
-        cause_id=origin.cause_id,
+        cause_id=None if origin.cause_id is None else short_id(origin.cause_id),
         dry_run=given.get("dry_run", False),
         force_symbols=force,
         override_config=given.get("override_config", {}),
+        identity=origin.derived_id,
+        is_id_given=is_id_given,
+        is_timeless=not is_id_given and correlation_id is not None and "trigger_time" not in fields,
+        data=origin.data,
     )
     return draft, problems
 

@@ -29,6 +29,26 @@ def escaped(text: str) -> str:
     return _escaped(text) if len(text) <= _LONGEST else f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
+def known_id(identifier: object) -> str | None:
+    """The id of what has this identifier, as it came: None where it has none."""
+    return derived_id(escaped(identifier)) if isinstance(identifier, str) and identifier else None
+
+
+def told_id(correlation_id: object) -> str | None:
+    """A correlation id out of an input that is wrong, as it may be logged: None where it has none."""
+    if isinstance(correlation_id, str) and correlation_id.isprintable() and correlation_id:
+        return short_id(correlation_id)
+    return known_id(correlation_id)
+
+
+def object_id(bucket: object, key: object, *writings: object) -> str | None:
+    """The id of a new object: `writings` tell this writing of the key from the next one, the best first."""
+    writing = next((one for one in writings if isinstance(one, str) and one), None)
+    if not isinstance(bucket, str) or not isinstance(key, str) or writing is None:
+        return None
+    return derived_id(escaped(bucket), "/", escaped(key), "#", escaped(writing))
+
+
 def short_id(text: str) -> str:
     """The id itself, or its digest when it is longer than an id may be."""
     if len(text) <= MAX_CORRELATION_ID:

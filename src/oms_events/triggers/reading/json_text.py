@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
+import orjson
+
 from oms_events._config import MAX_DEPTH
 from oms_events.triggers.problems import Code, Problem
 
@@ -35,11 +37,20 @@ def read_object(raw: object, *, limit: int) -> dict[str, Any] | list[Problem]:
             return _read_bytes(raw, limit)
         if isinstance(raw, str):
             return _read_text(str.__str__(raw), limit)
-        return _copy(raw, limit) if isinstance(raw, Mapping) else [_not_an_object(raw)]
+        if not isinstance(raw, Mapping):
+            return [_not_an_object(raw)]
+        copied = _copy(raw, limit)
+        return copied if isinstance(copied, list) else _measured(copied, limit)
     except RecursionError:
         return [_TOO_DEEP]
     except Exception as error:  # A mapping may do anything when it is looked at
         return [Problem(Code.NOT_AN_OBJECT, f"{_ONE_OBJECT}; this cannot be looked at: {type(error).__name__}")]
+
+
+def _measured(document: dict[str, Any], limit: int) -> dict[str, Any] | list[Problem]:
+    """The document, if its shortest text is no longer than the limit: an object is what its text would be."""
+    size = len(orjson.dumps(document))
+    return document if size <= limit else [_too_large(f"{size:,}", limit)]
 
 
 def _read_bytes(raw: bytes | bytearray | memoryview, limit: int) -> dict[str, Any] | list[Problem]:
@@ -62,7 +73,9 @@ def _read_text(text: str, limit: int) -> dict[str, Any] | list[Problem]:
 def _parse(text: str, limit: int) -> dict[str, Any] | list[Problem]:
     try:
         # The standard library: orjson takes the last of two values of one name without a word.
-        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_constant=_refuse)
+        value = json.loads(
+            text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float
+        )
     except _NamedTwiceError as error:
         return [Problem(Code.NOT_JSON, "an object has this name twice; keep one of them", error.name)]
     except ValueError as error:
@@ -70,7 +83,39 @@ def _parse(text: str, limit: int) -> dict[str, Any] | list[Problem]:
         told = isinstance(error, json.JSONDecodeError | _NotJsonError)
         why = error if told else "a number is too long; write it as text"
         return [Problem(Code.NOT_JSON, f"{_ONE_OBJECT}; this is none: {why}", value=_whole(text[:1000]))]
-    return _copy(value, limit) if isinstance(value, dict) else [_not_an_object(value)]
+    if not isinstance(value, dict):
+        return [_not_an_object(value)]
+    # Nobody else has it: where nothing is wrong with it no copy is needed.
+    return value if _is_fit(value) else _copy(value, limit)
+
+
+def _is_fit(document: dict[str, Any]) -> bool:
+    """Whether parsed JSON has nothing that is refused."""
+    try:
+        # It takes no long integer, no half a character, and no infinity as `_float` has it.
+        orjson.dumps(document)
+    except TypeError:
+        return False
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if type(value) is dict else value)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _float(text: str) -> object:
+    number = float(text)
+    return number if math.isfinite(number) else _Infinity(number)
+
+
+class _Infinity(float):
+    """What orjson does not take: it takes floats only, and not what derives from them."""
 
 
 class _NotJsonError(ValueError):
@@ -117,8 +162,9 @@ class _TooDeepError(Exception):
 class _Copier:
     """Copies a value down to its leaves, and notes what JSON does not have.
 
-    What it makes is at most `limit` characters of JSON: few objects that hold each other several times would
-    become more than there is room for. Leaves are looked at in the loops themselves, as there may be millions.
+    It ends where the JSON would have more than `limit` characters, a leaf counted as one: few objects that hold
+    each other several times would become more than there is room for. Leaves are looked at in the loops
+    themselves, as there may be millions.
     """
 
     def __init__(self, limit: int) -> None:
@@ -126,7 +172,7 @@ class _Copier:
         self.problems: list[Problem] = []
 
     def copy_object(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        self._enter(path)
+        self._enter(path, is_empty=not value)
         copied: dict[str, Any] = {}
         for name, item in value.items():
             if type(name) is not str or not name.isascii():
@@ -137,7 +183,7 @@ class _Copier:
         return copied
 
     def _copy_list(self, items: Sequence[Any], path: tuple[str, ...]) -> list[Any]:
-        self._enter(path)
+        self._enter(path, is_empty=not items)
         copied: list[Any] = []
         for at, item in enumerate(items):
             kind = type(item)
@@ -184,10 +230,11 @@ class _Copier:
         self._problem("half a character; write whole ones", _whole(text), path, name)
         return ""
 
-    def _enter(self, path: tuple[str, ...]) -> None:
+    def _enter(self, path: tuple[str, ...], *, is_empty: bool) -> None:
         if len(path) >= MAX_DEPTH:
             raise _TooDeepError
-        self._spend(1)
+        # One of the two brackets is counted as what the value has at least, the other as the last comma.
+        self._spend((not path) + is_empty)
 
     def _spend(self, characters: int) -> None:
         self._left -= characters

@@ -10,13 +10,13 @@ from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.documents import CONTROL_FIELDS, Origin, read_document
 from oms_events.triggers.reading.event_table import same_source
 from oms_events.triggers.reading.models import read_model
-from oms_events.triggers.reading.partitions import day_of, fields_of_key
+from oms_events.triggers.reading.partitions import day_of, fields_of
 from oms_events.triggers.reading.results import Kind, Reading
-from oms_events.triggers.reading.s3 import NamedObject, S3Object, named_object
+from oms_events.triggers.reading.s3 import NamedObject, S3Object, id_of, named_object
 from oms_events.triggers.reading.scheduled import transformed_run
 from oms_events.triggers.request import REQUEST_FIELDS, TRIGGER_TYPES, TriggerType
 
-_BUCKET, _KEY, _SOURCE = "bucket", "key", "source"
+_BUCKET, _KEY, _SEQUENCER, _SOURCE = "bucket", "key", "sequencer", "source"
 _KNOWN: Final = frozenset((*REQUEST_FIELDS, *CONTROL_FIELDS, _BUCKET))
 _KINDS: Final[Mapping[TriggerType, Kind]] = {
     "manual": "manual", "schedule": "scheduled", "event": "event", "s3": "s3",
@@ -49,9 +49,12 @@ def read_request_document(raw: Mapping[str, Any]) -> Reading:
         document[_BUCKET] = named.bucket
     if isinstance(named, S3Object):
         del document[_BUCKET]
-        told = fields_of_key(named.key, named.partitions)
+        document.pop(_SEQUENCER, None)
+        told = fields_of(named.partitions)
         document = {**told, **{name: value for name, value in document.items() if value is not None}}
         origin = origin._replace(detail=named, ds=day_of(named.partitions))
+        if trigger_type == "s3":
+            origin = origin._replace(derived_id=id_of(named) or origin.derived_id)
     draft, more = read_document(document, origin)
     return Reading([draft], [*problems, *more], _KINDS[draft.trigger_type], draft.trigger_type)
 
@@ -62,7 +65,11 @@ def _named_object(raw: Mapping[str, Any]) -> tuple[S3Object | NamedObject | None
     named = read_model(NamedObject, raw)
     if isinstance(named, list):
         return None, named
-    return (named if named.key is None else named_object(named.bucket, named.key)), []
+    if named.key is None:
+        return named, []
+    time = raw.get("trigger_time")
+    time = time if isinstance(time, str) else None
+    return named_object(named.bucket, named.key, sequencer=named.sequencer, event_time=time), []
 
 
 def _unknown_shape(raw: Mapping[str, Any]) -> Problem:

@@ -59,19 +59,17 @@ def read_model(
 ) -> Model | list[Problem]:
     """The document as the model, or what is wrong with it, each field under `place`.
 
-    A value of a wrong type is `WRONG_TYPE`, an absent one `missing`, anything else `INVALID_DETAIL`. The model may
-    be a user's own: whatever its validators raise becomes a problem.
+    A value of a wrong type is `WRONG_TYPE`, an absent one `missing`, anything else `INVALID_DETAIL`. Raises what
+    validators of users raise other than `ValueError` and `AssertionError`.
     """
     try:
-        try:
-            return model.model_validate(document)
-        except ValidationError as error:
-            return _problems(error, place, missing)
-    except Exception as error:  # Validators of users may raise anything
-        return [Problem(Code.INVALID_DETAIL, f"{model.__name__} cannot read it: {said(error)}", place or None)]
+        return model.model_validate(document)
+    except ValidationError as error:
+        return problems_of(error, place, missing)
 
 
-def _problems(error: ValidationError, place: str, missing: Code) -> list[Problem]:
+def problems_of(error: ValidationError, place: str, missing: Code) -> list[Problem]:
+    """What is wrong with a document, at most 20 of them by name."""
     found = error.errors(include_url=False, include_context=False)
     problems = [_problem(one, place, missing) for one in found[:_NAMED]]
     if len(found) > _NAMED:
@@ -94,10 +92,3 @@ def _problem(error: Any, place: str, missing: Code) -> Problem:
 def joined(*parts: str) -> str:
     """The path of a field."""
     return ".".join(part for part in parts if part)
-
-
-def said(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # An error whose text cannot be made
-        return type(error).__name__

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote
 
-from oms_events.triggers.request import TABLE_NAME
-
 DATES: Final = ("ds", "dt", "date")
 """Partitions that may be the day, in the order in which they count."""
+PARTS: Final = ("year", "month", "day")
+"""Partitions that are the day together."""
 
 _NONE: Final = "__HIVE_DEFAULT_PARTITION__"
 """What Hive writes for null."""
 _DATE: Final = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})")
-_TABLE_PATH: Final = 2
+_PART: Final = re.compile(r"[0-9]{1,4}")
+_FIRST_YEAR: Final = 1000
+"""Years have four digits."""
 
 
 def read_partitions(path: str) -> Mapping[str, str]:
@@ -31,8 +33,24 @@ def read_partitions(path: str) -> Mapping[str, str]:
 
 
 def day_of(partitions: Mapping[str, str]) -> str | None:
-    """The day of `ds=`, `dt=` or `date=` as YYYY-MM-DD, where one of them is a date."""
-    return next((day for name in DATES if (day := day_from(partitions.get(name, ""))) is not None), None)
+    """The day of `ds=`, `dt=` or `date=`, else of `year=`, `month=` and `day=`, as YYYY-MM-DD, where it is one."""
+    days = (day for name in DATES if (day := day_from(partitions.get(name, ""))) is not None)
+    return next(days, None) or _day_of_parts([partitions.get(name, "") for name in PARTS])
+
+
+def says_day(partitions: Mapping[str, str]) -> bool:
+    """Whether a partition means to say the day."""
+    return any(name in partitions for name in (*DATES, *PARTS))
+
+
+def _day_of_parts(parts: Sequence[str]) -> str | None:
+    if not all(_PART.fullmatch(part) for part in parts):
+        return None
+    year, month, day = map(int, parts)
+    try:
+        return date(year, month, day).isoformat() if year >= _FIRST_YEAR else None
+    except ValueError:
+        return None
 
 
 def day_from(text: str) -> str | None:
@@ -53,19 +71,4 @@ def fields_of(partitions: Mapping[str, str]) -> dict[str, Any]:
         fields["domain"] = domain
     if table := partitions.get("table_name") or partitions.get("table"):
         fields["table_name"] = table
-    return fields
-
-
-def fields_of_key(key: str, partitions: Mapping[str, str]) -> dict[str, Any]:
-    """The request's fields that an object's key names: by its partitions, or by `{domain}/{table_name}/`.
-
-    Only a key with exactly two folders before its partitions and its name is taken to say domain and table, and
-    only where both are letters and `_`: with more or fewer nobody knows which they are.
-    """
-    fields = fields_of(partitions)
-    folders = key.split("/")[:-1]
-    plain = [folder for folder in folders if "=" not in folder]
-    if len(plain) == _TABLE_PATH and plain == folders[:_TABLE_PATH] and all(map(TABLE_NAME.fullmatch, plain)):
-        fields.setdefault("domain", plain[0])
-        fields.setdefault("table_name", plain[1])
     return fields

@@ -21,6 +21,7 @@ from oms_events.triggers.reading.custom_events import DEFAULT_EVENTS, read_custo
 from oms_events.triggers.reading.delayed import is_delayed, read_delayed
 from oms_events.triggers.reading.envelopes import EventBridgeEvent, is_eventbridge_event
 from oms_events.triggers.reading.event_table import EventReaders
+from oms_events.triggers.reading.identity import known_id
 from oms_events.triggers.reading.json_text import read_object
 from oms_events.triggers.reading.manual import read_request_document
 from oms_events.triggers.reading.models import read_model
@@ -47,14 +48,25 @@ class _Reader:
     events: EventReaders
 
     def read(self, raw: object, wrappings: int) -> Reading:
-        if not isinstance(raw, str | bytes | dict):
-            raw = _structured(raw)
+        try:
+            if not isinstance(raw, str | bytes | dict):
+                raw = _structured(raw)
+            # Lambda's limit is that of the batch, and ours that of one message.
+            batch = raw["Records"] if isinstance(raw, dict) and queue.is_batch(raw) else None
+        except Exception as error:  # What came in may do anything when it is looked at
+            remedy = f"give one JSON object; this cannot be looked at: {type(error).__name__}"
+            return Reading(problems=[Problem(Code.NOT_AN_OBJECT, remedy)])
         if isinstance(raw, Problem):
             return Reading(problems=[raw], kind="cloudevent", trigger_type="event")
+        if batch is not None and wrappings == _WRAPPINGS:
+            return self._read_batch(batch)
         document = read_object(raw, limit=self.config.max_input_bytes)
         if isinstance(document, list):
             return Reading(problems=document)
         return self._read_document(document, wrappings)
+
+    def _read_batch(self, records: list[Mapping[str, Any]]) -> Reading:
+        return queue.read_batch(records, lambda body: self.read(body, _WRAPPINGS - 1))
 
     def _read_document(self, document: Mapping[str, Any], wrappings: int) -> Reading:
         if wrappings < 0:
@@ -75,9 +87,11 @@ class _Reader:
         return read_request_document(document)
 
     def _read_event(self, document: Mapping[str, Any]) -> Reading:
-        event = read_model(EventBridgeEvent, document)
+        told = scheduled.with_detail(document, limit=self.config.max_input_bytes)
+        event = told if isinstance(told, list) else read_model(EventBridgeEvent, told)
         if isinstance(event, list):
-            return Reading(problems=event, kind="event", trigger_type="event")
+            known = known_id(document.get("id"))
+            return Reading(problems=event, kind="event", trigger_type="event", correlation_id=known)
         if event.source in scheduled.SOURCES and event.detail_type == scheduled.SCHEDULED_EVENT:
             return scheduled.read_scheduled(event, document)
         if event.source == s3.EVENTBRIDGE_SOURCE:
@@ -95,8 +109,12 @@ class _Reader:
         source = sources.pop() if len(sources) == 1 else ""
         if source == s3.EVENT_SOURCE or not records:
             return s3.read_notification(records, self.config)
+        if source == queue.SQS_SOURCE and wrappings == _WRAPPINGS:
+            return self._read_batch(records)
         if source == queue.SQS_SOURCE:
-            return queue.read_messages(records, lambda body: self.read(body, wrappings - 1))
+            # What of it has to come again could not be told to its queue.
+            remedy = "a batch of messages is no input of another; send what its messages have, each by itself"
+            return Reading(problems=[Problem(Code.UNKNOWN_SHAPE, remedy, _RECORDS)], trigger_type="event")
         if source == queue.SNS_SOURCE:
             return queue.read_topic_records(records, lambda text: self.read(text, wrappings - 1))
         known = ", ".join((s3.EVENT_SOURCE, queue.SQS_SOURCE, queue.SNS_SOURCE))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
-from oms_events.triggers.problems import Problem
+from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.request import TriggerType
-from oms_events.triggers.start import Draft
+from oms_events.triggers.start import Draft, Queued
 
 Kind = Literal[
     "scheduled", "event", "cloudevent", "s3", "manual", "delayed", "queue", "notification", "unreadable"
 ]
 """What an input was recognized as; `queue` is a batch of messages, `notification` what SNS wraps."""
+
+MAX_RECORDS: Final = 1_000
+"""Starts of one input. S3 and SNS send one; more would keep a service from all else while it reads them."""
+_TOLD_APART: Final = 100
+"""Records that each have an answer where all are wrong; more have one together."""
 
 
 class Reading(NamedTuple):
@@ -32,7 +37,30 @@ class Reading(NamedTuple):
     reasons: Sequence[str] = ()
     messages: Mapping[str, Reading] = {}
     """Of a batch of messages, and empty otherwise: by the message's id what was read in it. Then there are no
-    drafts beside."""
+    drafts beside. Records without an id are under the empty one."""
+    parts: Sequence[Reading] = ()
+    """Of an input of several records that are not all good: what each is. Then there are no drafts beside."""
+    correlation_id: str | None = None
+    """Of an input with problems, or that starts nothing, the id that its start would have, if that can be told."""
+    error: Exception | None = None
+    """What a user's own code raised, where a problem is `FAILED`: for the log, and not for the answer."""
+    queued: Queued | None = None
+    """The message of a batch that it came in."""
+    is_wrapped: bool = False
+    """Whether it came in a message or an envelope: then nobody waits for the answer."""
+
+    def all_drafts(self) -> Iterator[Draft]:
+        """Its drafts and those of its parts."""
+        yield from self.drafts
+        for part in self.parts:
+            yield from part.all_drafts()
+
+    def with_drafts(self, change: Callable[[Draft], Draft]) -> Reading:
+        """It, with each draft changed, those of its parts too."""
+        return self._replace(
+            drafts=[change(draft) for draft in self.drafts],
+            parts=[part.with_drafts(change) for part in self.parts],
+        )
 
 
 def nothing(kind: Kind, trigger_type: TriggerType, *reasons: str, count: int = 1) -> Reading:
@@ -40,13 +68,27 @@ def nothing(kind: Kind, trigger_type: TriggerType, *reasons: str, count: int = 1
     return Reading(kind=kind, trigger_type=trigger_type, ignored=count, reasons=reasons)
 
 
+def too_many(kind: Kind, trigger_type: TriggerType, field: str, count: int, limit: int = MAX_RECORDS) -> Reading:
+    """An input of more starts than one may have."""
+    problem = Problem(Code.TOO_LARGE, f"give at most {limit:,} at a time", field, f"{count:,} records")
+    return Reading(problems=[problem], kind=kind, trigger_type=trigger_type)
+
+
 def together(readings: Sequence[Reading], kind: Kind, trigger_type: TriggerType) -> Reading:
-    """One reading of the parts of an input."""
+    """One reading of the records of an input: with `parts` where one of them is wrong, so that the others run."""
+    flat = [part for reading in readings for part in (reading.parts or (reading,))]
+    if len(flat) == 1:
+        return flat[0]
+    wrong = sum(bool(reading.problems) for reading in flat)
+    if wrong == len(flat) > _TOLD_APART:
+        problems = [problem for reading in flat for problem in reading.problems]
+        return Reading(problems=problems, kind=kind, trigger_type=trigger_type)
+    if wrong:
+        return Reading(kind=kind, trigger_type=trigger_type, parts=flat)
     return Reading(
-        drafts=[draft for reading in readings for draft in reading.drafts],
-        problems=[problem for reading in readings for problem in reading.problems],
+        drafts=[draft for reading in flat for draft in reading.drafts],
         kind=kind,
         trigger_type=trigger_type,
-        ignored=sum(reading.ignored for reading in readings),
-        reasons=list(dict.fromkeys(reason for reading in readings for reason in reading.reasons)),
+        ignored=sum(reading.ignored for reading in flat),
+        reasons=list(dict.fromkeys(reason for reading in flat for reason in reading.reasons)),
     )

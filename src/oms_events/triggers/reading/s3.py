@@ -14,10 +14,10 @@ from oms_events.triggers.config import TriggerConfig
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.documents import Origin, read_document
 from oms_events.triggers.reading.envelopes import EventBridgeEvent
-from oms_events.triggers.reading.identity import derived_id, escaped
+from oms_events.triggers.reading.identity import object_id
 from oms_events.triggers.reading.models import InputModel, read_model
-from oms_events.triggers.reading.partitions import day_of, fields_of_key, read_partitions
-from oms_events.triggers.reading.results import Reading, nothing, together
+from oms_events.triggers.reading.partitions import day_of, fields_of, read_partitions
+from oms_events.triggers.reading.results import MAX_RECORDS, Reading, nothing, together, too_many
 
 EVENT_SOURCE: Final = "aws:s3"
 EVENTBRIDGE_SOURCE: Final = "aws.s3"
@@ -101,10 +101,11 @@ class ObjectCreated(InputModel):
 
 
 class NamedObject(InputModel):
-    """An object that a manual call names."""
+    """An object that a request document names."""
 
     bucket: BucketName
     key: StrictStr | None = Field(default=None, min_length=1, max_length=_LONGEST_KEY)
+    sequencer: StrictStr | None = None
 
 
 def is_test_event(document: Mapping[str, Any]) -> bool:
@@ -119,6 +120,8 @@ def read_test_event() -> Reading:
 
 def read_notification(records: list[Mapping[str, Any]], config: TriggerConfig) -> Reading:
     """One start per record of a new object that the filters take."""
+    if len(records) > MAX_RECORDS:
+        return too_many("s3", "s3", "Records", len(records))
     readings = [_read_record(record, at, config) for at, record in enumerate(records)]
     return together(readings, "s3", "s3")
 
@@ -129,7 +132,7 @@ def read_object_event(event: EventBridgeEvent, raw: Mapping[str, Any], config: T
         return nothing("s3", "s3", "an event of S3 that is no new object")
     detail = read_model(ObjectCreated, event.detail, place="detail")
     if isinstance(detail, list):
-        return _broken(detail)
+        return _broken(detail, _known_id(event.detail, event.time))
     found = named_object(
         detail.bucket,
         detail.object.key,
@@ -149,19 +152,18 @@ def named_object(bucket: str, key: str, **more: Any) -> S3Object:
 
 def _read_record(record: Mapping[str, Any], at: int, config: TriggerConfig) -> Reading:
     name = record.get("eventName")
-    # Some that speak S3 begin the names with `s3:`, as its own configuration does.
-    if isinstance(name, str) and not name.removeprefix("s3:").startswith(_CREATED):
+    if isinstance(name, str) and not name.startswith(_CREATED):
         return nothing("s3", "s3", "an event of S3 that is no new object")
     place = f"Records.{at}"
     model = read_model(S3Record, record, place=place)
     if isinstance(model, list):
-        return _broken(model)
+        return _broken(model, _known_id(record.get("s3"), record.get("eventTime"), decoded=True))
     entity = model.s3.object
     try:
         key = unquote_plus(entity.key, errors="strict")
     except UnicodeDecodeError:
         problem = Problem(Code.WRONG_TYPE, "no URL-encoded UTF-8", f"{place}.s3.object.key", entity.key)
-        return _broken([problem])
+        return _broken([problem], object_id(model.s3.bucket, entity.key, entity.sequencer, model.event_time))
     found = named_object(
         model.s3.bucket,
         key,
@@ -178,24 +180,39 @@ def _read_object(
     found: S3Object, raw: Mapping[str, Any], config: TriggerConfig, *, cause_id: str | None
 ) -> Reading:
     if not (found.key.startswith(config.object_prefix) and found.key.endswith(config.object_suffix)):
-        return nothing("s3", "s3", "an object that object_prefix or object_suffix leaves out")
-    # What tells this writing of the key from the next one, the best first.
-    writing = found.sequencer or found.event_time or found.version_id or found.etag
-    derived = None
-    if writing is not None:
-        derived = derived_id(escaped(found.bucket), "/", escaped(found.key), "#", escaped(writing))
+        left_out = nothing("s3", "s3", "an object that object_prefix or object_suffix leaves out")
+        return left_out._replace(correlation_id=id_of(found))
+    if found.key.endswith("/") and not found.size:
+        return nothing("s3", "s3", "a folder, and no object")._replace(correlation_id=id_of(found))
     origin = Origin(
         "s3",
         raw,
         time=found.event_time,
-        derived_id=derived,
+        derived_id=id_of(found),
         cause_id=cause_id,
         ds=day_of(found.partitions),
         detail=found,
     )
-    draft, problems = read_document(fields_of_key(found.key, found.partitions), origin)
+    draft, problems = read_document(fields_of(found.partitions), origin)
     return Reading([draft], problems, "s3", "s3")
 
 
-def _broken(problems: list[Problem]) -> Reading:
-    return Reading(problems=problems, kind="s3", trigger_type="s3")
+def id_of(found: S3Object) -> str | None:
+    """The correlation id of a new object."""
+    return object_id(found.bucket, found.key, found.sequencer, found.event_time, found.version_id, found.etag)
+
+
+def _known_id(entity: object, time: object, *, decoded: bool = False) -> str | None:
+    """The id of an object of which something is wrong, where enough of it is right."""
+    if not isinstance(entity, Mapping) or not isinstance(found := entity.get("object"), Mapping):
+        return None
+    bucket, key = entity.get("bucket"), found.get("key")
+    if isinstance(bucket, Mapping):
+        bucket = bucket.get("name")
+    if decoded and isinstance(key, str):
+        key = unquote_plus(key)
+    return object_id(bucket, key, found.get("sequencer"), time)
+
+
+def _broken(problems: list[Problem], correlation_id: str | None) -> Reading:
+    return Reading(problems=problems, kind="s3", trigger_type="s3", correlation_id=correlation_id)

@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from oms_events.triggers.problems import Problem
 from oms_events.triggers.reading.documents import Origin, read_document
 from oms_events.triggers.reading.envelopes import EventBridgeEvent
 from oms_events.triggers.reading.identity import derived_id, digest_of, escaped
+from oms_events.triggers.reading.json_text import read_object
+from oms_events.triggers.reading.models import joined
 from oms_events.triggers.reading.results import Reading
 
 SCHEDULED_EVENT: Final = "Scheduled Event"
-SOURCES: Final = ("aws.events", "aws.scheduler")
+SCHEDULER: Final = "aws.scheduler"
+SOURCES: Final = ("aws.events", SCHEDULER)
 """Rules with a schedule, and EventBridge Scheduler."""
 
 
 def read_scheduled(event: EventBridgeEvent, raw: Mapping[str, Any]) -> Reading:
     """The run of a schedule: all that is asked for comes from the defaults.
 
-    Its correlation id is `{rule}:{time}`, which the preset's transformed event has too.
+    Its correlation id is `{rule}:{time}`, which the preset's transformed event has too, with the bus or the
+    group before the name where there is one.
     """
-    rule = rule_name(event.resources[0]) if event.resources else None
+    rule = schedule_name(event.resources[0]) if event.resources else None
     if rule and event.time:
         run: str | None = derived_id(escaped(rule), ":", escaped(event.time))
     else:
@@ -41,6 +46,22 @@ def transformed_run(document: Mapping[str, Any]) -> str | None:
     return derived_id(str(document["trigger_type"]), ":", escaped(time), ":", digest_of(document))
 
 
-def rule_name(resource: str) -> str:
-    """The name at the end of the ARN of a rule or of a schedule."""
-    return resource.rpartition("/")[2]
+def with_detail(document: Mapping[str, Any], *, limit: int) -> Mapping[str, Any] | list[Problem]:
+    """The event with its detail as an object, or what is wrong with it: EventBridge Scheduler sends it as text."""
+    detail = document.get("detail")
+    if document.get("source") != SCHEDULER or not isinstance(detail, str):
+        return document
+    read = read_object(detail, limit=limit)
+    if isinstance(read, list):
+        return [Problem(one.code, one.remedy, joined("detail", one.field or ""), one.value) for one in read]
+    return {**document, "detail": read}
+
+
+def schedule_name(resource: str) -> str:
+    """What the ARN of a rule or of a schedule has after its type: names of one kind are only unique in it.
+
+    A rule's name, with its bus before it where that is not the default one (`bus/rule`); a schedule's group and
+    name (`group/schedule`).
+    """
+    last = resource.rpartition(":")[2]
+    return last.partition("/")[2] or last

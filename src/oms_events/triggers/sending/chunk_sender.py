@@ -94,5 +94,5 @@ class ChunkSender:
 
 
 def _message(chunk: Chunk, group: str | None) -> OutgoingMessage:
-    deduplication_id = None if group is None else chunk.chunk_id
+    deduplication_id = None if group is None else chunk.deduplication_id
     return OutgoingMessage(json_text(chunk.document), group=group, deduplication_id=deduplication_id)

@@ -25,6 +25,16 @@ class Chunk:
     index: int
     count: int
     document: Mapping[str, Any]
+    fence: int | None = None
+
+    @property
+    def deduplication_id(self) -> str:
+        """What platforms tell a repeated chunk by: `chunk_id` and, of an exclusive key, the run's fence.
+
+        A later run's chunk has a higher fence, and must not be dropped as a repetition of an older run's, which
+        workers refuse.
+        """
+        return self.chunk_id if self.fence is None else f"{self.chunk_id}.{self.fence}"
 
 
 def chunks_of(start: Start) -> list[Chunk]:
@@ -54,4 +64,4 @@ def _chunk(key: str, common: Mapping[str, Any], index: int, symbols: Sequence[st
     identity = json.dumps([key, index, *symbols])
     chunk_id = blake2b(identity.encode(), digest_size=_ID_BYTES).hexdigest()
     own = {"symbols": list(symbols), "chunk_id": chunk_id, "chunk_index": index}
-    return Chunk(chunk_id, index, common["chunk_count"], {**common, **own})
+    return Chunk(chunk_id, index, common["chunk_count"], {**common, **own}, common.get("fence"))

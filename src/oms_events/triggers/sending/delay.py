@@ -49,8 +49,8 @@ class DelayQueue(Protocol):
         """Keeps a received message, and with it all later ones of its group, for so long from now.
 
         At most 42,300 seconds: then it is received, and may be held again. One that is no longer held by its
-        receipt handle is left alone, as it comes back by itself. Raises `QueueError`: the message comes back when
-        the queue's own visibility timeout is over.
+        receipt handle is left alone, as it comes back by itself. So is one of another queue: it comes back when
+        that queue's visibility timeout is over. Raises `QueueError`: then the same holds.
         """
         ...
 
@@ -100,6 +100,9 @@ class QueuedStarts:
 
     async def hold(self, queued: Queued, seconds: float) -> None:
         """See `DelayQueue.hold`."""
+        if queued.queue_arn and queued.queue_arn.rpartition(":")[2] != self.name:
+            # Its receipt handle is no other queue's, and we may not be allowed to change that one.
+            return
         if not queued.receipt_handle:
             raise QueueError(f"queue {self.name}: message {queued.message_id} came without a receipt handle")
         await self._queue.hide([queued.receipt_handle], min(max(math.ceil(seconds), 0), MAX_HOLD))
@@ -115,7 +118,12 @@ class QueuedStarts:
         return {"Records": [_record(message, self.name) for message in received]} if received else None
 
     async def settle(self, batch: Mapping[str, Any], failed: Collection[str] = ()) -> None:
-        """Deletes the messages of a batch but those whose ids `failed`, which come back. Raises `QueueError`."""
+        """Deletes the messages of a batch but those whose ids `failed`, which come back. Raises `QueueError`.
+
+        As Lambda takes it, an empty id stands for all of them.
+        """
+        if "" in failed:
+            return
         for record in batch["Records"]:
             if record["messageId"] not in failed:
                 await self._queue.delete(record["receiptHandle"])

@@ -17,8 +17,9 @@ from cloudevents.core.v1.event import CloudEvent
 
 from oms_events.events import encode
 from oms_events.triggers.problems import Problem
-from oms_events.triggers.reading.delayed import DELAYED
+from oms_events.triggers.reading.delayed import DELAYED, enveloped
 from oms_events.triggers.request import TriggerType
+from oms_events.triggers.sending.queues import counted
 
 ENVELOPE: Final = "dead_letter"
 VERSION: Final = 1
@@ -32,7 +33,8 @@ _MAX_TEXT: Final = 1_000
 class DeadLetter:
     """A start that nobody tries again by itself: why, and the input that it came as.
 
-    `reason` is a code; `raw` anything that a pipeline was given.
+    `reason` is a code; `raw` anything that a pipeline was given. `trigger_time` (RFC 3339) and `key` are those
+    that the start had: with them and its correlation id it can be started again as the same start.
     """
 
     reason: str
@@ -41,6 +43,8 @@ class DeadLetter:
     problems: Sequence[Problem] = ()
     correlation_id: str | None = None
     trigger_type: TriggerType | None = None
+    trigger_time: str | None = None
+    key: str | None = None
 
 
 class LetterKind(StrEnum):
@@ -79,6 +83,8 @@ class StoredLetter:
     problems: Sequence[Mapping[str, Any]] = ()
     correlation_id: str | None = None
     trigger_type: str | None = None
+    trigger_time: str | None = None
+    key: str | None = None
     time: str | None = None
     receive_count: int = 1
     group: str | None = None
@@ -93,6 +99,8 @@ class StoredLetter:
             "problems": list(self.problems),
             "correlation_id": self.correlation_id,
             "trigger_type": self.trigger_type,
+            "trigger_time": self.trigger_time,
+            "key": self.key,
             "time": self.time,
             "receive_count": self.receive_count,
             "group": self.group,
@@ -100,6 +108,32 @@ class StoredLetter:
             "is_whole": self.is_whole,
             **({"raw": self.raw} if self.is_whole else {"head": self.head}),
         }
+
+    def input(self) -> Any:
+        """What starts it again, as the same start: of a pipeline's letter, an envelope of the delay queue.
+
+        The envelope has the id and time of the first time; and as nobody waits for its answer, what may go well
+        later is delivered again, also when it was a manual call.
+        """
+        raw = self.raw
+        if self.kind is not LetterKind.START or self.correlation_id is None:
+            return raw
+        if isinstance(raw, str):
+            try:
+                raw = json.loads(raw)
+            except (ValueError, RecursionError):
+                return raw
+        if not isinstance(raw, dict) or DELAYED in raw:
+            return raw
+        return enveloped(
+            raw,
+            trigger_type=self.trigger_type,
+            correlation_id=self.correlation_id,
+            trigger_time=self.trigger_time or self.time,
+            key=self.key,
+            delayed_at=self.time,
+            reason=self.reason,
+        )
 
 
 # ---------------------------------------------------------------------- ours
@@ -120,6 +154,8 @@ def letter_text(letter: DeadLetter, *, limit: int) -> LetterText:
         "problems": list(_problems(letter.problems)),
         "correlation_id": _short(letter.correlation_id),
         "trigger_type": letter.trigger_type,
+        "trigger_time": _short(letter.trigger_time),
+        "key": letter.key,
         "time": _rfc3339(letter.time),
     }
     raw = _raw_member(letter.raw)
@@ -195,7 +231,7 @@ def read_letter(
         "message_id": message_id,
         "body": body,
         "time": _sent(attributes),
-        "receive_count": int(attributes.get("ApproximateReceiveCount", "1")),
+        "receive_count": counted(attributes.get("ApproximateReceiveCount")),
         "group": attributes.get("MessageGroupId") or None,
     }
     if isinstance(document, dict) and isinstance(envelope := document.get(ENVELOPE), dict):
@@ -232,6 +268,8 @@ def _read_start(common: Mapping[str, Any], envelope: Mapping[str, Any]) -> Store
         "problems": [one for one in problems if isinstance(one, dict)] if isinstance(problems, list) else [],
         "correlation_id": _text(envelope.get("correlation_id")),
         "trigger_type": _text(envelope.get("trigger_type")),
+        "trigger_time": _text(envelope.get("trigger_time")),
+        "key": _text(envelope.get("key")),
     }
     if envelope.get("version") != VERSION:
         details = {"problem": f"version {envelope.get('version')!r} is not known here: update oms-events"}

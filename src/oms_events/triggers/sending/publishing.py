@@ -23,8 +23,9 @@ class EventSender:
     """Publishes one event per chunk of a start, whose data is the chunk's document.
 
     `publisher` is an open router, which has delivered the events when a start ends, or an outbox, which has stored
-    them: all of them or none, where it has `commit`. Both are borrowed. An event's id is its chunk's: a start that
-    runs again publishes the same ids, so that consumers and platforms that deduplicate have each once.
+    them: all of them or none, where it has `commit`. Both are borrowed. An event's id is its chunk's
+    `deduplication_id`: a start that runs again publishes the same ids, so that consumers and platforms that
+    deduplicate have each once; one of an exclusive key, with a higher fence, publishes others.
     `correlationid` is the flow's, else the start's; `causationid` what started it; `partitionkey` its domain and
     table. `timeout`, in seconds, is the router's deadline for all of them.
     """
@@ -67,7 +68,7 @@ class EventSender:
         return {
             "chunks": len(chunks),
             "symbols": len(start.request.symbols),
-            "events": [chunk.chunk_id for chunk in chunks],
+            "events": [chunk.deduplication_id for chunk in chunks],
         }
 
     def plan(self, start: Start) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class EventSender:
                     self._type,
                     self._source,
                     dict(chunk.document),
-                    id=chunk.chunk_id,
+                    id=chunk.deduplication_id,
                     time=self._clock.now(),
                     datacontenttype="application/json",
                     partitionkey=group_of(start),

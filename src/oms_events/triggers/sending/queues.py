@@ -45,7 +45,7 @@ class ReceivedMessage:
     @property
     def receive_count(self) -> int:
         """How often it was received, this time included; about, of a standard queue."""
-        return int(self.attributes.get("ApproximateReceiveCount", "1"))
+        return counted(self.attributes.get("ApproximateReceiveCount"))
 
     @property
     def group(self) -> str | None:
@@ -110,6 +110,11 @@ class MessageQueue(Protocol):
         again.
         """
         ...
+
+
+def counted(told: str | None) -> int:
+    """How often a message was received, as its attribute tells; 1 where that says nothing."""
+    return int(told) if told and told.isascii() and told.isdigit() and len(told) < 10 else 1
 
 
 def json_text(value: Any) -> str:

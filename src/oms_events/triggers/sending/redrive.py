@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from oms_events._aio import Clock, SystemClock
+from oms_events._aio import Clock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.control import ControlClient, open_control
 from oms_events.errors import OmsEventsError, QueueError, TriggerError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _HIDDEN_FOR: Final = 300
 _ID_BYTES: Final = 32
+_ALL: Final = sys.maxsize
+GROUP_SEEN: Final = 10
+"""Letters of a group of a FIFO queue that are seen at most: the later ones show when these are deleted."""
 
 _STARTS: Final = frozenset((LetterKind.START, LetterKind.EVENT, LetterKind.INVOCATION, LetterKind.DELAYED))
 
@@ -37,8 +41,15 @@ class RedriveTarget(Protocol):
     """The letters that belong there."""
 
     async def take(self, letter: StoredLetter) -> None:
-        """Sends it on, and returns when that is certain; raises an `OmsEventsError` when it is not."""
+        """Sends it on, and returns when that is certain; raises an `OmsEventsError` when it is not.
+
+        `LetterMovedError` says that the target has made another letter of it, so that this one can go.
+        """
         ...
+
+
+class LetterMovedError(TriggerError):
+    """What a target raises that could not send a letter on, and has put another one of its start into a queue."""
 
 
 class LetterOutcome(StrEnum):
@@ -48,11 +59,16 @@ class LetterOutcome(StrEnum):
     """It was sent on, and is deleted."""
     TAKEN_AND_KEPT = "taken_and_kept"
     """It was sent on, but could not be deleted: it is there again, and is a duplicate of what runs."""
+    MOVED = "moved"
+    """It was started, did not go on, as `problem` says, and is another dead letter now; this one is deleted."""
     DELETED = "deleted"
     KEPT = "kept"
     """It could not be sent on, or not be deleted; `problem` says why."""
     MISSING = "missing"
     """There is no such letter, or others have it for a while."""
+
+
+_GONE: Final = frozenset((LetterOutcome.TAKEN, LetterOutcome.MOVED, LetterOutcome.DELETED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +106,6 @@ class DeadLetterAdmin:
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._clock = clock or SystemClock()
         self._owned: SqsQueue | None = None
         if isinstance(queue, QueueConfig):
             self._owned = SqsQueue(queue, session=session, client=client, clock=clock, draw=draw)
@@ -147,17 +162,18 @@ class DeadLetterAdmin:
     ) -> list[HandledLetter]:
         """Sends letters on, those with these ids or all, and deletes each that was taken; one after the other.
 
-        Letters that come while this runs are left. One that fails is kept, and with it the later ones of its group
-        in a FIFO queue. At least once: what is sent on and cannot be deleted is there again. Raises `QueueError`
-        when the queue cannot be read; cancelled, the letter at hand may have been sent on and be there again.
+        All are those, at most `limit`, that can be seen when it begins: it looks at them first, and leaves what
+        comes later. One that fails is kept, and with it the later ones of its group in a FIFO queue; one of which
+        the target has made another letter is deleted. At least once: what is sent on and cannot be deleted is
+        there again, and after a crash in between both letters are. Raises `QueueError` when the queue cannot be
+        read; cancelled, the letter at hand may have been sent on and be there again.
         """
+        if ids is None:
+            # By their ids, as clocks differ: what a target gives up at once comes back here.
+            ids = [letter.message_id for letter in await self.letters(limit=_ALL if limit is None else limit)]
         stuck: set[str] = set()
-        begun = self._clock.now().timestamp() * 1000
 
-        async def act(message: ReceivedMessage) -> HandledLetter | None:
-            # What a target gives up at once comes back here, for ever.
-            if ids is None and float(message.attributes.get("SentTimestamp", "0")) > begun:
-                return None
+        async def act(message: ReceivedMessage) -> HandledLetter:
             group = message.group if self._queue.is_fifo else None
             if group in stuck:
                 return HandledLetter(
@@ -168,7 +184,7 @@ class DeadLetterAdmin:
                 stuck.add(group)
             return handled
 
-        return await self._handle(act, ids, limit)
+        return await self._handle(act, ids)
 
     async def delete(self, ids: Collection[str]) -> list[HandledLetter]:
         """Deletes the letters with these ids, for good. Raises `QueueError` when the queue cannot be read."""
@@ -180,45 +196,44 @@ class DeadLetterAdmin:
                 return HandledLetter(message.message_id, LetterOutcome.KEPT, str(error))
             return HandledLetter(message.message_id, LetterOutcome.DELETED)
 
-        return await self._handle(act, ids, None)
+        return await self._handle(act, ids)
 
     async def _redrive_one(self, target: RedriveTarget, message: ReceivedMessage) -> HandledLetter:
         letter = stored_letter(message)
         if (problem := _unfit(letter, target)) is not None:
             return HandledLetter(message.message_id, LetterOutcome.KEPT, problem)
+        outcome, problem = LetterOutcome.TAKEN, None
         try:
             await target.take(letter)
+        except LetterMovedError as error:
+            outcome, problem = LetterOutcome.MOVED, str(error)
         except OmsEventsError as error:
             return HandledLetter(message.message_id, LetterOutcome.KEPT, str(error))
         try:
             await self._queue.delete(message.receipt_handle)
         except QueueError as error:
+            if outcome is LetterOutcome.MOVED:
+                text = f"{problem}; it is another dead letter now, and this one could not be deleted: {error}"
+                return HandledLetter(message.message_id, LetterOutcome.KEPT, text)
             return HandledLetter(message.message_id, LetterOutcome.TAKEN_AND_KEPT, str(error))
-        return HandledLetter(message.message_id, LetterOutcome.TAKEN)
+        return HandledLetter(message.message_id, outcome, problem)
 
     async def _handle(
         self,
-        act: Callable[[ReceivedMessage], Awaitable[HandledLetter | None]],
-        ids: Collection[str] | None,
-        limit: int | None,
+        act: Callable[[ReceivedMessage], Awaitable[HandledLetter]],
+        ids: Collection[str],
     ) -> list[HandledLetter]:
+        wanted = dict.fromkeys(ids)
         handled: dict[str, HandledLetter] = {}
-        most = len(set(ids)) if ids is not None else limit
 
         async def one(message: ReceivedMessage) -> bool:
-            if most is not None and len(handled) >= most:
-                return False
-            if (ids is None or message.message_id in ids) and (done := await act(message)) is not None:
-                handled[message.message_id] = done
-            return most is None or len(handled) < most
+            if message.message_id in wanted:
+                handled[message.message_id] = await act(message)
+            return len(handled) < len(wanted)
 
-        await self._walk(one, gone=lambda message_id: _is_gone(handled.get(message_id)))
-        if ids is None:
-            return list(handled.values())
-        return [
-            handled.get(message_id, HandledLetter(message_id, LetterOutcome.MISSING))
-            for message_id in dict.fromkeys(ids)
-        ]
+        if wanted:
+            await self._walk(one, gone=lambda message_id: _is_gone(handled.get(message_id)))
+        return [handled.get(message_id, HandledLetter(message_id, LetterOutcome.MISSING)) for message_id in wanted]
 
     async def _walk(
         self,
@@ -251,12 +266,13 @@ class DeadLetterAdmin:
 
 
 class FunctionTarget:
-    """Starts a function of Lambda again with a letter's raw input, asynchronously.
+    """Starts a function of Lambda again with a letter's input, asynchronously.
 
+    A pipeline's letter goes as an envelope of the delay queue (`StoredLetter.input`), another's as its raw input.
     Taken means that Lambda has queued the invocation: what becomes of it is the function's, and may be another
-    dead letter. Lambda keeps no order, and takes up to 1 MB. Needs `lambda:InvokeFunction`. Give a `session`
-    (aioboto3) or a `client` (its `lambda` client) to use your own; neither is ever closed. Opens at the first
-    letter, or as `async with`.
+    dead letter; what may go well later Lambda delivers again, manual calls too. Lambda keeps no order, and takes
+    up to 1 MB. Needs `lambda:InvokeFunction`. Give a `session` (aioboto3) or a `client` (its `lambda` client) to
+    use your own; neither is ever closed. Opens at the first letter, or as `async with`.
     """
 
     takes = _STARTS
@@ -296,15 +312,15 @@ class FunctionTarget:
         await self.open()
         if self._control is None:
             raise TriggerError(f"the connection to function {self._function} was closed")
-        payload = json_text(letter.raw).encode()
+        payload = json_text(letter.input()).encode()
         await self._control.call("Invoke", FunctionName=self._function, InvocationType="Event", Payload=payload)
 
 
 class PipelineTarget:
     """Starts a pipeline in this process again: `PipelineTarget(pipeline.handle)`.
 
-    Taken means that it went well, or waits in the pipeline's delay queue, which must outlive the process then. A
-    pipeline that refuses the start once more may put another dead letter of it, beside the one that is kept.
+    Taken means that it went well, or waits in the pipeline's delay queue, which must outlive the process then.
+    When the pipeline makes another dead letter of a start that it refuses once more, this one is moved.
     """
 
     takes = _STARTS | {LetterKind.OTHER}
@@ -314,12 +330,14 @@ class PipelineTarget:
 
     async def take(self, letter: StoredLetter) -> None:
         """See `RedriveTarget.take`. Raises `TriggerError` with the answer, when that is not that it went on."""
-        response = await self._handle(letter.raw)
-        if not response.ok:
-            problems = "; ".join(map(str, response.problems))
-            raise TriggerError(
-                f"answered {response.status_code} {response.status}: {problems or 'no problem told'}"
-            )
+        response = await self._handle(letter.input())
+        if response.ok:
+            return
+        stopped = [one for one in response.results or (response,) if not one.ok]
+        problems = "; ".join(str(problem) for one in stopped for problem in one.problems) or "no problem told"
+        is_moved = all(one.dead_letter for one in stopped)
+        kind = LetterMovedError if is_moved else TriggerError
+        raise kind(f"answered {response.status_code} {response.status}: {problems}")
 
 
 class QueueTarget:
@@ -353,4 +371,4 @@ def _unfit(letter: StoredLetter, target: RedriveTarget) -> str | None:
 
 
 def _is_gone(handled: HandledLetter | None) -> bool:
-    return handled is not None and handled.outcome in (LetterOutcome.TAKEN, LetterOutcome.DELETED)
+    return handled is not None and handled.outcome in _GONE

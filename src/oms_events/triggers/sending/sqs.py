@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from oms_events._aio import Clock, SystemClock
 from oms_events._aws.config import AwsConfig
+from oms_events._aws.queue_urls import QueueUrl, is_fifo, queue_name
 from oms_events._aws.service import ServiceClient
 from oms_events._aws.sqs import code_of, is_gone, open_sqs
 from oms_events.errors import QueueError
@@ -28,7 +29,6 @@ from oms_events.triggers.sending.queues import (
 if TYPE_CHECKING:
     import aioboto3
 
-_FIFO: Final = ".fifo"
 _SEND: Final = "SendMessageBatch"
 _HIDE: Final = "ChangeMessageVisibilityBatch"
 _DELETE: Final = "DeleteMessageBatch"
@@ -39,7 +39,7 @@ _LONGEST_WAIT: Final = 20
 class QueueConfig(AwsConfig):
     """A queue of SQS; the fields of `AwsConfig` and these."""
 
-    queue_url: str
+    queue_url: QueueUrl
     """The queue's URL, as SQS and stacks tell it; that of a FIFO queue ends with `.fifo`."""
     connections: int = Field(default=10, ge=1)
     """Connections to SQS, and so many calls at the same time."""
@@ -50,24 +50,15 @@ class QueueConfig(AwsConfig):
     max_batch_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1024, le=MAX_MESSAGE_BYTES)
     """Bytes of all messages of a call."""
 
-    @field_validator("queue_url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        scheme, _, rest = url.partition("://")
-        host, _, path = rest.partition("/")
-        if scheme not in ("http", "https") or not host or not path.rpartition("/")[2]:
-            raise ValueError("must be the queue's URL: https://sqs.<region>.amazonaws.com/<account>/<name>")
-        return url
-
     @property
     def queue_name(self) -> str:
         """The queue's name, the last part of its URL."""
-        return self.queue_url.rpartition("/")[2]
+        return queue_name(self.queue_url)
 
     @property
     def is_fifo(self) -> bool:
         """Whether it is a FIFO queue."""
-        return self.queue_name.endswith(_FIFO)
+        return is_fifo(self.queue_url)
 
 
 class SqsQueue:
