@@ -7,9 +7,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from oms_events import LeaseHeldError
+from oms_events.idempotency import IdempotencyConfig, create_idempotency_table
 from oms_events.testing import ManualClock
 from oms_events.triggers import (
     BreakerOptions,
+    DynamoDBBreakers,
     DynamoDBRateLimiter,
     Exclusive,
     GuardTableConfig,
@@ -24,9 +26,8 @@ from oms_events.triggers import (
     TriggerBreakers,
 )
 
-# [end:imports]
-
 Work = Callable[[], Awaitable[None]]
+# [end:imports]
 
 
 # [start:rate]
@@ -50,6 +51,20 @@ async def start_on_aws(who: str) -> bool:
 
 
 # [end:dynamodb]
+
+
+# [start:tables]
+async def make_tables() -> None:
+    """For development; the preset has them for everything else."""
+    rates = GuardTableConfig(table_name="dev-ingestion-rate", aws_region="eu-central-1")
+    breakers = GuardTableConfig(table_name="dev-ingestion-breaker", aws_region="eu-central-1")
+    starts = IdempotencyConfig(table_name="dev-ingestion-idempotency", aws_region="eu-central-1")
+    await DynamoDBRateLimiter(rates).create()
+    await DynamoDBBreakers(breakers).create()  # leases are in the same table
+    await create_idempotency_table(starts)
+
+
+# [end:tables]
 
 
 # [start:breaker]

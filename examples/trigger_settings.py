@@ -1,16 +1,23 @@
 """Pipelines on AWS, from a file and environment variables, and from those of a function; AWS is not asked."""
 
+# [start:imports]
 from __future__ import annotations
 
 import asyncio
+import json
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from oms_events import ConfigurationError
-from oms_events.instrumentation import LoggingHook
+from oms_events.instrumentation import Hook, LoggingHook, PrometheusHook
 from oms_events.settings import Settings
-from oms_events.triggers import IngestionEnvironment, create_ingestion_pipeline
+from oms_events.triggers import IngestionEnvironment, LambdaHandler, create_ingestion_pipeline
+
+# [end:imports]
 
 HERE = Path(__file__).parent
 QUEUES = "https://sqs.eu-central-1.amazonaws.com/111122223333"
@@ -29,11 +36,24 @@ INVALID = {"symbols": ["AAPL"], "table_name": "prices-1"}
 
 
 async def in_a_service(env: Mapping[str, str]) -> None:
+    # [start:hooks]
+    registry = CollectorRegistry()
+    hooks: list[Hook] = [LoggingHook(), PrometheusHook(registry)]
+    # [end:hooks]
     # [start:settings]
-    settings = Settings.from_file(HERE / "triggers.toml", env=env)
-    pipeline = settings.create_trigger_pipeline(hooks=[LoggingHook()])
+    settings = Settings.from_file(HERE / "triggers.toml", env=env)  # env is os.environ unless given
+    pipeline = settings.create_trigger_pipeline(hooks=hooks)
     # [end:settings]
     print((await pipeline.handle(INVALID)).body)
+
+
+# [start:locally]
+def try_it(handler: LambdaHandler, file: Path) -> None:
+    with closing(handler):  # ends the event loop and the connections
+        print(handler(json.loads(file.read_text(encoding="utf-8"))))
+
+
+# [end:locally]
 
 
 def on_lambda(env: Mapping[str, str]) -> None:
@@ -41,8 +61,10 @@ def on_lambda(env: Mapping[str, str]) -> None:
     bus_sender = IngestionEnvironment.read(env).create_bus_sender()  # env is os.environ there
     handler = create_ingestion_pipeline(env, handler=bus_sender).lambda_handler
     # [end:bus]
-    with closing(handler):
-        print(handler(INVALID)["body"])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "event.json"
+        file.write_text(json.dumps(INVALID), encoding="utf-8")
+        try_it(handler, file)
 
 
 def main() -> None:

@@ -1,11 +1,14 @@
 """The function of the preset `ingestion-triggers`: symbols go to the queue in chunks. Lambda calls `handler`."""
 
+# [start:imports]
 from __future__ import annotations
 
 import logging
 
 from oms_events.instrumentation import CorrelationFilter
 from oms_events.triggers import RuleViolation, TriggerRequest, create_ingestion_pipeline
+
+# [end:imports]
 
 # [start:logging]
 logging.getLogger("oms_events").setLevel(logging.INFO)

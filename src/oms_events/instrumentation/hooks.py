@@ -244,7 +244,7 @@ class Triggered:
 
 @dataclass(frozen=True, slots=True)
 class QuotaUsedUp:
-    """The quota `name` had no room for a fresh start, or others wait for it; try again in `retry_after` seconds."""
+    """The quota `name` had no room for a fresh start, or others wait; try again in `retry_after` seconds."""
 
     name: str
     retry_after: float
