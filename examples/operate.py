@@ -10,8 +10,7 @@ import sys
 from prometheus_client import CollectorRegistry, generate_latest
 
 from oms_events import EventRouter, MemoryPublisher, RoutingRule, build_event
-from oms_events.instrumentation import BreakerChanged, Detail, FailedOver, LoggingHook
-from oms_events.instrumentation.prometheus import PrometheusHook
+from oms_events.instrumentation import BreakerChanged, Detail, FailedOver, LoggingHook, PrometheusHook
 from oms_events.testing import FlakyPublisher
 
 

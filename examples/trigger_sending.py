@@ -100,7 +100,7 @@ async def main() -> None:
         await serve(pipeline)  # your service
         # [end:later]
         await work(chunks)
-        while delay.documents:
+        while delay.documents:  # noqa: ASYNC110 - it tells nobody when a start leaves it
             await asyncio.sleep(0.05)
         print("nothing waits any more")
         await work(chunks)

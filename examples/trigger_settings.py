@@ -1,6 +1,5 @@
 """Pipelines on AWS, from a file and environment variables, and from those of a function; AWS is not asked."""
 
-# [start:imports]
 from __future__ import annotations
 
 import asyncio
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+# [start:imports]
 from prometheus_client import CollectorRegistry
 
 from oms_events import ConfigurationError

@@ -1,4 +1,4 @@
-"""What holds of triggers when no extra is installed: pipelines in memory and schedules, and nothing more is loaded."""
+"""What holds of triggers when no extra is installed: pipelines in memory, schedules, and nothing more loaded."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ def test_routing_works_without_any_extra() -> None:
         ("create_oms_multi_platform_router(NatsConfig())", "nats"),
         ("asyncio.run(create_oms_multi_platform_router(None, EventBridgeConfig()).__aenter__())", "aws"),
         ("import oms_events.instrumentation.prometheus", "prometheus"),
+        ("import oms_events.instrumentation as hooks; hooks.PrometheusHook", "prometheus"),
         ("import oms_events.eventstore as es; es.PersonalDataCipher(es.MemorySubjectKeys())", "crypto"),
         ("import oms_events.routing.rulefile as files; files.parse_rules('rules: []', 'yaml')", "yaml"),
     ],

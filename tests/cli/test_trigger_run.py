@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import sys
 import uuid
 import zipfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,8 @@ def test_it_starts_on_a_pipeline_of_the_users_own(
     (tmp_path / f"{module}.py").write_text(
         "from oms_events.triggers.pipeline import TriggerPipeline\n"
         "from oms_events.triggers.rules import RuleViolation\n"
-        "async def handle(start):\n    print('at work')\n    return {'mine': list(start.request.symbols)}\n"
+        "async def handle(start):\n    print('at work')\n"
+        "    assert start.request.symbols != ('BAD',)\n    return {'mine': list(start.request.symbols)}\n"
         "def refuse(request):\n"
         "    return RuleViolation('NOT_TODAY', 'come again') if 'NO' in request.symbols else None\n"
         "pipeline = TriggerPipeline(handle, rules=[refuse])\n"
@@ -244,6 +246,10 @@ def test_it_starts_on_a_pipeline_of_the_users_own(
     refused = trigger("run", "--symbols", "NO", *own)
     assert refused.exit_code == 1
     assert "  NOT_TODAY: come again" in refused.stdout
+    for debug in (False, True):
+        failed = trigger("run", "--symbols", "BAD", *own, *["--debug"] * debug)
+        assert (failed.exit_code, "run with --debug to see the log" in failed.stderr) == (1, not debug)
+        assert ("AssertionError" in failed.stderr) == debug
     wrong = trigger("run", "--symbols", "A", "--pipeline", f"{module}:handle")
     assert (wrong.exit_code, "name a TriggerPipeline" in wrong.stderr) == (2, True)
 
@@ -255,8 +261,10 @@ def test_it_starts_on_a_pipeline_of_the_users_own(
         (["--payload", "none.json"], "no file that can be read"),
         (
             ["--payload", json.dumps(EVENT), "--dry-run", "--symbols", "A"],
-            "--symbols, --dry-run: for a manual call",
+            "--symbols, --dry-run are for a manual call only, and the payload is an event: leave them out",
         ),
+        (["--symbols", ""], "--symbols '' names none"),
+        (["--symbols", "A", "--symbols", " ,"], "--symbols ' ,' names none"),
         (["--symbols", "A", "--async"], "--async is for --function"),
         (["--symbols", "A", "--function", "f", "--pipeline", "json:loads"], "name a TriggerPipeline"),
     ],
@@ -273,7 +281,7 @@ def test_what_cannot_be_meant_is_refused(trigger: TriggerCli, arguments: list[st
 def test_a_function_is_started_and_its_answer_shown(trigger: TriggerCli, function: str) -> None:
     (answer,) = trigger.json("run", "--symbols", "AAPL", "--function", function)
     assert (answer["statusCode"], answer["status"], answer["result"]["symbols"]) == (200, "success", ["AAPL"])
-    assert len(answer["result"]["correlation_id"]) == 32
+    assert len(answer["result"]["correlation_id"]) == 36
     unknown = json.dumps({**EVENT, "source": "mine"})
     told = trigger("run", "--payload", unknown, "--function", function)
     assert (told.exit_code, "the function may know it" in told.stderr) == (0, True)
@@ -366,6 +374,7 @@ def all_commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
 ARGUMENTS = {
     ("run",): ["--symbols", "A"],
     ("breaker", "reset"): ["market", "prices"],
+    ("quotas", "reset"): ["manual"],
     ("dlq", "show"): ["x"],
     ("dlq", "redrive"): ["--all"],
     ("dlq", "delete"): ["--all"],
@@ -423,7 +432,10 @@ def test_breakers_are_listed_and_reset(trigger: TriggerCli) -> None:
     asyncio.run(fail())
     (view,) = trigger.json("breaker", "list")
     assert (view["domain"], view["table_name"], view["state"], view["failures"]) == ("market", "splits", "open", 5)
-    assert "market  splits  open" in trigger("breaker", "list").stdout
+    assert view["opened_at"].endswith("Z")
+    shown = trigger("breaker", "list").stdout
+    assert "market  splits  open" in shown
+    assert view["opened_at"] in shown
     (answer,) = trigger.json("run", "--payload", '{"symbols": ["A"], "table_name": "splits"}', code=1)
     assert (answer["statusCode"], answer["status"]) == (503, "stopped")
     assert trigger("breaker", "reset", "market", "splits").exit_code == 0
@@ -441,13 +453,18 @@ def test_quotas_are_looked_at_and_not_used(trigger: TriggerCli) -> None:
             while not await limiter.take("event", trigger.settings.config.quotas["event"]):
                 pass
 
+    # Other tests may have used some.
+    trigger("quotas", "reset", "event")
     for _ in range(2):
         event, manual = trigger.json("quotas")
-        assert (event["name"], event["limit"], manual["retry_after"]) == ("event", 3, 0.0)
+        assert (event["name"], event["used"], event["limit"], manual["retry_after"]) == ("event", 0, 3, 0.0)
     asyncio.run(use_up())
-    event, manual = trigger.json("quotas")
-    assert 0 < event["retry_after"] <= 60
-    assert "event   3      60 s    in" in trigger("quotas").stdout
+    (row,) = [line for line in trigger("quotas").stdout.splitlines() if line.startswith("event")]
+    assert re.fullmatch("event +3 +3 +60 s +in [0-9]+ s", row)
+    assert trigger.json("quotas", "reset", "event") == [{"name": "event", "reset": True}]
+    assert trigger.json("quotas", "list")[0]["used"] == 0
+    nothing = trigger("quotas", "reset", "evnt")
+    assert (nothing.exit_code, "those of starts are event, manual" in nothing.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -473,9 +490,10 @@ def letters(trigger: TriggerCli, aws_side: dict[str, Any]) -> Callable[..., list
     url = aws_side["dead_letter_queue_url"]
     on_queue(trigger.settings, url, _taken)
 
-    def put(*inputs: Mapping[str, Any]) -> list[str]:
+    def put(*inputs: Mapping[str, Any], reasons: Sequence[str] = ()) -> list[str]:
         async def send(queue: SqsQueue) -> list[str]:
-            return await queue.send([OutgoingMessage(_letter(one)) for one in inputs])
+            said = [_letter(*one) for one in zip(inputs, reasons or ["BREAKER_OPEN"] * len(inputs), strict=True)]
+            return await queue.send([OutgoingMessage(text) for text in said])
 
         ids: list[str] = on_queue(trigger.settings, url, send)
         return ids
@@ -483,8 +501,8 @@ def letters(trigger: TriggerCli, aws_side: dict[str, Any]) -> Callable[..., list
     return put
 
 
-def _letter(raw: Mapping[str, Any]) -> str:
-    said = {"reason": "UNKNOWN_TABLE", "problems": [{"code": "UNKNOWN_TABLE", "remedy": "create it"}],
+def _letter(raw: Mapping[str, Any], reason: str = "BREAKER_OPEN") -> str:
+    said = {"reason": reason, "problems": [{"code": reason, "remedy": "repair it"}],
             "correlation_id": raw.get("correlation_id"), "trigger_type": "manual"}  # fmt: skip
     return json.dumps({"dead_letter": {"version": 1, **said, "time": "2026-09-09T22:00:00Z", "raw": raw}})
 
@@ -499,13 +517,10 @@ def test_dead_letters_are_listed_shown_and_redriven(
     first, second, broken = letters(_start("AAPL"), _start("MSFT"), {**_start(), "domain": ""})
     listed = trigger.json("dlq", "list")
     assert {one["message_id"] for one in listed} == {first, second, broken}
-    assert {one["reason"] for one in listed} == {"UNKNOWN_TABLE"}
+    assert {one["reason"] for one in listed} == {"BREAKER_OPEN"}
     text = trigger("dlq", "show", second).stdout
-    assert "UNKNOWN_TABLE: create it" in text
+    assert "BREAKER_OPEN: repair it" in text
     assert '"MSFT"' in text
-    (planned,) = trigger.json("dlq", "redrive", "--all", "--dry-run")
-    assert planned["groups"] == [{"kind": "start", "reason": "UNKNOWN_TABLE", "count": 3}]
-
     (one,) = trigger.json("dlq", "redrive", "--id", first)
     assert [letter["outcome"] for letter in one["letters"]] == ["taken"]
     assert [chunk["symbols"] for chunk in trigger.chunks()] == [["AAPL"]]
@@ -521,6 +536,26 @@ def test_dead_letters_are_listed_shown_and_redriven(
     deleted = trigger("dlq", "delete", "--all")
     assert (deleted.exit_code, "1 deleted" in deleted.stdout) == (0, True), deleted.output
     assert trigger("dlq", "show", broken).exit_code == 1
+
+
+def test_what_rules_of_the_users_refused_is_left_by_the_pipeline_of_the_settings(
+    trigger: TriggerCli, letters: Callable[..., list[str]]
+) -> None:
+    reasons = ("BREAKER_OPEN", "NOT_TODAY", "BUSINESS_RULE")
+    letters(_start("AAPL"), _start("NO"), _start("NO"), reasons=reasons)
+    planned = trigger("dlq", "redrive", "--all", "--dry-run")
+    assert (planned.exit_code, "1 dead letter would be redriven" in planned.stdout) == (1, True)
+    assert {tuple(line.split()) for line in planned.stdout.splitlines()} > {
+        ("start", reason, "1") for reason in reasons
+    }
+    done = trigger("dlq", "redrive", "--all")
+    assert (done.exit_code, "1 redriven" in done.stdout, "2 kept" in done.stdout) == (1, True, True)
+    for told in (planned, done):
+        (line,) = [line for line in told.stderr.splitlines() if "left" in line]
+        assert line.startswith("2 dead letters left: refused by a rule or handler of yours")
+        assert line.endswith("give --pipeline or --function")
+        assert "kept:" not in told.stderr
+    assert [chunk["symbols"] for chunk in trigger.chunks()] == [["AAPL"]]
 
 
 @pytest.mark.parametrize("command", ["delete", "redrive"])
@@ -592,7 +627,8 @@ def test_letters_go_where_they_belong(
     trigger: TriggerCli, letters: Callable[..., list[str]], aws_side: Mapping[str, Any], function: str
 ) -> None:
     chunk = {"chunk_id": "c-1", "chunk_index": 0, "symbols": ["AAPL"]}
-    (start,) = letters(_start())
+    # A rule's code: the function has the rules.
+    (start,) = letters(_start(), reasons=["NOT_TODAY"])
     url = aws_side["dead_letter_queue_url"]
     on_queue(trigger.settings, url, lambda queue: queue.send([OutgoingMessage(json.dumps(chunk))]))
     (done,) = trigger.json("dlq", "redrive", "--all", "--to-queue", aws_side["queue_url"], code=1)
@@ -602,7 +638,8 @@ def test_letters_go_where_they_belong(
     assert trigger.chunks() == [chunk]
     (done,) = trigger.json("dlq", "redrive", "--id", start, "--function", function)
     assert [letter["outcome"] for letter in done["letters"]] == ["taken"]
-    assert trigger.json("dlq", "list") == []
+    none = trigger("dlq", "list")
+    assert (len(none.stdout.splitlines()), "there are no dead letters" in none.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

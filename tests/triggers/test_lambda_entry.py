@@ -119,13 +119,15 @@ def test_no_message_of_a_batch_is_lost_without_a_word() -> None:
 def test_a_manual_call_that_came_wrapped_has_nobody_who_is_answered() -> None:
     scene = Scene()
     scene.handler.error = RuntimeError()
-    by_topic = {
+    by_topic: dict[str, Any] = {
         "Records": [{"EventSource": "aws:sns", "Sns": {"Message": json.dumps(manual()), "MessageId": "n"}}]
     }
     for raw in (by_topic, again(manual())):
         with pytest.raises(TriggerFailedError):
             invoke(scene, raw)
     assert invoke(scene, manual())["statusCode"] == 500
+    by_topic["Records"][0]["Sns"]["Message"] = "no json"
+    assert not asyncio.run(Scene().pipeline.run(by_topic)).has_caller
     scene.pipeline.lambda_handler.close()
 
 

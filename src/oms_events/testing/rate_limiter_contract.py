@@ -88,6 +88,31 @@ class RateLimiterContract:
         await clock.advance(60)
         assert await limiter.look(name, THREE_A_MINUTE) == 0.0
 
+    async def test_it_says_how_much_is_used(
+        self, limiter: RateLimiter, other: RateLimiter, name: str, clock: ManualClock
+    ) -> None:
+        assert await limiter.used(name, THREE_A_MINUTE) == 0
+        assert await limiter.take(name, THREE_A_MINUTE) == 0.0
+        await clock.advance(30)
+        assert await other.take(name, THREE_A_MINUTE, count=2) == 0.0
+        assert [await one.used(name, THREE_A_MINUTE) for one in (limiter, other)] == [3, 3]
+        await clock.advance(30)
+        assert await limiter.used(name, THREE_A_MINUTE) == 2
+        assert await limiter.used(name, Quota(limit=1, window=90)) == 3
+
+    async def test_a_reset_forgets_starts_and_marks(
+        self, limiter: RateLimiter, other: RateLimiter, name: str
+    ) -> None:
+        assert await limiter.reset(name) is False
+        assert await limiter.take(name, THREE_A_MINUTE, count=3) == 0.0
+        await limiter.mark_waiting(name, 40)
+        assert await other.reset(name) is True
+        assert (await limiter.used(name, THREE_A_MINUTE), await limiter.reset(name)) == (0, False)
+        assert await limiter.take(name, THREE_A_MINUTE, count=3) == 0.0
+        await other.mark_waiting(name + "2", 40)
+        assert await limiter.reset(name + "2") is True
+        assert await limiter.take(name + "2", THREE_A_MINUTE) == 0.0
+
     async def test_names_have_nothing_to_do_with_each_other(self, limiter: RateLimiter, name: str) -> None:
         assert await limiter.take(name, THREE_A_MINUTE, count=3) == 0.0
         for more in ("ä#/ \n", "2", "x" * 900):
@@ -184,9 +209,11 @@ class RateLimiterContract:
 
     @pytest.mark.parametrize("wrong", ["", "x" * 1025, "\ud800"])
     async def test_what_is_no_name_is_refused(self, limiter: RateLimiter, wrong: str) -> None:
-        for call in (limiter.take, limiter.look):
+        for call in (limiter.take, limiter.look, limiter.used):
             with pytest.raises(ValueError, match="name = "):
                 await call(wrong, THREE_A_MINUTE)
+        with pytest.raises(ValueError, match="name = "):
+            await limiter.reset(wrong)
 
     @pytest.mark.parametrize("count", [0, -1, 4])
     async def test_a_count_that_never_fits_is_refused(self, limiter: RateLimiter, name: str, count: int) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from oms_events.triggers.guards.outbound import OutboundLimiter
     from oms_events.triggers.guards.rate import Behind, MemoryRateLimiter, RateLimiter
     from oms_events.triggers.guards.rate_dynamodb import DynamoDBRateLimiter
-    from oms_events.triggers.lambda_entry import LambdaHandler
+    from oms_events.triggers.lambda_entry import Handled, LambdaHandler
     from oms_events.triggers.pipeline import TriggerPipeline
     from oms_events.triggers.problems import Code, Problem
     from oms_events.triggers.reading.custom_events import (
@@ -114,6 +114,7 @@ __all__ = [
     "Exclusive",
     "FunctionTarget",
     "GuardTableConfig",
+    "Handled",
     "HandledLetter",
     "Handler",
     "IngestionDetail",
@@ -209,6 +210,7 @@ _MODULES = {
     "Exclusive": "oms_events.triggers.guards.exclusion",
     "FunctionTarget": "oms_events.triggers.sending.redrive",
     "GuardTableConfig": "oms_events.triggers.guards.config",
+    "Handled": "oms_events.triggers.lambda_entry",
     "HandledLetter": "oms_events.triggers.sending.redrive",
     "Handler": "oms_events.triggers.start",
     "IngestionDetail": "oms_events.triggers.reading.custom_events",

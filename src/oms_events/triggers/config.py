@@ -35,14 +35,18 @@ def quota_name(trigger_type: TriggerType) -> QuotaName:
 
 
 class TriggerDefaults(ConfigModel):
-    """What a start means that does not say it; each use is logged as a warning."""
+    """What a start means that does not say it; each use is logged as a warning.
+
+    Values are as in `TriggerRequest`.
+    """
 
     data_source: str = "yahoo_finance"
     data_type: str = "prices"
     domain: str = "market"
     table_name: str = "prices"
     symbols: tuple[str, ...] = ()
-    """Used where nobody loads them; empty, and without a source of symbols, such a start is refused."""
+    """Used where nobody loads them; unless given, those of `TriggerConfig.environment`. Where there are none,
+    such a start is refused."""
     period: str = "1mo"
     interval: str = "1d"
     file_format: str = "json"

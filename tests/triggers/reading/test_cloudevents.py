@@ -92,6 +92,12 @@ def test_words_end_where_they_are_seen_to(detail_type: str, event_type: str) -> 
     assert read_starts(event(**of | {"type": "x.ready"}), config=CONFIG, events=events).problems
 
 
+def test_a_misspelt_key_of_the_data_is_refused() -> None:
+    asked = {"domain": "market", "table_name": "prices", "dryrun": True}
+    reading = read_starts(event(type="com.acme.any", source="acme", data=asked), config=CONFIG)
+    assert [(problem.code, problem.field) for problem in reading.problems] == [("UNKNOWN_SHAPE", "data.dryrun")]
+
+
 def test_a_detail_type_needs_no_words() -> None:
     events = EventReaders()
     events.register("acme", "!?", IngestionDetail, lambda detail: {})

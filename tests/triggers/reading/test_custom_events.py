@@ -50,6 +50,24 @@ def test_an_update_that_does_not_say_when_is_ingested_at_once() -> None:
     assert draft_of("universe_updated", immediate_ingestion=None).fields["symbols"] == ["NVDA", "AMD"]
 
 
+@pytest.mark.parametrize("name", ["processing_complete", "universe_updated", "market_close", "adhoc_ingestion"])
+def test_a_misspelt_key_of_a_detail_is_refused(name: str) -> None:
+    (problem,) = read(name, Symbols=["TSLA"]).problems
+    assert (problem.code, problem.field) == ("UNKNOWN_SHAPE", "detail.Symbols")
+    assert "did you mean 'symbols'?" in problem.remedy
+    assert draft_of(name, symbology="ric").unknown == {"symbology": "ric"}
+
+
+def test_the_details_of_users_may_have_such_names() -> None:
+    class Detail(BaseModel):
+        symbols: list[str]
+
+    events = EventReaders()
+    events.register("market.events", "Market Close", Detail, lambda detail: {"symbols": detail.symbols})
+    reading = read("market_close", events, symbols=["A"], symbol="B")
+    assert not reading.problems
+
+
 @pytest.mark.parametrize(
     ("partition", "ds", "symbols"),
     [

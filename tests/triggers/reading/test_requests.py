@@ -37,6 +37,37 @@ def test_an_object_without_a_known_name_starts_nothing() -> None:
     assert problems({"detail": {}}) == [("UNKNOWN_SHAPE", None)]
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("Symbols", "symbols"),
+        ("symbol", "symbols"),
+        ("sybmols", "symbols"),
+        ("dryrun", "dry_run"),
+        ("dry-run", "dry_run"),
+        ("dryRn", "dry_run"),
+        ("forceSymbols", "force_symbols"),
+        ("force_symbol", "force_symbols"),
+        ("override-configs", "override_config"),
+    ],
+)
+def test_a_key_that_is_nearly_a_dangerous_one_is_refused(key: str, meant: str) -> None:
+    for known in ({"urgent": True}, {meant: None}, {"symbols": ["AAPL"]}):
+        (problem,) = read_starts({**known, key: ["TSLA"]}, config=CONFIG).problems
+        assert (problem.code, problem.field, problem.value) == ("UNKNOWN_SHAPE", key, ["TSLA"])
+        assert problem.remedy.startswith(f"did you mean '{meant}'?")
+
+
+def test_other_unknown_keys_are_kept() -> None:
+    others = {"symbology": "ric", "dry": True, "run": 5, "sym": 1, "symbols_note": "x", "": 0, "s" * 99: 1}
+    assert only({"urgent": True, **others}).unknown == others
+
+
+def test_misspelt_keys_are_named_up_to_a_number() -> None:
+    many = {"symbols" + "_" * number: 1 for number in range(1, 40)}
+    assert len(problems({"urgent": True, **many})) == 20
+
+
 def test_null_is_absent_and_wrong_values_are_passed_on() -> None:
     draft = only({"symbols": None, "period": 5, "correlation_id": None, "dry_run": "yes", "override_config": None})
     assert (draft.fields, draft.correlation_id) == ({"period": 5}, None)

@@ -1,17 +1,16 @@
-"""`oms-events trigger breaker list` and `reset`, and `oms-events trigger quotas`."""
+"""`oms-events trigger breaker list` and `reset`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import click
 
 from oms_events.cli.common import ExitCode, ends_cleanly, run
 from oms_events.cli.output import print_json, print_table, tell
-from oms_events.cli.trigger.options import not_configured, takes_settings
+from oms_events.cli.trigger.options import moment_text, not_configured, takes_settings, wait_text
 from oms_events.triggers.guards.breaker import BreakerView
 from oms_events.triggers.request import WORD, WORD_REMEDY
 from oms_events.triggers.settings import TriggerSettings
@@ -40,7 +39,8 @@ def list_(*, settings: TriggerSettings, as_json: bool) -> None:
     views = run(_views(settings))
     if as_json:
         for view in views:
-            print_json({**asdict(view), "state": view.state.value})
+            times = {"last_failure": moment_text(view.last_failure), "opened_at": moment_text(view.opened_at)}
+            print_json({**asdict(view), **times, "state": view.state.value})
         return
     columns = ("domain", "table", "state", "failures", "last failure", "opened", "next trial")
     print_table(columns, [_row(view) for view in views])
@@ -68,20 +68,6 @@ def reset(*, domain: str, table_name: str, settings: TriggerSettings, as_json: b
     sys.exit(ExitCode.OK if was_there else ExitCode.FAILED)
 
 
-@click.command()
-@ends_cleanly
-@takes_settings
-def quotas(*, settings: TriggerSettings, as_json: bool) -> None:
-    """Show the quotas of starts, and when the next may run; counts nothing."""
-    found = run(_look(settings))
-    if as_json:
-        for one in found:
-            print_json(one)
-        return
-    rows = [(one["name"], one["limit"], f"{one['window']:g} s", _wait(one["retry_after"])) for one in found]
-    print_table(("quota", "limit", "in any", "next start"), rows)
-
-
 async def _views(settings: TriggerSettings) -> Sequence[BreakerView]:
     breakers = settings.create_breakers()
     if breakers is None:
@@ -98,26 +84,7 @@ async def _reset(settings: TriggerSettings, domain: str, table_name: str) -> boo
         return await breakers.reset(domain, table_name)
 
 
-async def _look(settings: TriggerSettings) -> list[dict[str, Any]]:
-    limiter = settings.create_rate_limiter()
-    if limiter is None:
-        raise not_configured("rate_table")
-    async with limiter:
-        return [
-            {
-                "name": name,
-                "limit": quota.limit,
-                "window": quota.window,
-                "retry_after": await limiter.look(name, quota),
-            }
-            for name, quota in sorted(settings.config.quotas.items())
-        ]
-
-
 def _row(view: BreakerView) -> tuple[object, ...]:
-    trial = "at work" if view.trial_running else None if view.opened_at is None else _wait(view.retry_after)
-    return view.domain, view.table_name, view.state.value, view.failures, view.last_failure, view.opened_at, trial
-
-
-def _wait(seconds: float) -> str:
-    return f"in {seconds:.0f} s" if seconds else "now"
+    trial = "at work" if view.trial_running else None if view.opened_at is None else wait_text(view.retry_after)
+    times = moment_text(view.last_failure), moment_text(view.opened_at)
+    return view.domain, view.table_name, view.state.value, view.failures, *times, trial

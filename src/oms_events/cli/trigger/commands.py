@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from oms_events.cli.trigger.breakers import breaker, quotas
+from oms_events.cli.trigger.breakers import breaker
 from oms_events.cli.trigger.dead_letters import dlq
+from oms_events.cli.trigger.quotas import quotas
 from oms_events.cli.trigger.running import run_
 from oms_events.cli.trigger.schedules import next_, schedule
 from oms_events.cli.trigger.tables import table

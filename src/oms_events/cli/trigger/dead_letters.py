@@ -19,7 +19,9 @@ from oms_events.cli.common import ExitCode, ends_cleanly, run
 from oms_events.cli.output import print_fields, print_json, print_table, tell
 from oms_events.cli.progress import OnDone, counted, progress_bar
 from oms_events.cli.trigger.options import Command, not_configured, takes_settings, tell_of_pipeline, to_pipeline
-from oms_events.triggers.sending.letters import StoredLetter
+from oms_events.errors import TriggerError
+from oms_events.triggers.problems import Code
+from oms_events.triggers.sending.letters import LetterKind, StoredLetter
 from oms_events.triggers.sending.redrive import (
     GROUP_SEEN,
     DeadLetterAdmin,
@@ -40,6 +42,11 @@ _TOLD: Final = 20
 _MANY: Final = 100_000
 """Letters that are looked at before all of them are changed."""
 _DONE: Final = frozenset((LetterOutcome.TAKEN, LetterOutcome.DELETED))
+_OUR_REASONS: Final = frozenset(Code) - {Code.BUSINESS_RULE}
+_LEFT: Final = (
+    "refused by a rule or handler of yours, which the pipeline of the settings does not have; "
+    "give --pipeline or --function"
+)
 _NOT_THERE: Final = "there is no such dead letter, or others have it for a while"
 _WORDS: Final = {"redrive": "redriven", "delete": "deleted"}
 _COLUMNS: Final = ("id", "kind", "reason", "type", "correlation id", "given up", "receives")
@@ -142,6 +149,8 @@ def list_(*, limit: int, queue: Letters, settings: TriggerSettings, as_json: boo
             print_json(letter.document())
         return
     print_table(_COLUMNS, [_row(letter) for letter in letters])
+    if not letters:
+        tell("there are no dead letters, or others have them for a while")
     if len(letters) == limit:
         tell(f"there may be more than these {limit}: --limit shows more")
 
@@ -192,7 +201,8 @@ def redrive(
 ) -> None:
     """Start dead letters again, and delete those that went on.
 
-    They start on the deployed function, which answers nobody, or in this process, on the pipeline of the settings.
+    They start on the deployed function, which answers nobody, or in this process, on the pipeline of the settings:
+    that has no rules and handler of yours, and leaves the letters that those refused.
     A letter that does not go on is kept, or moved, when it became another one with the new reason; --all is those
     that are there when it begins. Ends with 1 when one was not sent on.
     """
@@ -209,7 +219,8 @@ def redrive(
         async with queue.open() as admin, _open_target(settings, function, pipeline, to_queue) as target:
             return await admin.redrive(_Counted(target, on_done), ids)
 
-    _carry_out("redrive", change, queue, selected, as_json=as_json)
+    leaves = _no_letter if given else is_of_users_rules
+    _carry_out("redrive", change, queue, selected, leaves=leaves, as_json=as_json)
 
 
 @dlq.command()
@@ -224,7 +235,7 @@ def delete(*, selected: Selected, queue: Letters, settings: TriggerSettings, as_
         on_done(len(handled))
         return handled
 
-    _carry_out("delete", change, queue, selected, as_json=as_json)
+    _carry_out("delete", change, queue, selected, leaves=_no_letter, as_json=as_json)
 
 
 def _carry_out(
@@ -233,12 +244,13 @@ def _carry_out(
     queue: Letters,
     selected: Selected,
     *,
+    leaves: Callable[[StoredLetter], bool],
     as_json: bool,
 ) -> None:
     shows_bar = not (as_json and sys.stdout.isatty())
     found: dict[str, Any] = {"dry_run": selected.dry_run}
     ids, count = selected.ids, len(selected.ids)
-    may_be_more = False
+    may_be_more, left = False, 0
     if selected.dry_run or not selected.ids:
         with progress_bar("looking for dead letters", wanted=shows_bar):
             letters = run(queue.all())
@@ -246,7 +258,8 @@ def _carry_out(
         groups = Counter((letter.kind.value, letter.reason) for letter in chosen)
         # What is asked about is what is changed, and nothing that comes later.
         ids = [letter.message_id for letter in chosen]
-        count, found["selected"] = len(chosen), len(chosen)
+        found["selected"], left = len(chosen), sum(map(leaves, chosen))
+        count = len(chosen) - left
         seen = Counter(letter.group for letter in letters if queue.config.is_fifo)
         may_be_more = not selected.ids and (len(letters) == _MANY or max(seen.values(), default=0) >= GROUP_SEEN)
         found["groups"] = [
@@ -257,11 +270,14 @@ def _carry_out(
         if not as_json and groups:
             print_table(("kind", "reason", "dead letters"), [(*group, one) for group, one in groups.items()])
     handled: Sequence[HandledLetter] = ()
-    if count and not selected.dry_run:
-        if not selected.yes and sys.stdin.isatty():
+    if ids and not selected.dry_run:
+        if count and not selected.yes and sys.stdin.isatty():
             click.confirm(f"{name} {counted(count, 'dead letter')}?", abort=True, err=True)
-        with progress_bar(name, total=count, wanted=shows_bar) as on_done:
+        with progress_bar(name, total=len(ids), wanted=shows_bar) as on_done:
             handled = run(change(ids, on_done))
+        left = sum(one.problem == _LEFT for one in handled)
+    if left:
+        tell(f"{counted(left, 'dead letter')} left: {_LEFT}")
     if as_json:
         print_json(found if selected.dry_run else {**found, "letters": [asdict(one) for one in handled]})
     elif selected.dry_run:
@@ -270,12 +286,12 @@ def _carry_out(
         _report(handled)
     if may_be_more:
         tell("there may be more, which show when these are gone: call it again")
-    is_missing = selected.dry_run and count < len(selected.ids)
+    is_missing = selected.dry_run and (left > 0 or count < len(selected.ids))
     sys.exit(ExitCode.FAILED if is_missing or any(one.outcome not in _DONE for one in handled) else ExitCode.OK)
 
 
 def _report(handled: Sequence[HandledLetter]) -> None:
-    problems = [one for one in handled if one.outcome not in _DONE]
+    problems = [one for one in handled if one.outcome not in _DONE and one.problem != _LEFT]
     for number, one in enumerate(problems):
         if number == _TOLD:
             tell(f"... {len(problems) - number} more; --json tells of each")
@@ -284,6 +300,28 @@ def _report(handled: Sequence[HandledLetter]) -> None:
     words = {LetterOutcome.TAKEN: "redriven", LetterOutcome.TAKEN_AND_KEPT: "redriven, but there again"}
     counts = Counter(words.get(one.outcome, one.outcome.value) for one in handled)
     click.echo("; ".join(f"{count} {word}" for word, count in counts.items()) or "nothing to do")
+
+
+def is_of_users_rules(letter: StoredLetter) -> bool:
+    """Whether a pipeline gave it up for a reason that none without the user's rules and handler has."""
+    return letter.kind is LetterKind.START and letter.reason not in _OUR_REASONS
+
+
+def _no_letter(_: StoredLetter) -> bool:
+    return False
+
+
+class _WithoutRules:
+    """The pipeline of the settings, which would start what the user's own refused."""
+
+    def __init__(self, target: RedriveTarget) -> None:
+        self._target = target
+        self.takes = target.takes
+
+    async def take(self, letter: StoredLetter) -> None:
+        if is_of_users_rules(letter):
+            raise TriggerError(_LEFT)
+        await self._target.take(letter)
 
 
 class _Counted:
@@ -315,7 +353,8 @@ async def _open_target(
         # What its hooks and handler print is no result of ours.
         with redirect_stdout(sys.stderr):
             async with pipeline or settings.create_pipeline() as opened:
-                yield PipelineTarget(opened.handle)
+                started = PipelineTarget(opened.handle)
+                yield started if pipeline is not None else _WithoutRules(started)
 
 
 def _row(letter: StoredLetter) -> tuple[object, ...]:

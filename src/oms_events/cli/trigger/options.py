@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +76,16 @@ def tell_of_pipeline(settings: TriggerSettings) -> None:
     for field, risk in _GUARDS.items():
         if getattr(settings, field) is None:
             tell(f"unguarded: no {field} is configured: {risk}")
+
+
+def moment_text(moment: datetime | None) -> str | None:
+    """A time as all that comes in and out has it: `2026-09-09T22:00:00Z`."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def wait_text(seconds: float) -> str:
+    """When something may go on."""
+    return f"in {seconds:.0f} s" if seconds else "now"
 
 
 def not_configured(field: str) -> ConfigurationError:

@@ -20,6 +20,7 @@ from oms_events.cli.trigger.options import takes_settings, tell_of_pipeline, to_
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.delayed import enveloped
 from oms_events.triggers.reading.recognition import read_starts
+from oms_events.triggers.reading.results import Kind
 from oms_events.triggers.responses import Status
 from oms_events.triggers.settings import TriggerSettings
 from oms_events.triggers.start import Start
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 
 _LONGEST_RUN: Final = 900.0
 """Seconds that a function may take (AWS Lambda guide, "Lambda quotas")."""
+_KINDS: Final[Mapping[Kind, str]] = {
+    "manual": "no object",
+    "scheduled": "a schedule's",
+    "event": "an event",
+    "cloudevent": "a CloudEvent",
+    "s3": "of new objects in S3",
+    "delayed": "an envelope of the delay queue",
+    "queue": "a batch of messages",
+    "notification": "a message of SNS",
+    "unreadable": "nothing that is known",
+}
 _ASYNC: Final = "ASYNCHRONOUS"
 """The reason of an envelope that waited for nothing."""
 
@@ -52,7 +64,7 @@ _ASYNC: Final = "ASYNCHRONOUS"
 )  # fmt: skip
 @click.option(
     "--symbols", multiple=True, metavar="A,B",
-    help="The symbols of a manual call; may be given several times.",
+    help="The symbols of a manual call, in place of the payload's; may be given several times.",
 )  # fmt: skip
 @click.option("--correlation-id", metavar="ID", help="The correlation id of a manual call; made when missing.")
 @click.option("--dry-run", is_flag=True, help="Make a manual call do everything but the sending.")
@@ -85,7 +97,7 @@ def run_(
         raise click.UsageError("nothing to start; give --payload or --symbols")
     changes: dict[str, Any] = {}
     if symbols:
-        changes["symbols"] = [name.strip() for text in symbols for name in text.split(",") if name.strip()]
+        changes["symbols"] = [name for text in symbols for name in _symbols_in(text)]
     if correlation_id is not None:
         changes["correlation_id"] = correlation_id
     if dry_run:
@@ -95,6 +107,7 @@ def run_(
         if pipeline is None:
             tell_of_pipeline(settings)
         answer = run(_start_here(pipeline, payload, settings))
+        _tell_of_log(answer)
     elif refused := [problem for problem in problems if problem.code != Code.UNKNOWN_EVENT]:
         answer = _refused(refused)
     else:
@@ -106,6 +119,23 @@ def run_(
         answer = run(invoke(settings, function, sent, is_async=is_async, timeout=timeout))
     show_answer(answer, as_json=as_json)
     sys.exit(exit_code_of(answer))
+
+
+def _symbols_in(text: str) -> Sequence[str]:
+    """The symbols that an option names. Raises `UsageError` for none, which would start those of the defaults."""
+    if found := [name.strip() for name in text.split(",") if name.strip()]:
+        return found
+    raise click.UsageError(
+        f"--symbols {text!r} names none; give some, such as AAPL,MSFT, or --payload '{{}}' for the defaults"
+    )
+
+
+def _tell_of_log(answer: Answer) -> None:
+    """Says where more of a failure in this process is, unless it was shown."""
+    is_shown = click.get_current_context().params.get("debug")
+    starts = (answer.document, *answer.document.get("results", ()))
+    if not is_shown and any(start.get("status") == Status.FAILED for start in starts):
+        tell("run with --debug to see the log")
 
 
 class Prepared(NamedTuple):
@@ -126,10 +156,14 @@ def _prepared(payload: Any, changes: Mapping[str, Any], settings: TriggerSetting
     is_manual = reading.kind == "manual" and isinstance(payload, dict)
     if changes and not is_manual and reading.kind != "unreadable":
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
-        raise click.UsageError(f"{names}: for a manual call only, but the payload is {reading.kind}")
+        verb, it = ("is", "it") if len(changes) == 1 else ("are", "them")
+        raise click.UsageError(
+            f"{names} {verb} for a manual call only, and the payload is {_KINDS[reading.kind]}: leave {it} out, "
+            "or give a manual call"
+        )
     if is_manual:
         given = changes.get("correlation_id", payload.get("correlation_id"))
-        payload = {**payload, **changes, "correlation_id": uuid.uuid4().hex if given is None else given}
+        payload = {**payload, **changes, "correlation_id": str(uuid.uuid4()) if given is None else given}
         reading = read_starts(payload, config=settings.config)
     found = list(reading.problems)
     envelope: Any = None

@@ -58,6 +58,18 @@ class RateLimiter(Protocol):
         """What `take` would say to one start, without counting it."""
         ...
 
+    async def used(self, name: str, quota: Quota) -> int:
+        """How many starts are in the window now: over the limit, where that was higher before."""
+        ...
+
+    async def reset(self, name: str) -> bool:
+        """Forgets all starts of the name, and its mark; False when there is nothing to forget.
+
+        The quota is free at once, so that more than its limit may start in a window. After an answer that was lost
+        it may say False, though it forgot.
+        """
+        ...
+
     async def mark_waiting(self, name: str, seconds: float) -> None:
         """Says that starts wait for the name's quota: for so long, at most a day, fresh ones stay behind them.
 
@@ -105,6 +117,11 @@ def wait_for(starts: Sequence[int], quota: Quota, count: int, now: int, *, behin
     return Behind(marked) if marked else 0.0
 
 
+def used_of(starts: Sequence[int], quota: Quota, now: int) -> int:
+    """How many of the starts are in the window; all times in microseconds."""
+    return sum(start + span(quota.window) > now for start in starts)
+
+
 def superfluous(found: int, quota: Quota) -> bool:
     """Whether so many starts of a name are to be trimmed to `limit`, which are what the quota needs."""
     return found >= quota.limit + SPARE
@@ -149,6 +166,15 @@ class MemoryRateLimiter:
     async def look(self, name: str, quota: Quota, *, waited: bool = False) -> float:
         check_taken(name, quota, 1)
         return self._wait(name, quota, 1, waited=waited)
+
+    async def used(self, name: str, quota: Quota) -> int:
+        check_name("name", name)
+        return used_of(self._starts.get(name, ()), quota, since_epoch(self._clock.now()))
+
+    async def reset(self, name: str) -> bool:
+        check_name("name", name)
+        forgotten = self._starts.pop(name, None), self._marks.pop(name, None)
+        return forgotten != (None, None)
 
     async def mark_waiting(self, name: str, seconds: float) -> None:
         until = mark_until(name, seconds, since_epoch(self._clock.now()))

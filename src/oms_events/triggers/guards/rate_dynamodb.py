@@ -20,7 +20,15 @@ from oms_events.errors import (
 from oms_events.instrumentation.hooks import Hook, Hooks, QuotaUsedUp
 from oms_events.triggers.config import Quota
 from oms_events.triggers.guards.config import GuardTableConfig
-from oms_events.triggers.guards.rate import MAX_MARK, check_taken, mark_until, superfluous, wait_for
+from oms_events.triggers.guards.rate import (
+    MAX_MARK,
+    check_name,
+    check_taken,
+    mark_until,
+    superfluous,
+    used_of,
+    wait_for,
+)
 from oms_events.triggers.guards.times import expiry, since_epoch, span
 from oms_events.triggers.schema import RATE, TTL_ATTRIBUTE, rate_key
 
@@ -53,8 +61,12 @@ LONGER: Final = "(attribute_not_exists(waiting_until) OR waiting_until < :until)
 THERE: Final = "attribute_exists(starts)"
 """Of a trim: without it, one that comes after TTL has deleted the item would make an empty one."""
 
+SAYS_SOMETHING: Final = "attribute_exists(starts) OR attribute_exists(waiting_until)"
+"""Of a reset."""
+
 TAKE: Final = "SET starts = list_append(:new, if_not_exists(starts, :none)), #ttl = :ttl"
 MARK: Final = "SET waiting_until = :until, #ttl = :ttl"
+RESET: Final = "REMOVE starts, waiting_until"
 
 _PARTS: Final = 1_000_000
 """A stamp is a time in microseconds with so many parts each, of which one is drawn: no two takes have the same."""
@@ -128,6 +140,25 @@ class DynamoDBRateLimiter(DynamoTable):
         check_taken(name, quota, 1)
         standing = await self._read(name)
         return standing.wait(quota, 1, since_epoch(self._clock.now()), waited=waited)
+
+    async def used(self, name: str, quota: Quota) -> int:
+        check_name("name", name)
+        standing = await self._read(name)
+        return used_of(standing.times, quota, since_epoch(self._clock.now()))
+
+    async def reset(self, name: str) -> bool:
+        check_name("name", name)
+        try:
+            await self.repeat(
+                "UpdateItem",
+                TableName=self.name,
+                Key=to_item(rate_key(name)),
+                UpdateExpression=RESET,
+                ConditionExpression=SAYS_SOMETHING,
+            )
+        except ConditionFailedError:
+            return False
+        return True
 
     async def mark_waiting(self, name: str, seconds: float) -> None:
         now = since_epoch(self._clock.now())
@@ -233,9 +264,13 @@ class _Standing(NamedTuple):
     starts: Sequence[int]
     waiting_until: int
 
+    @property
+    def times(self) -> Sequence[int]:
+        """When they were counted, in microseconds."""
+        return [stamp // _PARTS for stamp in self.starts]
+
     def wait(self, quota: Quota, count: int, now: int, *, waited: bool) -> float:
-        times = [stamp // _PARTS for stamp in self.starts]
-        return wait_for(times, quota, count, now, behind=0 if waited else self.waiting_until)
+        return wait_for(self.times, quota, count, now, behind=0 if waited else self.waiting_until)
 
 
 def _standing_of(item: Mapping[str, Any], table: str) -> _Standing:

@@ -16,6 +16,7 @@ from oms_events.triggers.reading.envelopes import EventBridgeEvent
 from oms_events.triggers.reading.event_table import EventReader, EventReaders
 from oms_events.triggers.reading.identity import escaped, event_id
 from oms_events.triggers.reading.json_text import read_object
+from oms_events.triggers.reading.misspelling import misspelt
 from oms_events.triggers.reading.results import Reading
 
 _WRAPPED: Final = "cloudEvents"
@@ -87,6 +88,7 @@ def _read(
         problem = unknown_event(events, "type", f"{event.source}: {event.type}")
         return _broken(problem, correlation_id=origin.derived_id)
     draft, problems = read_document(data, origin)
+    problems += misspelt(draft.unknown, place=place)
     return Reading([draft], problems, "cloudevent", "event")
 
 

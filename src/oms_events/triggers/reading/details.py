@@ -11,7 +11,8 @@ from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.documents import Origin, read_document
 from oms_events.triggers.reading.event_table import EventReader, EventReaders, NothingToStart
 from oms_events.triggers.reading.identity import told_id
-from oms_events.triggers.reading.models import problems_of, read_model
+from oms_events.triggers.reading.misspelling import misspelt
+from oms_events.triggers.reading.models import InputModel, problems_of, read_model
 from oms_events.triggers.reading.results import Kind, Reading, nothing
 
 
@@ -46,7 +47,11 @@ def read_asked(
         return reading._replace(problems=[Problem(Code.FAILED, remedy, place)], error=error)
     day = document.pop("ds", None)
     origin = origin._replace(detail=model, data=detail, ds=origin.ds if day is None else day)
-    draft, problems = read_document(document, origin, unknown=_unknown(model, detail))
+    unknown = _unknown(model, detail)
+    draft, problems = read_document(document, origin, unknown=unknown)
+    # Details of users' own models may have names that are like ours.
+    if isinstance(model, InputModel):
+        problems += misspelt(unknown, place=place)
     return Reading([draft], problems, kind, origin.trigger_type)
 
 

@@ -9,6 +9,7 @@ from oms_events._config import suggestion
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.documents import CONTROL_FIELDS, Origin, read_document
 from oms_events.triggers.reading.event_table import same_source
+from oms_events.triggers.reading.misspelling import misspelt
 from oms_events.triggers.reading.models import read_model
 from oms_events.triggers.reading.partitions import day_of, fields_of
 from oms_events.triggers.reading.results import Kind, Reading
@@ -27,7 +28,7 @@ def read_request_document(raw: Mapping[str, Any]) -> Reading:
     """The start of a request document: `trigger_type` says of which kind, and without it somebody made it.
 
     An object may be empty: all comes from the defaults then. One that has names, and none that is known, is
-    `UNKNOWN_SHAPE`: a misspelt `symbols` would ingest everything.
+    `UNKNOWN_SHAPE`: a misspelt `symbols` would ingest everything. So is a misspelling of it beside known names.
     """
     if raw and _KNOWN.isdisjoint(raw):
         return Reading(problems=[_unknown_shape(raw)])
@@ -56,6 +57,7 @@ def read_request_document(raw: Mapping[str, Any]) -> Reading:
         if trigger_type == "s3":
             origin = origin._replace(derived_id=id_of(named) or origin.derived_id)
     draft, more = read_document(document, origin)
+    more += misspelt(draft.unknown)
     return Reading([draft], [*problems, *more], _KINDS[draft.trigger_type], draft.trigger_type)
 
 
