@@ -6,9 +6,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 Given = TypeVar("Given")
 
@@ -16,6 +18,8 @@ _log = logging.getLogger("oms_events")
 
 PARTING: Final = 5.0
 """Seconds that a cancellation waits for what must not be left half done."""
+
+_parting_until: ContextVar[float | None] = ContextVar("oms_events_parting_until", default=None)
 
 
 class Clock(Protocol):
@@ -67,6 +71,30 @@ def cancelled_from_outside() -> bool:
     return task is None or task.cancelling() > 0
 
 
+@contextmanager
+def parting_until(deadline: float | None) -> Iterator[None]:
+    """Within its body nothing takes leave after this moment, in the loop's time; None: each has `PARTING`."""
+    token = _parting_until.set(deadline)
+    try:
+        yield
+    finally:
+        _parting_until.reset(token)
+
+
+def parting_time() -> float:
+    """Seconds to take leave in, at most `PARTING`: half of what is left, so that those who come next have some."""
+    deadline = _parting_until.get()
+    if deadline is None:
+        return PARTING
+    return min(PARTING, max(0.0, deadline - asyncio.get_running_loop().time()) / 2)
+
+
+async def in_parting_time(call: Awaitable[Given]) -> Given:
+    """What the call gives; raises `TimeoutError` when it takes longer than `parting_time`."""
+    async with asyncio.timeout(parting_time()):
+        return await call
+
+
 async def seen_through(
     call: Coroutine[Any, Any, Given],
     *,
@@ -76,8 +104,8 @@ async def seen_through(
 ) -> Given:
     """What the call gives. Cancelled meanwhile, it still waits for the call's end, and undoes what it did.
 
-    That is tried for `patience` seconds in all, or until the next cancellation; when it does not succeed that is
-    logged. The cancellation goes on in any case, and no task stays behind.
+    That is tried for `patience` seconds in all, but no longer than `parting_time`, or until the next cancellation;
+    when it does not succeed that is logged. The cancellation goes on in any case, and no task stays behind.
     """
     task = asyncio.create_task(call, name=name)
     try:
@@ -85,7 +113,7 @@ async def seen_through(
     except asyncio.CancelledError:
         if cancelled_from_outside():
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(min(patience, parting_time())):
                     given = await asyncio.shield(task)
                     if undo is not None:
                         await undo(given)
@@ -125,6 +153,21 @@ class PeriodicTask:
                 await self._call()
             except Exception:
                 _log.exception("%s failed", self._name)
+
+
+class LoopBound(Generic[Given]):
+    """Something of asyncio's, which stays with the event loop that it waited in: made anew when another runs."""
+
+    def __init__(self, make: Callable[[], Given]) -> None:
+        self._make = make
+        self._made: tuple[asyncio.AbstractEventLoop, Given] | None = None
+
+    def __call__(self) -> Given:
+        """The one of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._made is None or self._made[0] is not loop:
+            self._made = loop, self._make()
+        return self._made[1]
 
 
 class Slots:

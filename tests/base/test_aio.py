@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oms_events._aio import PeriodicTask, Slots, SystemClock, cancel_and_wait, seen_through
+from oms_events._aio import LoopBound, PeriodicTask, Slots, SystemClock, cancel_and_wait, seen_through
 from oms_events.testing import ManualClock
 
 
@@ -180,3 +180,18 @@ def test_the_system_clock_is_aware_and_never_goes_back() -> None:
     clock = SystemClock()
     assert clock.now().utcoffset() is not None
     assert clock.monotonic() <= clock.monotonic()
+
+
+def test_a_lock_that_was_waited_for_is_another_in_the_next_loop() -> None:
+    lock = LoopBound(asyncio.Lock)
+
+    async def hold() -> asyncio.Lock:
+        async with lock():
+            await asyncio.sleep(0)
+            return lock()
+
+    async def contend() -> set[asyncio.Lock]:
+        return set(await asyncio.gather(hold(), hold()))
+
+    (first,), (second,) = asyncio.run(contend()), asyncio.run(contend())
+    assert first is not second

@@ -186,6 +186,32 @@ def test_what_hangs_in_a_guard_is_given_up_in_time() -> None:
     scene.pipeline.lambda_handler.close()
 
 
+async def hang_for_ever(*_: object, **__: object) -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("hanging", [("leases", "release"), ("breakers", "failed"), ("records", "remove"), None])
+def test_guards_that_hang_as_they_are_given_back_are_given_up_in_time(
+    hanging: tuple[str, str] | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TriggerConfig(exclusive=frozenset(("event",)))
+    scene = Scene(config, handler=hang_for_ever)
+    every = [("leases", "release"), ("breakers", "failed"), ("breakers", "released"), ("records", "remove")]
+    for part, method in every if hanging is None else [hanging]:
+        monkeypatch.setattr(getattr(scene, part), method, hang_for_ever)
+    before = time.monotonic()
+    with pytest.raises(TriggerFailedError):
+        invoke(scene, event(), seconds=0.5)
+    assert time.monotonic() - before < 2
+    if hanging == ("breakers", "failed"):
+        assert "the breaker was not told" in caplog.text
+        assert "left half done" not in caplog.text
+    # What does not hang is given back all the same.
+    assert bool(scene.leases._held) is (hanging in (("leases", "release"), None))
+    assert bool(len(scene.records)) is (hanging in (("records", "remove"), None))
+    scene.pipeline.lambda_handler.close()
+
+
 def test_the_messages_for_which_no_time_is_left_come_again() -> None:
     async def sleep(start: Start) -> None:
         await asyncio.sleep(30)

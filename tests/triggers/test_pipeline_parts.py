@@ -137,6 +137,30 @@ async def test_closing_while_the_parts_open_leaves_none_open() -> None:
     assert part.calls == ["open", "close"]
 
 
+async def test_opening_while_the_pipeline_is_closed_holds() -> None:
+    gate, entered = asyncio.Event(), asyncio.Event()
+
+    class Slow(Part):
+        async def __call__(self, start: Start) -> str:
+            entered.set()
+            await gate.wait()
+            return await super().__call__(start)
+
+    scene = Scene(handler=(part := Slow()))
+    running = asyncio.create_task(scene.handle(manual()))
+    await entered.wait()
+    closing = asyncio.create_task(scene.pipeline.close())
+    await asyncio.sleep(0)
+    opening = asyncio.create_task(scene.pipeline.open())
+    await asyncio.sleep(0)
+    assert refused(await scene.handle(event()))
+    gate.set()
+    await asyncio.gather(running, closing, opening)
+    assert running.result().result == "ran"
+    assert part.calls == ["open", "close", "open"]
+    assert (await scene.handle(event())).result == "ran"
+
+
 async def test_a_handler_may_close_its_own_pipeline() -> None:
     async def handler(start: Start) -> str:
         await scene.pipeline.close()

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from oms_events.errors import StartRefusedError
 from oms_events.idempotency.memory import MemoryIdempotencyStore
 from oms_events.testing.clock import ManualClock
+from oms_events.triggers.problems import Code
 from oms_events.triggers.responses import Status
+from oms_events.triggers.sending.letters import read_letter
 from oms_events.triggers.sending.publishing import EventSender
 from oms_events.triggers.start import Start
-from tests.triggers.pipelines import Scene, event, limited, manual, schedule
+from tests.triggers.pipelines import Scene, event, limited, manual, new_objects, schedule
 from tests.triggers.strategies import payload
 
 FLOW = "transform-run-17"
@@ -173,3 +176,58 @@ async def test_a_key_that_is_not_this_starts_is_not_taken_from_an_envelope() -> 
         await scene.handle({"delayed_start": {**held, "key": key}})
     await scene.handle({"delayed_start": {**held, "key": "market:prices:-:event-1"}})
     assert keys == ["market:prices:2026-09-09:event-1", "market:prices:-:event-1"]
+
+
+async def test_what_lambda_gave_up_is_the_same_start_when_it_is_redriven() -> None:
+    def given_up(raw: Any, **more: str) -> Any:
+        attributes = {"RequestID": "request-1", "ErrorCode": "200", **more}
+        return read_letter("m", json.dumps(raw), attributes={}, message_attributes=attributes).input()
+
+    def redriven(raw: Any, **more: str) -> Any:
+        return scene.pipeline.run(given_up(raw, **more), delivery_id="request-2")
+
+    scene = Scene()
+    for raw in (
+        {"symbols": ["AAPL"]},
+        {"symbols": ["AAPL"], "trigger_time": "2026-09-09T16:00:00Z"},
+        event(),
+        new_objects("market/prices/a.json", "market/prices/b.json"),
+    ):
+        first = (await scene.pipeline.run(raw, delivery_id="request-1")).response
+        assert first.ok
+        count = len(scene.handler.starts)
+        handled = await redriven(raw)
+        assert {one.status for one in handled.response.results or [handled.response]} == {Status.DUPLICATE}
+        assert (handled.response.correlation_id, handled.has_caller) == (first.correlation_id, False)
+        assert len(scene.handler.starts) == count
+        # Also when it was given up again.
+        assert (await scene.pipeline.run(given_up(given_up(raw)), delivery_id="request-3")).response.ok
+        assert len(scene.handler.starts) == count
+    # Its letter is that start as well.
+    scene.handler.error = StartRefusedError("NO", "no")
+    assert not (await redriven({"symbols": ["MSFT"]}, RequestID="request-4")).response.ok
+    scene.handler.error = None
+    assert (await scene.handle(scene.dead_letters.letters[-1].input())).correlation_id == "request-4"
+    again = await scene.pipeline.run({"symbols": ["MSFT"]}, delivery_id="request-4")
+    assert again.response.status is Status.DUPLICATE
+    # An id that can be none is not taken, and a broken envelope is a problem.
+    broken = {"delayed_start": {"version": 1, "raw": {"symbols": ["A"]}, "delivery_id": "\n"}}
+    assert (await scene.pipeline.run(broken, delivery_id="request-5")).response.correlation_id == "request-5"
+    broken["delayed_start"]["delivery_id"] = None
+    (problem,) = (await scene.handle(broken)).problems
+    assert (problem.code, problem.field) == (Code.WRONG_TYPE, "delayed_start.delivery_id")
+
+
+async def test_a_manual_call_whose_id_has_another_start_is_a_dead_letter_where_nobody_waits() -> None:
+    scene = Scene()
+    scene.handler.error = StartRefusedError("NO", "no")
+    await scene.handle(manual(symbols=["AAPL"]))
+    scene.handler.error = None
+    assert (await scene.handle(manual(symbols=["MSFT"]))).ok
+    # Its caller sees the answer; who redrives it on a function does not.
+    assert not (await scene.handle(manual(symbols=["AAPL"]))).dead_letter
+    (stored,) = scene.dead_letters.letters
+    response = await scene.handle(stored.input())
+    assert (response.status_code, response.retryable, response.dead_letter) == (409, False, True)
+    letter = scene.dead_letters.letters[-1]
+    assert (letter.reason, letter.input(), letter.key) == (Code.PAYLOAD_MISMATCH, stored.input(), stored.key)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from oms_events._aio import Clock, SystemClock
+from oms_events._aio import Clock, LoopBound, SystemClock
 from oms_events._aws.config import TableConfig
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
 from oms_events._aws.tables import KeyColumn, TableShape, create_request, described_keys, schema
@@ -57,7 +57,7 @@ class DynamoTable:
         self._borrowed = client
         self._clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
-        self._opening = asyncio.Lock()
+        self._opening = LoopBound(asyncio.Lock)
         self._dynamo: DynamoClient | None = None
         self._is_closed = False
 
@@ -70,7 +70,7 @@ class DynamoTable:
         if self._dynamo is not None and not self._is_closed:
             return
         self._is_closed = False
-        async with self._opening:
+        async with self._opening():
             if self._dynamo is None:
                 self._dynamo = await self.retried(self._connect)
 
@@ -81,7 +81,7 @@ class DynamoTable:
     async def close(self) -> None:
         """Closes what was opened here; idempotent. Calls that are under way fail, and so do later ones."""
         self._is_closed = True
-        async with self._opening:
+        async with self._opening():
             dynamo, self._dynamo = self._dynamo, None
             if dynamo is not None:
                 await dynamo.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from oms_events._aio import Clock, SystemClock
+from oms_events._aio import Clock, LoopBound, SystemClock
 from oms_events._aws.dynamodb import DynamoClient, open_dynamo
 from oms_events._aws.marshal import from_item, to_item
 from oms_events.errors import (
@@ -75,7 +75,7 @@ class DynamoDBIdempotencyStore:
         self._borrowed = client
         self._clock = clock or SystemClock()
         self._draw = draw
-        self._opening = asyncio.Lock()
+        self._opening = LoopBound(asyncio.Lock)
         self._dynamo: DynamoClient | None = None
 
     async def open(self) -> None:
@@ -84,7 +84,7 @@ class DynamoDBIdempotencyStore:
         Raises `ConfigurationError` for a table of another shape or a region, profile or file that is missing,
         `MissingExtraError` without aioboto3, and a `StorageError`.
         """
-        async with self._opening:
+        async with self._opening():
             if self._dynamo is not None:
                 return
             config = self._config

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import orjson
 
-from oms_events._aio import PARTING, Clock, SystemClock, seen_through
+from oms_events._aio import Clock, SystemClock, in_parting_time, seen_through
 from oms_events.errors import (
     PayloadMismatchError,
     ResultNotStoredError,
@@ -184,7 +184,6 @@ class IdempotentRun:
     async def _release(self) -> None:
         """Never raises but when cancelled again: the error under way is the one to show."""
         try:
-            async with asyncio.timeout(PARTING):
-                await self._store.remove(self.key, self._token)
+            await in_parting_time(self._store.remove(self.key, self._token))
         except Exception as error:
             _log.warning("the record of %s was not removed and will expire: %r", self.key, error)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from oms_events._aio import PARTING, Clock, seen_through
+from oms_events._aio import Clock, in_parting_time, seen_through
 from oms_events.errors import (
     LeaseHeldError,
     LeaseLostError,
@@ -33,9 +32,6 @@ _log = logging.getLogger("oms_events")
 
 PREFIX: Final = "trigger"
 """Of the keys under which starts are recorded."""
-_UNTIL_BACK: Final = 90.0
-"""Seconds that a start needs to be back from the delay queue once the quota has room: it is out of sight at first
-(60 s in the preset's), and then has to be received."""
 
 Work = Callable[[int | None], Awaitable[Any]]
 """What is guarded; it is given the fence of its lease, where it has one. It raises `Stopped` to say no."""
@@ -144,11 +140,12 @@ class Admission:
         if self._guards.rate is None or quota is None or stop.problems[0].code != Code.RATE_LIMITED:
             return
         try:
-            # What the quota itself says: who only had to stand behind others keeps nobody from going, and time
-            # that is kept already is not added to.
+            # What the quota itself says: who only had to stand behind others keeps nobody from going. And not for
+            # longer, as those that it keeps back would find the quota full, and mark it, when they come again.
             wait = await self._guards.rate.look(name, quota, waited=True)
             if wait > 0:
-                await self._guards.rate.mark_waiting(name, wait + _UNTIL_BACK)
+                told = wait if stop.retry_after is None else stop.retry_after
+                await self._guards.rate.mark_waiting(name, min(wait, told))
         except Exception as error:
             _log.warning("starts that come later may go before %s: %r", request.correlation_id, error)
 
@@ -232,9 +229,8 @@ class _Settlement:
 
     async def _tell(self, call: Coroutine[Any, Any, None]) -> None:
         try:
-            async with asyncio.timeout(PARTING):
-                # The start has ended: who cancels it now would leave its trial behind.
-                await seen_through(call, name="oms-events-trigger-settlement")
+            # The start has ended: who cancels it now would leave its trial behind.
+            await seen_through(in_parting_time(call), name="oms-events-trigger-settlement")
         except Exception as error:
             _log.warning("the breaker was not told how a start ended: %r", error)
 

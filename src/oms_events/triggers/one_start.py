@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from oms_events._aio import Clock
+from oms_events._aio import Clock, parting_until
 from oms_events._text import one_line
 from oms_events.errors import QueueError, StorageError
 from oms_events.instrumentation.correlation import correlated
@@ -19,11 +19,11 @@ from oms_events.triggers.endings import BUSY, SKIPPED, Ending, Stopped, answer, 
 from oms_events.triggers.parts import Parts
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.results import Reading
-from oms_events.triggers.request import TriggerRequest
+from oms_events.triggers.request import TriggerRequest, is_correlation_id
 from oms_events.triggers.responses import Status, TriggerResponse
 from oms_events.triggers.setting_aside import Aside
 from oms_events.triggers.start import Draft
-from oms_events.triggers.validation import Completed, complete, is_correlation_id, key_of, own_key, payload_of
+from oms_events.triggers.validation import Completed, complete, key_of, own_key, payload_of
 from oms_events.triggers.work import Worker
 
 _log = logging.getLogger("oms_events")
@@ -31,6 +31,8 @@ _log = logging.getLogger("oms_events")
 _LOGGED: Final = 10
 """Problems, and unknown keys, that a line of the log names."""
 _LONGEST_NAME: Final = 100
+_PARTING_SHARE: Final = 1.5
+"""Of the grace, after which the guards are given up: half of it after everything else."""
 _LONGEST_REASON: Final = 1_000
 
 
@@ -67,7 +69,7 @@ class StartRunner:
         """How the start ended. Never raises but `CancelledError`, which leaves no guard taken.
 
         At `until`, in the loop's time, the handler is cancelled and counts as failed; `grace` seconds later all of
-        it is given up.
+        it is given up, and half of `grace` after that also what the guards still give back.
         """
         began = self._clock.monotonic()
         request, problems, defaulted = self._complete(draft)
@@ -76,8 +78,10 @@ class StartRunner:
         with correlated(request.correlation_id):
             self._tell_of_gaps(draft, request, defaulted)
             try:
-                async with asyncio.timeout_at(None if until is None else until + grace):
-                    response = await self._guarded(draft, request, until)
+                parting = parting_until(None if until is None else until + grace * _PARTING_SHARE)
+                with parting:
+                    async with asyncio.timeout_at(None if until is None else until + grace):
+                        response = await self._guarded(draft, request, until)
             except Exception as error:
                 # A guard that breaks, or the time that is over: what is held expires, if it was not given back.
                 remedy = f"it failed here with {type(error).__name__}; the log has more. Try again later"
@@ -160,6 +164,8 @@ class StartRunner:
         ending = stop.ending
         # Its caller knows, and a dry run leaves nothing behind.
         is_kept = False
+        if stop.is_mismatch and not has_caller(draft):
+            ending = replace(ending, dead_letter=True)
         is_only_answered = draft.dry_run or (ending.status is Status.STOPPED and has_caller(draft))
         try:
             if ending.may_wait and not draft.dry_run and await self._aside.delay(draft, request, stop):
@@ -171,7 +177,8 @@ class StartRunner:
                 ending, is_kept = replace(ending, retryable=False), True
         except Stopped as other:
             stop, ending = other, other.ending
-        if ending.may_wait and draft.trigger_type in ("event", "s3") and self._aside.keeps(draft):
+        keeps = draft.trigger_type in ("event", "s3") and self._aside.keeps(draft)
+        if ending.may_wait and keeps and not draft.dry_run:
             await self._admission.let_wait(request, stop)
         # One that comes again was asked for again, and waits until the other has ended.
         if ending is BUSY and draft.trigger_type == "schedule" and not draft.was_aside:

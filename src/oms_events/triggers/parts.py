@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from oms_events._aio import PARTING
+from oms_events._aio import PARTING, parting_until
 from oms_events.errors import ConfigurationError, QueueError, StorageError
 from oms_events.instrumentation.correlation import correlated
 from oms_events.triggers.endings import Stopped
@@ -53,11 +53,15 @@ class Parts:
     async def open(self) -> None:
         """Opens the parts, also after `close`; idempotent. Raises what they raise: then none of them is open.
 
-        Raises `ConfigurationError` while another event loop that runs has them.
+        While the parts are being closed it waits for that, and opens them again. Raises `ConfigurationError` while
+        another event loop that runs has them.
         """
         self._claim()
-        self._is_closed = False
-        await self._open()
+        # Not before: `close` may be at work, and would close what was told to be open.
+        async with self._opening:
+            self._is_closed = False
+            if self._opened is None:
+                await self._open_parts()
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[None]:
@@ -88,6 +92,8 @@ class Parts:
         self._claim()
         self._is_closed = True
         async with self._opening:
+            # Whoever had the lock may have opened them.
+            self._is_closed = True
             try:
                 await self._until_unused(timeout)
             finally:
@@ -113,7 +119,7 @@ class Parts:
         try:
             self._claim()
             # Tasks that parts begin live on: they belong to no start.
-            with correlated(None):
+            with correlated(None), parting_until(None):
                 await self._open()
         except _OtherLoopError as error:
             raise Stopped(Problem(Code.FAILED, str(error))) from error
@@ -125,16 +131,18 @@ class Parts:
         if self._is_open():
             return
         async with self._opening:
-            if self._is_open():
-                return
-            await self._leave()
-            async with AsyncExitStack() as opened:
-                for part in self._parts:
-                    if callable(open_part := getattr(part, "open", None)):
-                        await open_part()
-                    if self._closes and callable(close_part := getattr(part, "close", None)):
-                        opened.push_async_callback(close_part)
-                self._opened = opened.pop_all()
+            if not self._is_open():
+                await self._open_parts()
+
+    async def _open_parts(self) -> None:
+        await self._leave()
+        async with AsyncExitStack() as opened:
+            for part in self._parts:
+                if callable(open_part := getattr(part, "open", None)):
+                    await open_part()
+                if self._closes and callable(close_part := getattr(part, "close", None)):
+                    opened.push_async_callback(close_part)
+            self._opened = opened.pop_all()
 
     def _is_open(self) -> bool:
         if self._is_closed:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import count
 from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
@@ -34,9 +32,8 @@ from oms_events.triggers.rules import BusinessRule
 from oms_events.triggers.sending.dead_letters import DeadLetters
 from oms_events.triggers.sending.delay import DelayQueue
 from oms_events.triggers.setting_aside import Aside
-from oms_events.triggers.start import Draft, Handler, Queued
+from oms_events.triggers.start import Handler, Queued
 from oms_events.triggers.symbols import SymbolSource
-from oms_events.triggers.validation import is_correlation_id
 from oms_events.triggers.work import Worker
 
 _log = logging.getLogger("oms_events")
@@ -103,7 +100,8 @@ class TriggerPipeline:
     async def open(self) -> None:
         """Opens the parts, also after `close`; idempotent. Raises what they raise, and then none of them is open.
 
-        Raises `ConfigurationError` while another event loop, which runs, has them.
+        While they are being closed it waits for that, so a handler should not call it. Raises `ConfigurationError`
+        while another event loop, which runs, has them.
         """
         await self._parts.open()
 
@@ -148,7 +146,7 @@ class TriggerPipeline:
             return Handled(answer(FAILED, [_BROKEN]), has_caller=False)
         if reading.messages:
             return await self._run_messages(reading.messages, until, grace)
-        reading = _known_as(reading, delivery_id)
+        reading = reading.delivered_as(delivery_id)
         response = await self._answered(reading, until, grace)
         if reading.kind == "queue":
             # No batch that could be: Lambda takes an empty id as all of its messages, and none is deleted.
@@ -208,23 +206,6 @@ class TriggerPipeline:
                     group.create_task(holding, name=f"hold message {queued.message_id}")
         except (TimeoutError, Stopped) as error:
             _log.warning("%d messages were not held, and come again by themselves: %r", len(messages), error)
-
-
-def _known_as(reading: Reading, delivery_id: str | None) -> Reading:
-    """The reading whose drafts all have an id, where the delivery has one, and say that nobody waits for them."""
-    several = sum(1 for _ in reading.all_drafts()) > 1
-    numbers = count()
-
-    def tell(draft: Draft) -> Draft:
-        at = next(numbers)
-        if reading.is_wrapped:
-            draft = replace(draft, is_wrapped=True)
-        if draft.correlation_id is not None or not is_correlation_id(delivery_id):
-            return draft
-        told = f"{delivery_id}.{at}" if several else delivery_id
-        return replace(draft, correlation_id=told, is_timeless="trigger_time" not in draft.fields)
-
-    return reading.with_drafts(tell)
 
 
 def _behind(first: TriggerResponse) -> TriggerResponse:

@@ -80,3 +80,8 @@ class TriggerRequest(ConfigModel):
         if wrong := [symbol for symbol in symbols if SYMBOL.fullmatch(symbol) is None]:
             raise ValueError(f"{', '.join(map(repr, wrong))}: {SYMBOL_REMEDY}")
         return symbols
+
+
+def is_correlation_id(value: object) -> bool:
+    """Whether it may be one, and be written to a log as it is."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_CORRELATION_ID and value.isprintable()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from oms_events._aio import Clock, SystemClock, cancel_and_wait
+from oms_events._aio import Clock, LoopBound, SystemClock, cancel_and_wait
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.service import ServiceClient
 from oms_events._aws.storage import PARAMETER_STORE
@@ -85,7 +85,7 @@ class ParameterStoreSymbols:
         self._retry = retry
         self._clock = clock or SystemClock()
         self._draw = draw
-        self._opening = asyncio.Lock()
+        self._opening = LoopBound(asyncio.Lock)
         self._ssm: ServiceClient | None = None
         self._is_closed = False
         self._loaded: _Loaded | None = None
@@ -98,7 +98,7 @@ class ParameterStoreSymbols:
         aioboto3, and a `StorageError` when credentials cannot be had.
         """
         self._is_closed = False
-        async with self._opening:
+        async with self._opening():
             if self._ssm is None:
                 self._ssm = await PARAMETER_STORE.open(
                     self._config, connections=_CONNECTIONS, session=self._session, client=self._borrowed
@@ -109,7 +109,7 @@ class ParameterStoreSymbols:
         self._is_closed = True
         loading, self._loading = self._loading, None
         await cancel_and_wait(loading)
-        async with self._opening:
+        async with self._opening():
             ssm, self._ssm = self._ssm, None
             if ssm is not None:
                 await ssm.close()

@@ -25,6 +25,7 @@ from oms_events.triggers.request import (
     WORD,
     WORD_REMEDY,
     TriggerRequest,
+    is_correlation_id,
 )
 from oms_events.triggers.start import Draft
 
@@ -304,11 +305,6 @@ def _correlation_id(draft: Draft, make_id: Callable[[], str], problems: list[Pro
     else:
         return given
     return None
-
-
-def is_correlation_id(value: object) -> bool:
-    """Whether it may be one, and be written to a log as it is."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_CORRELATION_ID and value.isprintable()
 
 
 def _option_problems(overrides: object) -> Iterator[Problem]:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from oms_events.triggers.config import TriggerConfig
 from oms_events.triggers.reading.recognition import read_starts
 from oms_events.triggers.reading.results import Reading
-from oms_events.triggers.request import MAX_CORRELATION_ID
+from oms_events.triggers.request import MAX_CORRELATION_ID, is_correlation_id
 from oms_events.triggers.start import Draft
-from oms_events.triggers.validation import is_correlation_id
 from tests.strategies import events, json_values
 from tests.triggers.strategies import ALL_PAYLOADS, SHAPES, mutated, odd_values, payloads
 

@@ -81,7 +81,7 @@ def test_no_attribute_makes_reading_fail() -> None:
     ]  # fmt: skip
 
 
-def test_only_what_a_pipeline_gave_up_goes_in_an_envelope() -> None:
+def test_what_a_pipeline_or_lambda_gave_up_goes_in_an_envelope() -> None:
     said = {"version": 1, "reason": "R", "correlation_id": "c", "time": "2026-09-09T16:30:00Z"}
     ours = read({"dead_letter": {**said, "raw": {"symbols": []}}}).input()["delayed_start"]
     # One of an older version has no time of its start.
@@ -90,8 +90,14 @@ def test_only_what_a_pipeline_gave_up_goes_in_an_envelope() -> None:
     assert as_text["raw"] == {"symbols": []}
     # It was in one, and is as it was.
     assert read({"dead_letter": {**said, "raw": DELAYED}}).input() == DELAYED
-    for letter in (read(EVENT, OF_EVENTBRIDGE), read(DESTINATION), read(EVENT)):
+    for letter in (read(EVENT, OF_EVENTBRIDGE), read(EVENT), read(EVENT, {"RequestID": ""})):
         assert letter.input() == EVENT
+    for letter in (read(EVENT, OF_LAMBDA), read(DESTINATION)):
+        given_up = letter.input()["delayed_start"]
+        assert (given_up["raw"], given_up["delivery_id"], "correlation_id" in given_up) == (EVENT, "r", False)
+    batch = {"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": "{}"}]}
+    for raw in (DELAYED, batch, "no JSON"):
+        assert read(raw, OF_LAMBDA).input() == raw
 
 
 def test_a_letter_of_a_later_version_is_not_guessed_at() -> None:

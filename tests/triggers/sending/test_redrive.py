@@ -159,7 +159,9 @@ async def test_starts_go_to_the_function_with_their_input(
         "delayed_at": "2026-09-09T16:30:00.250000Z",
         "reason": "BREAKER_OPEN",
     }
-    assert sent[1:] == [{"source": "ops.manual"}, {"symbols": []}]
+    assert sent[1] == {"source": "ops.manual"}
+    given_up = sent[2]["delayed_start"]
+    assert (given_up["raw"], given_up["delivery_id"], given_up["reason"]) == ({"symbols": []}, "r", "LAMBDA")
     assert all(call.status == 202 for call in oms_fault_proxy.calls)
     assert dead.documents == [{"unknown": 1}]
 
@@ -355,3 +357,59 @@ async def test_letters_whose_time_is_over_while_others_are_handled_are_handled_o
     handled = await DeadLetterAdmin(letters.queue, hidden_for=60, clock=clock).redrive(slow)
     assert len(slow.taken) == 20
     assert [one.outcome for one in handled].count(LetterOutcome.TAKEN) == 20
+
+
+async def test_letters_that_are_kept_and_come_back_hide_none_of_the_others() -> None:
+    clock = ManualClock()
+    letters = MemoryDeadLetters(clock=clock)
+    for number in range(60):
+        await letters.put(letter(str(number)))
+
+    class Slow(Taker):
+        async def take(self, letter: StoredLetter) -> None:
+            await clock.advance(20)
+            await super().take(letter)
+
+    # Those that are kept come back after 15 of them, and are more than two pages.
+    slow = Slow(*map(str, range(40)))
+    handled = await DeadLetterAdmin(letters.queue, hidden_for=300, clock=clock).redrive(slow)
+    assert [one.outcome for one in handled] == [LetterOutcome.KEPT] * 40 + [LetterOutcome.TAKEN] * 20
+    assert {one.problem for one in handled[:40]} == {"not now"}
+
+
+async def test_what_was_seen_and_is_not_reached_is_kept_and_what_never_was_is_missing() -> None:
+    letters = MemoryDeadLetters()
+    for name in "ab":
+        await letters.put(letter(name))
+    first, second = (one.message_id for one in letters.letters)
+
+    class Stealing(Taker):
+        async def take(self, letter: StoredLetter) -> None:
+            """Somebody else has the other one by now."""
+            (stored,) = (one for one in letters.queue.messages if one.message_id == second)
+            await letters.queue.delete(stored.receipt_handle)
+
+    class OneByOne(MemoryQueue):
+        async def receive(self, **asked: Any) -> Any:
+            return await letters.queue.receive(**{**asked, "limit": 1})
+
+        async def hide(self, *given: Any) -> None:
+            await letters.queue.hide(*given)
+
+        async def delete(self, receipt_handle: str) -> None:
+            await letters.queue.delete(receipt_handle)
+
+    admin = DeadLetterAdmin(OneByOne())
+    kept = (second, LetterOutcome.KEPT, "it was not reached, or others have it for a while; call it again")
+    handled = await admin.redrive(Stealing())
+    assert [(one.message_id, one.outcome, one.problem) for one in handled] == [
+        (first, LetterOutcome.TAKEN, None),
+        kept,
+    ]
+    missing = [(second, LetterOutcome.MISSING, None)]
+    for listed, told in ((True, [kept]), (False, missing)):
+        for handled in (
+            await admin.redrive(Taker(), [second], listed=listed),
+            await admin.delete([second], listed=listed),
+        ):
+            assert [(one.message_id, one.outcome, one.problem) for one in handled] == told

@@ -45,6 +45,26 @@ async def received(sqs: Any, config: QueueConfig) -> list[dict[str, Any]]:
     return sorted(documents, key=lambda document: document["chunk_index"])
 
 
+def test_a_queue_that_is_busy_goes_on_in_the_next_loop() -> None:
+    class Client:
+        """What is borrowed lives in any loop."""
+
+        class meta:  # noqa: N801
+            region_name = "eu-central-1"
+
+        async def send_message_batch(self, **asked: Any) -> dict[str, Any]:
+            await asyncio.sleep(0)
+            return {"Successful": [{"Id": entry["Id"], "MessageId": "m"} for entry in asked["Entries"]]}
+
+    url = "https://sqs.eu-central-1.amazonaws.com/111122223333/queue"
+    queue = SqsQueue(QueueConfig(queue_url=url, connections=1), client=Client())
+
+    async def send_many() -> int:
+        return len(await asyncio.gather(*(queue.send([OutgoingMessage("x")]) for _ in range(3))))
+
+    assert [asyncio.run(send_many()) for _ in range(2)] == [3, 3]
+
+
 async def test_chunks_go_in_calls_of_ten(
     sender: ChunkSender, config: QueueConfig, sqs: Any, oms_fault_proxy: FaultProxy
 ) -> None:

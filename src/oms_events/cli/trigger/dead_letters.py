@@ -217,7 +217,7 @@ def redrive(
 
     async def change(ids: Sequence[str], on_done: OnDone) -> Sequence[HandledLetter]:
         async with queue.open() as admin, _open_target(settings, function, pipeline, to_queue) as target:
-            return await admin.redrive(_Counted(target, on_done), ids)
+            return await admin.redrive(_Counted(target, on_done), ids, listed=not selected.ids)
 
     leaves = _no_letter if given else is_of_users_rules
     _carry_out("redrive", change, queue, selected, leaves=leaves, as_json=as_json)
@@ -231,7 +231,7 @@ def delete(*, selected: Selected, queue: Letters, settings: TriggerSettings, as_
 
     async def change(ids: Sequence[str], on_done: OnDone) -> Sequence[HandledLetter]:
         async with queue.open() as admin:
-            handled = await admin.delete(ids)
+            handled = await admin.delete(ids, listed=not selected.ids)
         on_done(len(handled))
         return handled
 

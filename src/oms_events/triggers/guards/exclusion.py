@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from oms_events._aio import PARTING, Clock, SystemClock, cancel_and_wait, seen_through
+from oms_events._aio import Clock, SystemClock, cancel_and_wait, in_parting_time, seen_through
 from oms_events.errors import LeaseHeldError, LeaseLostError
 from oms_events.triggers.guards.rate import check_name
 from oms_events.triggers.guards.times import seconds_of, since_epoch, span
@@ -133,7 +133,7 @@ class Exclusive:
     key all the time, and who ends with it may have run beside another. The body's own errors, and cancellations
     from outside, are raised as they are.
 
-    Each exit releases the key, for up to 5 s also when it is cancelled, and leaves no task behind; a run that
+    Each exit releases the key, in up to 5 s, also when it is cancelled, and leaves no task behind; a run that
     crashes holds the key for `seconds` at most. Entering raises `LeaseHeldError` when another holds the key, and a
     `StorageError`. For one use; `leases` stay open.
     """
@@ -199,17 +199,16 @@ class Exclusive:
             return
         name = f"release the lease of {self._key}"
         try:
-            await seen_through(self._leases.release(self._lease), name=name)
+            await seen_through(in_parting_time(self._leases.release(self._lease)), name=name)
         except Exception as error:
-            _log.warning("the lease of %r could not be released, and ends by itself: %s", self._key, error)
+            _log.warning("the lease of %r could not be released, and ends by itself: %r", self._key, error)
 
     async def _lost_unseen(self) -> str | None:
         """Why the lease of a body that ended well was lost all the same; None when it was held throughout."""
         if self._lease is None or self._clock.monotonic() < self._deadline:
             return None
         try:
-            async with asyncio.timeout(PARTING):
-                is_held = await self._leases.renew(self._lease, seconds=self._seconds)
+            is_held = await in_parting_time(self._leases.renew(self._lease, seconds=self._seconds))
         except Exception as error:
             why = f"it cannot be known who held it ({error!r})"
         else:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, Literal
 
-from oms_events._aio import Clock, SystemClock
+from oms_events._aio import Clock, LoopBound, SystemClock
 from oms_events.errors import ConfigurationError
 from oms_events.instrumentation.hooks import ApiRequested, Hook, Hooks
 from oms_events.triggers.config import Quota
@@ -56,7 +56,7 @@ class OutboundLimiter:
         self._request_per = request_per
         self._hooks = Hooks(hooks)
         self._clock = clock or SystemClock()
-        self._turn = asyncio.Lock()
+        self._turn = LoopBound(asyncio.Lock)
 
     async def acquire(self, count: int = 1) -> float:
         """Waits until `count` requests may be made, first come first served in this process; the seconds waited.
@@ -66,7 +66,7 @@ class OutboundLimiter:
         """
         check_taken(self._name, self._quota, count)
         began = self._clock.monotonic()
-        async with self._turn:
+        async with self._turn():
             # One asks for all that wait here: a refusal is a write too.
             while wait := await self._limiter.take(self._name, self._quota, count=count, waited=True):
                 await self._clock.sleep(wait)

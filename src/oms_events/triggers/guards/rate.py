@@ -73,8 +73,8 @@ class RateLimiter(Protocol):
     async def mark_waiting(self, name: str, seconds: float) -> None:
         """Says that starts wait for the name's quota: for so long, at most a day, fresh ones stay behind them.
 
-        A mark is never shortened. Mark for a refusal of the quota, not for a `Behind`: marks that come from marks
-        never end.
+        A mark is never shortened. Mark for a refusal of the quota, and for no longer than it said, not for a
+        `Behind`: marks that come from marks never end.
         """
         ...
 

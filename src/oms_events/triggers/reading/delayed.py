@@ -11,6 +11,7 @@ from pydantic import StrictStr
 from oms_events.triggers.problems import Code, Problem
 from oms_events.triggers.reading.identity import told_id
 from oms_events.triggers.reading.models import InputModel, read_model
+from oms_events.triggers.reading.queue import is_batch
 from oms_events.triggers.reading.results import Reading
 from oms_events.triggers.request import TriggerRequest
 from oms_events.triggers.start import Draft
@@ -27,6 +28,17 @@ class DelayedStart(InputModel):
     correlation_id: StrictStr
     trigger_time: StrictStr
     key: StrictStr | None = None
+
+
+class DeliveredStart(InputModel):
+    """What is read of an envelope without a correlation id, around the input of an earlier delivery.
+
+    `raw` may hold several starts; those that say no id have `delivery_id`, as they had it then.
+    """
+
+    version: Literal[1]
+    raw: dict[str, Any]
+    delivery_id: StrictStr
 
 
 def wrap_delayed(
@@ -52,9 +64,20 @@ def wrap_delayed(
 
 
 def enveloped(raw: Any, **said: str | None) -> dict[str, Any]:
-    """The envelope around `raw`, with what is said of its start: at least `correlation_id` and `trigger_time`."""
+    """The envelope around `raw`, with what is said of its start: `correlation_id` and `trigger_time`, or else
+    `delivery_id`.
+    """
     told = {name: value for name, value in said.items() if value is not None}
     return {DELAYED: {"version": VERSION, "raw": raw, **told}}
+
+
+def wrap_delivered(
+    raw: dict[str, Any], *, delivery_id: str, delayed_at: str | None, reason: str
+) -> dict[str, Any]:
+    """The envelope of an input that was delivered under this id; an envelope, or a batch of messages, as it is."""
+    if DELAYED in raw or is_batch(raw):
+        return raw
+    return enveloped(raw, delivery_id=delivery_id, delayed_at=delayed_at, reason=reason)
 
 
 def is_delayed(document: Mapping[str, Any]) -> bool:
@@ -64,9 +87,11 @@ def is_delayed(document: Mapping[str, Any]) -> bool:
 
 def read_delayed(raw: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Reading]) -> Reading:
     """The start in an envelope; `read` reads what it holds."""
-    held = read_model(DelayedStart, raw[DELAYED], place=DELAYED)
+    envelope = raw[DELAYED]
+    if isinstance(envelope, Mapping) and "delivery_id" in envelope and "correlation_id" not in envelope:
+        return _read_delivered(envelope, read)
+    held = read_model(DelayedStart, envelope, place=DELAYED)
     if isinstance(held, list):
-        envelope = raw[DELAYED]
         known = told_id(envelope.get("correlation_id")) if isinstance(envelope, Mapping) else None
         return Reading(problems=held, kind="delayed", correlation_id=known, is_wrapped=True)
     reading = read(held.raw)
@@ -94,3 +119,12 @@ def read_delayed(raw: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Rea
     ]
     known = None if drafts and not reading.problems else told_id(held.correlation_id)
     return reading._replace(drafts=drafts, kind="delayed", correlation_id=known, is_wrapped=True)
+
+
+def _read_delivered(envelope: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Reading]) -> Reading:
+    held = read_model(DeliveredStart, envelope, place=DELAYED)
+    if isinstance(held, list):
+        known = told_id(envelope["delivery_id"])
+        return Reading(problems=held, kind="delayed", correlation_id=known, is_wrapped=True)
+    reading = read(held.raw)._replace(kind="delayed", is_wrapped=True).delivered_as(held.delivery_id)
+    return reading.with_drafts(lambda draft: dataclasses.replace(draft, was_aside=True))

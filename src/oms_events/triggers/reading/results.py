@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from oms_events.triggers.problems import Code, Problem
-from oms_events.triggers.request import TriggerType
+from oms_events.triggers.request import TriggerType, is_correlation_id
 from oms_events.triggers.start import Draft, Queued
 
 Kind = Literal[
@@ -61,6 +63,22 @@ class Reading(NamedTuple):
             drafts=[change(draft) for draft in self.drafts],
             parts=[part.with_drafts(change) for part in self.parts],
         )
+
+    def delivered_as(self, delivery_id: str | None) -> Reading:
+        """It, its drafts all with an id, where the delivery has one; they say whether nobody waits for them."""
+        several = sum(1 for _ in self.all_drafts()) > 1
+        numbers = count()
+
+        def tell(draft: Draft) -> Draft:
+            at = next(numbers)
+            if self.is_wrapped:
+                draft = replace(draft, is_wrapped=True)
+            if draft.correlation_id is not None or not is_correlation_id(delivery_id):
+                return draft
+            told = f"{delivery_id}.{at}" if several else delivery_id
+            return replace(draft, correlation_id=told, is_timeless="trigger_time" not in draft.fields)
+
+        return self.with_drafts(tell)
 
 
 def nothing(kind: Kind, trigger_type: TriggerType, *reasons: str, count: int = 1) -> Reading:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from oms_events._aio import LoopBound
 from oms_events.instrumentation.hooks import Hook
 from oms_events.publishers.eventbridge.config import EventBridgeConfig
 from oms_events.publishing import Platform
@@ -33,12 +34,12 @@ class BusSender:
         self._bus = bus
         self._options: dict[str, Any] = {"event_type": event_type, "source": source, "timeout": timeout}
         self._hooks = tuple(hooks)
-        self._opening = asyncio.Lock()
+        self._opening = LoopBound(asyncio.Lock)
         self._router = self._make_router()
 
     async def open(self) -> None:
         """Opens the router; idempotent, also after `close`. Raises as `EventRouter.__aenter__` does."""
-        async with self._opening:
+        async with self._opening():
             if not self._router.is_open:
                 # A router is opened once.
                 self._router = self._make_router()

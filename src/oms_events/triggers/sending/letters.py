@@ -17,7 +17,7 @@ from cloudevents.core.v1.event import CloudEvent
 
 from oms_events.events import encode
 from oms_events.triggers.problems import Problem
-from oms_events.triggers.reading.delayed import DELAYED, enveloped
+from oms_events.triggers.reading.delayed import DELAYED, enveloped, wrap_delivered
 from oms_events.triggers.request import TriggerType
 from oms_events.triggers.sending.queues import counted
 
@@ -113,9 +113,15 @@ class StoredLetter:
         """What starts it again, as the same start: of a pipeline's letter, an envelope of the delay queue.
 
         The envelope has the id and time of the first time; and as nobody waits for its answer, what may go well
-        later is delivered again, also when it was a manual call.
+        later is delivered again, also when it was a manual call. That of an invocation, which Lambda gave up, has
+        the id of the invocation, for starts that have none of their own.
         """
         raw = self.raw
+        if self.kind is LetterKind.INVOCATION:
+            delivery_id = self.details.get("RequestID") or self.details.get("requestId")
+            if not delivery_id or not isinstance(raw, dict):
+                return raw
+            return wrap_delivered(raw, delivery_id=delivery_id, delayed_at=self.time, reason=self.reason)
         if self.kind is not LetterKind.START or self.correlation_id is None:
             return raw
         if isinstance(raw, str):

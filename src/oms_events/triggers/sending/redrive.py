@@ -31,6 +31,8 @@ _ALL: Final = sys.maxsize
 GROUP_SEEN: Final = 10
 """Letters of a group of a FIFO queue that are seen at most: the later ones show when these are deleted."""
 
+_NOT_REACHED: Final = "it was not reached, or others have it for a while; call it again"
+
 _STARTS: Final = frozenset((LetterKind.START, LetterKind.EVENT, LetterKind.INVOCATION, LetterKind.DELAYED))
 
 
@@ -63,9 +65,9 @@ class LetterOutcome(StrEnum):
     """It was started, did not go on, as `problem` says, and is another dead letter now; this one is deleted."""
     DELETED = "deleted"
     KEPT = "kept"
-    """It could not be sent on, or not be deleted; `problem` says why."""
+    """It could not be sent on, or not be deleted, or was seen before and not reached; `problem` says why."""
     MISSING = "missing"
-    """There is no such letter, or others have it for a while."""
+    """There is no such letter, or others have it for a while; it was never seen."""
 
 
 _GONE: Final = frozenset((LetterOutcome.TAKEN, LetterOutcome.MOVED, LetterOutcome.DELETED))
@@ -158,19 +160,26 @@ class DeadLetterAdmin:
         return found[0] if found else None
 
     async def redrive(
-        self, target: RedriveTarget, ids: Collection[str] | None = None, *, limit: int | None = None
+        self,
+        target: RedriveTarget,
+        ids: Collection[str] | None = None,
+        *,
+        limit: int | None = None,
+        listed: bool = False,
     ) -> list[HandledLetter]:
         """Sends letters on, those with these ids or all, and deletes each that was taken; one after the other.
 
         All are those, at most `limit`, that can be seen when it begins: it looks at them first, and leaves what
         comes later. One that fails is kept, and with it the later ones of its group in a FIFO queue; one of which
         the target has made another letter is deleted. At least once: what is sent on and cannot be deleted is
-        there again, and after a crash in between both letters are. Raises `QueueError` when the queue cannot be
-        read; cancelled, the letter at hand may have been sent on and be there again.
+        there again, and after a crash in between both letters are. One that was seen and is not reached any more
+        is kept too: of all, and of `ids` when they come out of a listing (`listed`). Raises `QueueError` when the
+        queue cannot be read; cancelled, the letter at hand may have been sent on and be there again.
         """
         if ids is None:
             # By their ids, as clocks differ: what a target gives up at once comes back here.
             ids = [letter.message_id for letter in await self.letters(limit=_ALL if limit is None else limit)]
+            listed = True
         stuck: set[str] = set()
 
         async def act(message: ReceivedMessage) -> HandledLetter:
@@ -184,10 +193,13 @@ class DeadLetterAdmin:
                 stuck.add(group)
             return handled
 
-        return await self._handle(act, ids)
+        return await self._handle(act, ids, listed=listed)
 
-    async def delete(self, ids: Collection[str]) -> list[HandledLetter]:
-        """Deletes the letters with these ids, for good. Raises `QueueError` when the queue cannot be read."""
+    async def delete(self, ids: Collection[str], *, listed: bool = False) -> list[HandledLetter]:
+        """Deletes the letters with these ids, for good; `listed` as for `redrive`.
+
+        Raises `QueueError` when the queue cannot be read.
+        """
 
         async def act(message: ReceivedMessage) -> HandledLetter:
             try:
@@ -196,7 +208,7 @@ class DeadLetterAdmin:
                 return HandledLetter(message.message_id, LetterOutcome.KEPT, str(error))
             return HandledLetter(message.message_id, LetterOutcome.DELETED)
 
-        return await self._handle(act, ids)
+        return await self._handle(act, ids, listed=listed)
 
     async def _redrive_one(self, target: RedriveTarget, message: ReceivedMessage) -> HandledLetter:
         letter = stored_letter(message)
@@ -222,6 +234,8 @@ class DeadLetterAdmin:
         self,
         act: Callable[[ReceivedMessage], Awaitable[HandledLetter]],
         ids: Collection[str],
+        *,
+        listed: bool,
     ) -> list[HandledLetter]:
         wanted = dict.fromkeys(ids)
         handled: dict[str, HandledLetter] = {}
@@ -233,7 +247,8 @@ class DeadLetterAdmin:
 
         if wanted:
             await self._walk(one, gone=lambda message_id: _is_gone(handled.get(message_id)))
-        return [handled.get(message_id, HandledLetter(message_id, LetterOutcome.MISSING)) for message_id in wanted]
+        outcome, problem = (LetterOutcome.KEPT, _NOT_REACHED) if listed else (LetterOutcome.MISSING, None)
+        return [handled.get(message_id) or HandledLetter(message_id, outcome, problem) for message_id in wanted]
 
     async def _walk(
         self,
@@ -243,16 +258,17 @@ class DeadLetterAdmin:
     ) -> None:
         """Receives all messages, visits each once until that says to stop, and gives back what is not `gone`."""
         held: dict[str, str] = {}
-        stale = 0
+        again: set[str] = set()
         try:
             while True:
                 page = await self._queue.receive(hidden_for=self._hidden_for, wait=self._wait)
                 fresh = [message for message in page if message.message_id not in held]
                 held |= {message.message_id: message.receipt_handle for message in page}
-                # Twice: what was hidden long ago may be back, and others after it.
-                stale = 0 if fresh else stale + 1
-                if not page or stale > 1:
+                # A whole round: what was hidden long ago may be back, and others after all of it.
+                ids = {message.message_id for message in page}
+                if not fresh and ids <= again:
                     return
+                again = set() if fresh else again | ids
                 for message in fresh:
                     if not await visit(message):
                         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import Field
 
-from oms_events._aio import Clock, SystemClock
+from oms_events._aio import Clock, LoopBound, SystemClock
 from oms_events._aws.config import AwsConfig
 from oms_events._aws.queue_urls import QueueUrl, is_fifo, queue_name
 from oms_events._aws.service import ServiceClient
@@ -84,8 +84,8 @@ class SqsQueue:
         self._borrowed = client
         self._clock = clock or SystemClock()
         self._draw = draw
-        self._opening = asyncio.Lock()
-        self._slots = asyncio.Semaphore(config.connections)
+        self._opening = LoopBound(asyncio.Lock)
+        self._slots = LoopBound(lambda: asyncio.Semaphore(config.connections))
         self._sqs: ServiceClient | None = None
         self._is_closed = False
 
@@ -106,7 +106,7 @@ class SqsQueue:
         aioboto3, and `QueueError` when credentials cannot be had.
         """
         self._is_closed = False
-        async with self._opening:
+        async with self._opening():
             if self._sqs is None:
                 config = self._config
                 self._sqs = await open_sqs(
@@ -116,7 +116,7 @@ class SqsQueue:
     async def close(self) -> None:
         """Closes what was opened here; idempotent. Calls that are under way fail, and so do later ones."""
         self._is_closed = True
-        async with self._opening:
+        async with self._opening():
             sqs, self._sqs = self._sqs, None
             if sqs is not None:
                 await sqs.close()
@@ -234,7 +234,7 @@ class SqsQueue:
             await self.open()
         if (sqs := self._sqs) is None:
             raise QueueError(f"the connection to queue {self.name} was closed")
-        async with self._slots:
+        async with self._slots():
             return await sqs.call(operation, {"QueueUrl": self._config.queue_url, **parameters}, changes=changes)
 
     async def _pause(self, attempt: int) -> None:
