@@ -161,11 +161,10 @@ class StartRunner:
 
     async def _stopped(self, draft: Draft, request: TriggerRequest, stop: Stopped) -> TriggerResponse:
         """What becomes of a start that does not go on: it waits, is kept as a dead letter, or is only answered."""
-        ending = stop.ending
-        # Its caller knows, and a dry run leaves nothing behind.
-        is_kept = False
+        ending, is_kept = stop.ending, False
         if stop.is_mismatch and not has_caller(draft):
             ending = replace(ending, dead_letter=True)
+        # Its caller knows, and a dry run leaves nothing behind.
         is_only_answered = draft.dry_run or (ending.status is Status.STOPPED and has_caller(draft))
         try:
             if ending.may_wait and not draft.dry_run and await self._aside.delay(draft, request, stop):

@@ -547,10 +547,11 @@ async def test_events_of_the_router_reach_the_default_functions(shop: Shop) -> N
     await shop.publish("com.shop.ticket.status_changed", ticket_id="T-1", status="open")
     await shop.publish("com.shop.ticket.status_changed", ticket_id="T-1", status="approved")
     got = await shop.received("ticket-echo", count=2)
-    assert [(event["detail-type"], event["detail"]["status"]) for event in got] == [
+    # Which of them comes first nobody promises.
+    assert {(event["detail-type"], event["detail"]["status"]) for event in got} == {
         ("Ticket Created", "created"),
         ("Ticket Status Changed", "approved"),
-    ]
+    }
 
 
 async def test_a_second_deploy_changes_it_and_the_archive_delivers_again(shop: Shop) -> None:
