@@ -90,3 +90,9 @@ class Drops:
 
 
 __all__ += ["Drops", "InvalidEventError", "until"]
+
+
+def is_full(receiver: JetStreamReceiver, batch: int) -> bool:
+    """Whether it asks for no more before its handler has ended: that may have got less than a whole batch."""
+    told = receiver.describe()
+    return bool(told["waiting"]) and (told["in_hand"] + told["waiting"]) % batch == 0
