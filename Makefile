@@ -40,7 +40,7 @@ wheel-test: $(VENV)/.python
 	$(RUN)/python -m build --quiet --wheel --outdir $(OUT) .
 	$(INSTALL) "$$(ls $(OUT)/*.whl)[all,test]"
 	cp -R tests examples docs README.md CHANGELOG.md Makefile pyproject.toml $(OUT)/tree
-	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest -m "not nightly and not slow" $(TESTS)
+	cd $(OUT)/tree && $(abspath $(RUN))/python -m pytest -m "not nightly and not slow and not serial" $(TESTS)
 
 # The wheel with no extras at all: what works without them works, what does not names the extra.
 bare-test: $(VENV)/.python
