@@ -24,11 +24,17 @@ DOCUMENTED = {
     409: {Status.REJECTED, Status.BUSY},
     422: {Status.REFUSED},
     429: {Status.LIMITED},
+    # Only a batch of a queue of which a record cannot be read: it stays in its queue, see `check`.
+    500: {Status.FAILED},
 }
 
 
 def check(response: TriggerResponse) -> None:
     assert response.status in DOCUMENTED[response.status_code]
+    if response.status is Status.FAILED and not response.results:
+        failed = [problem for problem in response.problems if problem.code == Code.FAILED]
+        assert failed
+        assert all((problem.field or "").startswith("Records") for problem in failed)
     assert {problem.code for problem in response.problems} <= set(Code)
     assert all(problem.remedy for problem in response.problems)
     document = response.document()
