@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from oms_events.errors import ConfigurationError
-from oms_events.triggers.config import TriggerConfig, TriggerDefaults
+from oms_events.triggers.config import Quota, TriggerConfig, TriggerDefaults
+from oms_events.triggers.guards.outbound import OUTBOUND_BATCH, OUTBOUND_QUOTA
 from oms_events.triggers.request import DEFAULT_SYMBOLS, TriggerRequest
 from oms_events.triggers.schema import breaker_key, breaker_of, lease_key, rate_key
 
@@ -94,3 +95,11 @@ def test_symbols_that_nobody_gives_are_those_of_the_environment(
 def test_what_is_no_configuration_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(values))):
         TriggerConfig(**values)
+
+
+def test_starts_are_guarded_as_promised_unless_it_is_configured() -> None:
+    config = TriggerConfig()
+    assert config.quotas == {"manual": Quota(limit=10, window=3_600), "event": Quota(limit=100, window=60)}
+    assert config.exclusive == {"schedule"}
+    assert (config.breaker.failure_threshold, config.breaker.failure_window) == (5, 3_600)
+    assert (Quota(limit=100, window=60), 5) == (OUTBOUND_QUOTA, OUTBOUND_BATCH)
